@@ -38,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
 def _add_ask(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     asking = commands.add_parser("ask", help="submit a task to a fleet's gateway and print the answer")
     asking.add_argument("question", help="the question to ask")
+    asking.add_argument("--agent", help="the agent of the fleet that is asked (default: its own)")
     add_where(asking)
     asking.add_argument(
         "--timeout-seconds",
@@ -78,6 +79,7 @@ def run_ask(arguments: argparse.Namespace) -> int:
             answer = ask(
                 client,
                 arguments.question,
+                agent=arguments.agent,
                 timeout_seconds=arguments.timeout_seconds,
                 tell=lambda text: print(f"flotilla: {plain(text)}", file=sys.stderr),
             )

@@ -6,14 +6,16 @@ terminal of who reads it.
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 from flotilla_cli.tasks import waiting_for
 
 HEADINGS: Final = ("ID", "STATUS", "WAITS FOR", "REASON", "TENANT", "PRIORITY", "SUBMITTED")
-EVENT_HEADINGS: Final = ("SECONDS", "EVENT", "CALL", "TARGET", "OUTCOME", "TOOK", "BY")
+EVENT_HEADINGS: Final = ("PATH", "SECONDS", "EVENT", "CALL", "TARGET", "OUTCOME", "TOOK", "BY")
+ON_PATH: Final = "*"
+LONGEST_STEPS: Final = 10
 SHOWN: Final = 2000  # characters of one text
 
 
@@ -53,6 +55,7 @@ def task_page(task: Mapping[str, Any]) -> str:
         ("status", waiting_for(dict(task))),
         ("reason", ": ".join(filter(None, (task.get("reason"), task.get("message"))))),
         ("tenant", task.get("tenant") or ""),
+        ("agent", task.get("agent") or ""),
         ("input", task.get("input") or ""),
         ("result", "" if task.get("result") is None else json.dumps(task["result"], ensure_ascii=False)),
         ("partial", "" if task.get("partial") is None else json.dumps(task["partial"], ensure_ascii=False)),
@@ -62,7 +65,9 @@ def task_page(task: Mapping[str, Any]) -> str:
     ]
     parts = [columns([(name, plain(value)) for name, value in facts if value])]
     parts += [approval_text(task["id"], approval) for approval in task.get("approvals") or []]
-    parts.append(timeline(task.get("timeline") or []))
+    path = task.get("criticalPath") or []
+    parts += [critical_path(path)] if path else []
+    parts.append(timeline(task.get("timeline") or [], {step.get("call") for step in path}))
     return "\n\n".join(part for part in parts if part)
 
 
@@ -76,13 +81,31 @@ def approval_text(task: str, approval: Mapping[str, Any]) -> str:
     )
 
 
-def timeline(events: Sequence[Mapping[str, Any]]) -> str:
-    """The events of a task, by the seconds since its submission."""
+def critical_path(steps: Sequence[Mapping[str, Any]]) -> str:
+    """What would have to be faster for the task to end sooner, the longest first."""
+    total = sum(step["seconds"] for step in steps)
+    longest = sorted(steps, key=lambda step: -step["seconds"])[:LONGEST_STEPS]
+    rows = [
+        (
+            f"  {step['seconds']:.2f} s",
+            plain(step["kind"]),
+            plain(step.get("call") or ""),
+            plain(f"{step.get('target') or ''}{_child(step)}"),
+        )
+        for step in longest
+    ]
+    more = f", the longest {len(longest)}" if len(longest) < len(steps) else ""
+    return f"critical path: {total:.2f} s in {len(steps)} steps{more}\n{columns(rows)}"
+
+
+def timeline(events: Sequence[Mapping[str, Any]], path: Collection[str | None] = ()) -> str:
+    """The events of a task, by the seconds since its submission. Calls on the path are marked."""
     if not events:
         return "the timeline is forgotten"
     first = _moment(events[0]["at"])
     rows = [
         (
+            ON_PATH if event.get("call") is not None and event["call"] in path else "",
             f"{(_moment(event['at']) - first).total_seconds():.2f}",
             str(event["event"]),
             plain(event.get("call") or _who(event)),
@@ -107,6 +130,10 @@ def _row(task: Mapping[str, Any]) -> tuple[str, ...]:
         plain(task.get("priority") or ""),
         plain(task.get("submittedAt") or ""),
     )
+
+
+def _child(step: Mapping[str, Any]) -> str:
+    return f"task {step['task']}" if step.get("task") else ""
 
 
 def _who(event: Mapping[str, Any]) -> str:

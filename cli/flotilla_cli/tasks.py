@@ -86,12 +86,15 @@ def ask(
     client: httpx.Client,
     question: str,
     *,
+    agent: str | None = None,
     timeout_seconds: float = 300,
     tell: Callable[[str], None] = lambda _: None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Answer:
     """Submit `question` and wait for the end of the task; `client` has the address and the credentials.
+
+    Without `agent` the fleet's own does it.
 
     While the task is suspended, `tell` hears once what it waits for.
     """
@@ -105,6 +108,8 @@ def ask(
         return checked(response)
 
     submission = {"input": question, "idempotencyKey": uuid.uuid4().hex}
+    if agent is not None:
+        submission["agent"] = agent
     task = answered(lambda: client.post("/v1/tasks", json=submission))
     path, said = f"/v1/tasks/{task['id']}", ""
     while task.get("status") not in TERMINAL:

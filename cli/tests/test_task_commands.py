@@ -98,6 +98,26 @@ def test_a_task_is_shown_with_its_timeline_and_how_to_decide() -> None:
     assert lines[-3].split() == ["0.50", "started", "attempt", "1,", "w1"]
 
 
+def test_the_critical_path_is_told_and_marked_in_the_timeline() -> None:
+    steps = [
+        {"call": None, "kind": "Queue", "target": None, "seconds": 0.5, "task": None},
+        {"call": "tool/pay", "kind": "Tool", "target": "pay", "seconds": 1.0, "task": None},
+        {"call": "ask", "kind": "Spawn", "target": "", "seconds": 0.25, "task": "t7"},
+    ]
+    lines = task_page({**TASK, "criticalPath": steps}).splitlines()
+    first = lines.index("critical path: 1.75 s in 3 steps")
+    assert [line.split() for line in lines[first + 1 : first + 4]] == [
+        ["1.00", "s", "Tool", "tool/pay", "pay"],
+        ["0.50", "s", "Queue"],
+        ["0.25", "s", "Spawn", "ask", "task", "t7"],
+    ]
+    assert lines[-1].split()[:4] == ["*", "2.00", "callEnded", "tool/pay"]
+    assert not lines[-3].startswith("*")
+    assert "critical path: 20.00 s in 20 steps, the longest 10" in task_page(
+        {**TASK, "criticalPath": [steps[1]] * 20}
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "body"),
     [

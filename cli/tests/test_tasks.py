@@ -17,6 +17,7 @@ class Gateway:
     def __init__(self, *answers: tuple[int, object]) -> None:
         self.keys: list[str] = []
         self._answers: Iterator[tuple[int, object]] = iter(answers)
+        self.agents: list[str | None] = []
         self.client = httpx.Client(base_url="http://gateway", transport=httpx.MockTransport(self._reply))
 
     def _reply(self, request: httpx.Request) -> httpx.Response:
@@ -25,6 +26,7 @@ class Gateway:
             submission = json.loads(request.content)
             assert submission["input"] == "why?"
             self.keys.append(submission["idempotencyKey"])
+            self.agents.append(submission.get("agent"))
         else:
             assert request.url.path == "/v1/tasks/t1"
         return httpx.Response(status, json=body)
@@ -92,6 +94,13 @@ def test_the_result_of_an_agent_of_ones_own_is_shown_as_it_is(result: object, te
     ended = (200, {"id": "t1", "status": "Succeeded", "result": result})
     answer = ask(Gateway(WAITING, ended).client, "why?", clock=clock, sleep=clock.sleep)
     assert (answer.text, answer.sources) == (text, ())
+
+
+def test_a_question_may_go_to_another_agent_of_the_fleet() -> None:
+    clock, gateway = Clock(), Gateway(WAITING, SUCCEEDED, WAITING, SUCCEEDED)
+    for agent in (None, "writer"):
+        ask(gateway.client, "why?", agent=agent, clock=clock, sleep=clock.sleep)
+    assert gateway.agents == [None, "writer"]
 
 
 def test_each_question_has_a_key_of_its_own() -> None:

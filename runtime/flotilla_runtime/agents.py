@@ -12,6 +12,7 @@ from flotilla_runtime.agent.failures import (
     NoSignalError,
     NoWinnerError,
     PromptTooLongError,
+    RejectedError,
     SearchFailedError,
     StateFullError,
     TaskFailedError,
@@ -29,6 +30,7 @@ from flotilla_runtime.agent.patterns.race import Raced
 from flotilla_runtime.agent.patterns.search import Searched, Source
 from flotilla_runtime.agent.patterns.values import Gathered, Missing, MissingReason
 from flotilla_runtime.agent.tasks import Decision
+from flotilla_runtime.agent.verdicts import Refused
 
 __all__ = [
     "AgentError",
@@ -58,6 +60,8 @@ __all__ = [
     "Raced",
     "Rate",
     "Reduced",
+    "Refused",
+    "RejectedError",
     "SearchFailedError",
     "Searched",
     "Source",

@@ -29,4 +29,5 @@ def configure_logs(level: int = logging.INFO) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # says of each batch what we say once
     logging.getLogger("mcp").setLevel(logging.CRITICAL)  # quotes what servers answer

@@ -11,10 +11,9 @@ from flotilla_operator.api.fleet_agent import (
     Description,
     FleetIndex,
     FleetModel,
-    SubAgent,
     Tool,
-    Validator,
 )
+from flotilla_operator.api.fleet_delegates import DELEGATE_RULES, SubAgent, Validator
 from flotilla_operator.api.fleet_queue import Queue, Recovery, Update
 from flotilla_operator.api.fleet_status import AgentFleetStatus
 from flotilla_operator.api.parts import (
@@ -251,14 +250,25 @@ class TaskSlo(ApiModel):
 class Telemetry(ApiModel):
     """Where traces of tasks are sent."""
 
-    otlp_endpoint: HttpUrl
-    """URL of an OpenTelemetry (OTLP) receiver over HTTP."""
+    otlp_endpoint: Annotated[
+        HttpUrl,
+        Rule(
+            rule="!self.contains('?') && !self.contains('#')",
+            message="spec.telemetry.otlpEndpoint must have no query and no fragment, because /v1/traces "
+            "follows on it; remove them",
+        ),
+    ]
+    """URL of an OpenTelemetry (OTLP) receiver over HTTP, without `/v1/traces`, which follows on it. With
+    Langfuse it ends in `/api/public/otel`."""
     headers_secret_ref: SecretRef | None = None
-    """Secret whose entries are sent as headers. Absent: none."""
+    """Secret whose entries are sent as headers: an entry's name is the header, its value the header's. A
+    change acts without a restart. Absent: none."""
     content: bool = False
-    """Whether prompts, answers, arguments and results are sent."""
+    """Whether traces have the content of tasks too: input and result, prompts and answers, arguments and
+    results of tools, found passages, and the messages of problems."""
     sample_percent: Annotated[float, Field(ge=0, le=100)] = 100
-    """Share of tasks that are traced, in percent."""
+    """Share of tasks that are traced, in percent. The id of a trace decides, so what a task starts is traced
+    with it."""
 
 
 class AgentFleetSpec(ApiModel):
@@ -276,6 +286,7 @@ class AgentFleetSpec(ApiModel):
                 message="spec.tools[].python and spec.tools[].reconcile.python need spec.image, which brings "
                 "the function; set it",
             ),
+            *DELEGATE_RULES,
         )
     )
 
@@ -284,10 +295,9 @@ class AgentFleetSpec(ApiModel):
     image: ImageReference | None = None
     """Container image of the workers, built on Flotilla's runtime image. It brings the code of
     `agent.entrypoint` and of Python tools. Absent: Flotilla's runtime image."""
-    agents: Annotated[
-        Annotated[tuple[SubAgent, ...], MapList("name"), Field(max_length=16)] | None, NotYet()
-    ] = None
-    """Agents to which the agent can give parts of its task."""
+    agents: Annotated[tuple[SubAgent, ...], MapList("name"), Field(max_length=16)] = ()
+    """Agents to which the agent can give parts of its task: each is a tool to its model, and each call a task
+    of its own, within the same limits. A task may also name one of them in place of `agent`."""
     models: Annotated[
         tuple[FleetModel, ...],
         MapList("role"),
@@ -307,10 +317,9 @@ class AgentFleetSpec(ApiModel):
     """The indexes that the agent searches. `agent.retrieval` says when."""
     tools: Annotated[tuple[Tool, ...], MapList("name"), Field(max_length=64)] = ()
     """Tools that the agent may call, over HTTP or as Python functions."""
-    validators: Annotated[
-        Annotated[tuple[Validator, ...], MapList("name"), Field(max_length=16)] | None, NotYet()
-    ] = None
-    """Checks that an answer must pass."""
+    validators: Annotated[tuple[Validator, ...], MapList("name"), Field(max_length=16)] = ()
+    """Checks that the result of a task must pass, in this order. The built-in agent is told once why its
+    answer was refused, and answers anew. A task whose result is refused then ends as Rejected."""
     tool_executors: Annotated[ToolExecutors | None, NotYet()] = None
     """Pods that run tools and checks written in Python. Absent: the workers run them."""
     limits: Limits = Limits()
@@ -334,8 +343,8 @@ class AgentFleetSpec(ApiModel):
     """Keeps results of searches and tools, so that they are not computed twice."""
     gateway: Gateway = Gateway()
     """The pods that serve the task API, to which tasks are submitted."""
-    telemetry: Annotated[Telemetry | None, NotYet()] = None
-    """Where traces of tasks are sent. Absent: nowhere."""
+    telemetry: Telemetry | None = None
+    """Where traces of tasks are sent. No task waits for the receiver, or fails with it. Absent: nowhere."""
     slo: TaskSlo | None = None
     """Service level objective (SLO) of tasks, over the last hour. The condition MeetingSLO says whether it is
     kept; nothing else follows from it. Absent: none."""

@@ -99,23 +99,6 @@ class Agent(ApiModel):
     Tool: when the model asks to; each index is a tool to it. With `entrypoint` it has no effect."""
 
 
-class SubAgent(ApiModel):
-    """An agent to which the agent can give a part of its task."""
-
-    name: PartName
-    """Name of the agent."""
-    description: Description
-    """What the agent can do, for the model that calls it."""
-    prompt: Prompt
-    """System prompt of the agent."""
-    role: Role = "Default"
-    """Role of the model that the agent calls."""
-    tools: Annotated[tuple[PartName, ...], Field(max_length=64)] = ()
-    """Names of the entries of `spec.tools` that the agent may call."""
-    indexes: Annotated[tuple[PartName, ...], Field(max_length=16)] = ()
-    """Names of the entries of `spec.indexes` that the agent searches."""
-
-
 class ModelEndpoint(ApiModel):
     """A model at an API like OpenAI's that is not a ModelReplicaSet."""
 
@@ -372,25 +355,3 @@ class Tool(ApiModel):
     """How many KiB of a result are kept. A longer result is cut, and the agent is told so."""
     rate_limit: Annotated[PartName | None, NotYet()] = None
     """Name of the entry of `spec.rateLimits` that limits calls of this tool."""
-
-
-class Judge(ApiModel):
-    """A model that judges answers."""
-
-    role: Role = "Judge"
-    """Role of the model."""
-    prompt: Prompt
-    """What the model judges by."""
-
-
-class Validator(ApiModel):
-    """A check of answers."""
-
-    name: PartName
-    """Name of the check."""
-    python: PythonReference | None = None
-    """Calls a Python function from `spec.image`, named as `module:function`."""
-    http: HttpCall | None = None
-    """Calls a URL with the answer."""
-    judge: Judge | None = None
-    """Asks a model."""

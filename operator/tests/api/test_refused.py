@@ -35,6 +35,7 @@ def refusal(path: str) -> str:
 
 
 SET, INDEX, FLEET = "ModelReplicaSet", "VectorIndex", "AgentFleet"
+AGENT = {"name": "writer", "description": "Writes.", "prompt": "You write."}
 HTTP_TOOL = {"name": "weather", "http": {"url": "https://weather.example"}}
 OPERATION = {"url": "https://docs.example/openapi.json", "operationId": "getWeather"}
 REDIS_OUTSIDE = {"mode": "External", "urlSecretRef": {"name": "redis"}}
@@ -727,6 +728,27 @@ AGENT_FLEETS = [
     ),
     row(
         FLEET,
+        "spec__telemetry",
+        {"otlpEndpoint": "https://traces.example/otel?key=secret"},
+        "spec.telemetry.otlpEndpoint must have no query and no fragment",
+        "traces to an address on which nothing can follow",
+    ),
+    row(
+        FLEET,
+        "spec__telemetry",
+        {"otlpEndpoint": "https://key:secret@traces.example"},
+        "a URL must not have a user or a password in it",
+        "traces with a password that everybody reads",
+    ),
+    row(
+        FLEET,
+        "spec__telemetry",
+        {"otlpEndpoint": "https://traces.example", "samplePercent": 101},
+        "spec.telemetry.samplePercent",
+        "more than all traces",
+    ),
+    row(
+        FLEET,
         "spec__gateway__auth",
         {"trusted": ["front-end"]},
         "spec.gateway.auth.trusted is for spec.gateway.auth.mode Secret only",
@@ -752,6 +774,74 @@ AGENT_FLEETS = [
         {"name": "callers"},
         "spec.gateway.auth.secretRef is required with spec.gateway.auth.mode Secret and not allowed",
         "callers' keys that nothing reads",
+    ),
+    *(
+        row(FLEET, "spec__agents", [{**AGENT, **wrong}], message, words)
+        for wrong, message, words in (
+            (
+                {"tools": ["pay"]},
+                "spec.agents[].tools names an entry that spec.tools does not have; add it there",
+                "a tool of an agent that there is not",
+            ),
+            (
+                {"indexes": ["news"]},
+                "spec.agents[].indexes names an entry that spec.indexes does not have; add it there",
+                "an index of an agent that there is not",
+            ),
+            (
+                {"role": "Routine"},
+                "spec.agents[].role names a role that no entry of spec.models has; add one",
+                "a role of an agent that there is not",
+            ),
+            ({"role": "Embed"}, "spec.agents[].role must not be Embed", "an agent that embeds"),
+            ({"prompt": None}, "spec.agents[0].prompt", "an agent without a prompt"),
+        )
+    ),
+    row_of(
+        FLEET,
+        {"spec__tools": [HTTP_TOOL], "spec__agents": [{**AGENT, "name": "weather"}]},
+        "an entry of spec.agents must not have the name of one of spec.tools",
+        "an agent with the name of a tool",
+    ),
+    *(
+        row(FLEET, "spec__validators", [{"name": "cites", **wrong}], message, words)
+        for wrong, message, words in (
+            (
+                {},
+                "each entry of spec.validators needs exactly one of python, http and judge",
+                "a validator that is nothing",
+            ),
+            (
+                {"http": {"url": "https://a.example"}, "judge": {"prompt": "Be fair."}},
+                "each entry of spec.validators needs exactly one of python, http and judge",
+                "a validator that is two things",
+            ),
+            (
+                {"python": "app:cites"},
+                "spec.validators[].python needs spec.image",
+                "a validator that no image brings",
+            ),
+            (
+                {"judge": {"prompt": "Be fair."}},
+                "spec.validators[].judge.role names a role that no entry of spec.models has; add one",
+                "a judge that there is not",
+            ),
+            (
+                {"judge": {"role": "Embed", "prompt": "Be fair."}},
+                "spec.validators[].judge.role must not be Embed",
+                "a judge that embeds",
+            ),
+            (
+                {"http": {"url": "https://u:hush@a.example"}},
+                "spec.validators[0].http.url",
+                "a validator with a password in its URL",
+            ),
+            (
+                {"http": {"url": "https://a.example"}, "timeoutSeconds": 0},
+                "spec.validators[0].timeoutSeconds",
+                "a validator without time",
+            ),
+        )
     ),
     row(
         FLEET,
@@ -909,15 +999,12 @@ NOT_YET_VALUES: dict[str, dict[str, Any]] = {
     },
     FLEET: {
         "spec.agent.graph": "app:graph",
-        "spec.agents": [{"name": "a", "description": "d", "prompt": "p"}],
         "spec.models[].rateLimit": "openai",
         "spec.models[].overflowTo": "Routine",
         "spec.tools[].rateLimit": "openai",
-        "spec.validators": [{"name": "cites"}],
         "spec.toolExecutors": {},
         "spec.rateLimits": [{"name": "openai", "requestsPerMinute": 600}],
         "spec.cache": {},
-        "spec.telemetry": {"otlpEndpoint": "http://collector:4318"},
     },
 }
 

@@ -140,6 +140,26 @@ TOOLS: list[dict[str, Any]] = [
     },
 ]
 
+AGENTS = [
+    {
+        "name": "researcher",
+        "description": "Finds out what the repositories and the handbook say.",
+        "prompt": "You research.",
+        "role": "Judge",
+        "tools": ["git", "stock"],
+        "indexes": ["handbook"],
+    },
+    {"name": "writer", "description": "Writes an answer for customers.", "prompt": "You write."},
+]
+VALIDATORS = [
+    {"name": "cites", "python": "shop.checks:cites", "timeoutSeconds": 5},
+    {
+        "name": "policy",
+        "http": {"url": "https://policy.example/check", "headersSecretRef": {"name": "policy"}},
+    },
+    {"name": "fair", "judge": {"role": "Judge", "prompt": "Refuse what is unfair to the customer."}},
+]
+
 
 def full_featured_objects() -> list[dict[str, Any]]:
     """Fleets that together use every field this release acts on."""
@@ -171,6 +191,8 @@ def full_featured_objects() -> list[dict[str, Any]]:
         ],
         indexes=[{"name": "handbook", "indexRef": {"name": "handbook"}}],
         tools=[*TOOLS[:-1], {**TOOLS[-1], "approval": "Always"}],
+        agents=AGENTS,
+        validators=VALIDATORS,
         limits={
             "maxSteps": 12,
             "maxTokens": 50_000,
@@ -224,6 +246,12 @@ def full_featured_objects() -> list[dict[str, Any]]:
             "openAI": {"enabled": True},
             "a2a": {"enabled": True, "description": "Answers questions about the handbook."},
             "service": {"type": "LoadBalancer", "annotations": {"lb.example/internal": "true"}},
+        },
+        telemetry={
+            "otlpEndpoint": "https://traces.example/api/public/otel",
+            "headersSecretRef": {"name": "traces"},
+            "content": True,
+            "samplePercent": 25,
         },
         slo={"taskSeconds": 30, "percentile": 90, "successRate": 0.95},
         paused=False,

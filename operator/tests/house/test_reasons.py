@@ -76,6 +76,7 @@ test_answers = import_module("tests.agent.models.test_answers")
 test_race = import_module("tests.agent.patterns.test_race")
 test_model_failures = import_module("tests.agent.models.test_failures")
 test_engine = import_module("tests.agent.engine.test_engine")
+test_validating = import_module("tests.agent.engine.test_validating")
 test_loop = import_module("tests.agent.builtin.test_loop")
 test_discovery = import_module("tests.indexing.test_discovery")
 test_formats = import_module("tests.indexing.test_formats")
@@ -203,6 +204,7 @@ EXPECTED: list[tuple[type[StrEnum], Iterable[object]]] = [
             *column(test_loop.test_an_answer_in_the_journal_counts, "reason"),
             *column(test_engine.test_an_agent_that_lets_a_limit_through_ends_with_its_reason, "reason"),
             *column(test_engine.test_an_effect_that_stays_unknown_ends_the_task, "reason"),
+            *column(test_validating.test_what_a_judge_says_decides_how_the_task_ends, "reason"),
         ],
     ),
     (FinishReason, column(test_answers.test_why_an_answer_ended, "reason")),

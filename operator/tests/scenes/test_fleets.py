@@ -9,6 +9,7 @@ from flotilla_operator.objects.resources import (
     MODEL_REPLICA_SETS,
     PERSISTENT_VOLUME_CLAIMS,
     PODS,
+    SECRETS,
     VECTOR_INDEXES,
     Manifest,
 )
@@ -101,3 +102,37 @@ async def test_a_fleet_says_that_an_mcp_server_is_silent_until_workers_take_it_b
     scene.gateways.of("support").tools = ()
     await scene.until(lambda: says("ToolsReady", "True"))
     await scene.until(lambda: says("Ready", "True"))
+
+
+async def test_a_fleet_runs_on_while_the_key_of_its_traces_is_missing_or_for_elsewhere(scene: Scene) -> None:
+    scene.node("a")
+    scene.create("m")
+    telemetry = {"otlpEndpoint": "https://traces.example", "headersSecretRef": {"name": "traces"}}
+    fleet = changed(
+        smallest("AgentFleet", name="support"), spec__telemetry=telemetry, spec__workers__minReplicas=1
+    )
+    scene.cluster.create(AGENT_FLEETS, fleet)
+    says = partial(scene.says, name="support", resource=AGENT_FLEETS)
+    await scene.until(lambda: says("WorkersReady", "False", "SecretMissing"))
+    await scene.until(lambda: bool(workers(scene)))
+
+    def put(send_to: str) -> None:
+        annotations = {"flotilla.dev/send-to": send_to}
+        metadata = {"name": "traces", "namespace": NAMESPACE, "annotations": annotations}
+        scene.api.put(SECRETS, {"metadata": metadata, "data": {"Authorization": "eA=="}})
+
+    put("traces.example")
+    await scene.until(lambda: says("Ready", "True"))
+    assert all(map(sends_traces, workers(scene)))
+    put("other.example")
+    await scene.until(lambda: says("WorkersReady", "False", "SecretForElsewhere"))
+    await scene.until(lambda: not any(map(sends_traces, workers(scene))))
+    assert says("GatewayReady", "True"), "tasks go on, without traces"
+
+
+def workers(scene: Scene) -> list[Manifest]:
+    return [pod for pod in scene.api.listed(PODS) if pod["metadata"]["name"].startswith("support-worker")]
+
+
+def sends_traces(pod: Manifest) -> bool:
+    return "flotilla-telemetry" in {volume["name"] for volume in pod["spec"]["volumes"]}

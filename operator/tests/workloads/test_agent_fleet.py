@@ -22,6 +22,7 @@ from flotilla_operator.objects.owners import Owner
 from flotilla_operator.workloads import agent_fleet as workloads
 from flotilla_operator.workloads.agent_fleet import IndexKey, SecretEntry, Wiring
 from flotilla_operator.workloads.agent_fleet.payloads import payloads_config
+from flotilla_operator.workloads.agent_fleet.telemetry import telemetry_config
 from flotilla_operator.workloads.images import Images
 from flotilla_runtime import contract
 from golden_files import Whole, difference, objects_of
@@ -66,6 +67,8 @@ def rendered(
     manifest: dict[str, Any], wiring: Wiring = WIRING, images: Images = IMAGES
 ) -> list[dict[str, Any]]:
     spec, name = AgentFleet.model_validate(manifest).spec, manifest["metadata"]["name"]
+    if spec.telemetry is not None:
+        wiring = replace(wiring, telemetry=telemetry_config(spec.telemetry))
     owner = Owner(kind="AgentFleet", namespace="default", name=name, uid=f"uid-{name}")
     objects = [
         *workloads.gateway_manifests(owner, spec, wiring, images, workloads.revision_of(spec)),
@@ -250,7 +253,8 @@ def test_the_gateway_knows_which_prices_are_unknown_also_of_a_model_that_is_not_
 
 def test_no_secret_stands_in_a_config_map_or_in_a_template() -> None:
     secret, users, *others = rendered(MANAGED)
-    text = re.sub(r"(registry|lb|weather|shop|rooms|docs|mcp|objects)\.example", "", yaml_of(others))
+    hosts = r"(registry|lb|weather|shop|rooms|docs|mcp|policy|objects|traces)\.example"
+    text = re.sub(hosts, "", yaml_of(others))
     encoded = base64.b64encode(b"example").decode()
     assert encoded in yaml_of([secret])
     assert base64.b64encode(b"example-w").decode() in yaml_of([users])
@@ -297,7 +301,7 @@ def test_callers_are_read_from_their_secret_and_the_clusters_authority_only_wher
         for name, manifest in (("secret", MANAGED), ("none", EXTERNAL), ("kubernetes", KUBERNETES))
     }
     assert volumes == {
-        "secret": {"config", "redis", "flotilla-payloads", "callers"},
+        "secret": {"config", "redis", "flotilla-payloads", "flotilla-telemetry", "callers"},
         "none": {"config", "flotilla-sentinel", "tls"},
         "kubernetes": {"config", "redis", "cluster"},
     }
@@ -326,6 +330,43 @@ def test_both_have_the_credentials_of_the_object_store_as_files() -> None:
         region="eu-central-1",
         credentials_directory=contract.PAYLOADS_DIRECTORY,
     )
+
+
+def test_both_send_traces_with_the_headers_of_a_secret_that_need_not_be_there() -> None:
+    telemetry = {
+        "otlpEndpoint": "https://traces.example/otel",
+        "headersSecretRef": {"name": "traces"},
+        "samplePercent": 5,
+    }
+    rendered = templates(agent_fleet(telemetry=telemetry))
+    for part in ("gateway", "worker"):
+        pod = rendered[part]["spec"]
+        (volume,) = [one for one in pod["volumes"] if one["name"] == "flotilla-telemetry"]
+        assert volume["secret"] == {"secretName": "traces", "optional": True}
+        mounts = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+        assert mounts["flotilla-telemetry"] == contract.TELEMETRY_HEADERS_DIRECTORY
+    spec = spec_of(telemetry=telemetry)
+    assert spec.telemetry is not None
+    told = contract.TelemetryConfig(
+        endpoint="https://traces.example/otel",
+        headers_directory=contract.TELEMETRY_HEADERS_DIRECTORY,
+        sample_percent=5,
+    )
+    assert telemetry_config(spec.telemetry) == told
+    wiring = replace(WIRING, telemetry=told)
+    assert workloads.pods.worker_config(OWNER, spec, wiring).telemetry == told
+    assert workloads.pods.gateway_config(OWNER, spec, wiring, "r").telemetry == told
+
+
+def test_a_secret_that_may_not_be_sent_is_not_mounted() -> None:
+    spec = spec_of(
+        telemetry={"otlpEndpoint": "https://traces.example", "headersSecretRef": {"name": "traces"}}
+    )
+    for manifests in (
+        workloads.gateway_manifests(OWNER, spec, WIRING, IMAGES, "r"),
+        workloads.worker_manifests(OWNER, spec, WIRING, IMAGES, 1),
+    ):
+        assert "traces" not in repr(manifests)
 
 
 def test_an_object_store_without_credentials_needs_no_files() -> None:

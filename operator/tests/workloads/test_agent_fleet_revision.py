@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from flotilla_operator.workloads.agent_fleet import revision_of, workers_of
-from tests.builders.agent_fleet import OWNER, TOOLS, spec_of
+from tests.builders.agent_fleet import AGENTS, OWNER, TOOLS, VALIDATORS, spec_of
 
 BASE: dict[str, Any] = {
     "agent": {"prompt": "Answer."},
@@ -28,6 +28,8 @@ DEFAULT, ROUTINE = BASE["models"]
         pytest.param({"agent": {"prompt": "Answer.", "retrieval": "Tool"}}, id="another way to search"),
         pytest.param({"image": "registry.example/agents:2"}, id="another image"),
         pytest.param({"tools": TOOLS[:2]}, id="a tool less"),
+        pytest.param({"agents": AGENTS[1:]}, id="an agent more"),
+        pytest.param({"validators": VALIDATORS[:1]}, id="a validator more"),
         pytest.param({"tools": [{**TOOLS[0], "effect": "Unsafe"}, *TOOLS[1:3]]}, id="another effect"),
         pytest.param({"models": [{**DEFAULT, "modelRef": {"name": "qwen"}}, ROUTINE]}, id="another model"),
         pytest.param({"models": [DEFAULT]}, id="a role less"),

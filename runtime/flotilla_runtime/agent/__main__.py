@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 from pathlib import Path
+from typing import Final
 
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -27,13 +28,16 @@ from flotilla_runtime.agent.tools.references import ProgramError
 from flotilla_runtime.agent.tools.runner import ToolRunner
 from flotilla_runtime.agent.worker.calls import Caller, http_client
 from flotilla_runtime.agent.worker.contexts import ContextLengths
-from flotilla_runtime.agent.worker.loading import load_program, load_tools
+from flotilla_runtime.agent.worker.loading import load_program, load_tools, load_validators
+from flotilla_runtime.agent.worker.metrics import WorkerMetrics
 from flotilla_runtime.agent.worker.texts import Texts
 from flotilla_runtime.agent.worker.tool_watch import ToolWatch
-from flotilla_runtime.agent.worker.worker import Worker
+from flotilla_runtime.agent.worker.worker import Tracing, Worker
 from flotilla_runtime.contract import CONFIG_PATH, ENV_POD_NAME, EXIT_PERMANENT, WorkerConfig
 from flotilla_runtime.logs import configure_logs
 from flotilla_runtime.serving import serving
+
+SERVICE: Final = "flotilla-worker"
 
 log = structlog.get_logger(__name__)
 
@@ -59,6 +63,18 @@ def health_application(worker: Worker) -> Starlette:
     )
 
 
+def tracing_of(config: WorkerConfig, metrics: WorkerMetrics, instance: str) -> Tracing | None:
+    """What traces the tasks; None where nobody wants traces."""
+    if config.telemetry is None:
+        return None
+    # To load OpenTelemetry is a good part of a worker's start, and of its memory.
+    from flotilla_runtime.agent.traces.export import exporter_of
+    from flotilla_runtime.agent.worker.traced import Tracer
+
+    exporter = exporter_of(config.telemetry, metrics.spans, service=SERVICE, instance=instance)
+    return Tracer(exporter, config)
+
+
 async def work(config: WorkerConfig, addresses: AddressCheck | None = None) -> None:
     """Work until SIGTERM or SIGINT."""
     stopping = asyncio.Event()
@@ -70,6 +86,7 @@ async def work(config: WorkerConfig, addresses: AddressCheck | None = None) -> N
         try:
             catalogue = load_tools(config.tools, http)
             program = load_program(config, contexts.of, catalogue)
+            validators = load_validators(config.validators)
         except ProgramError as problem:
             # A worker's last line becomes the message of its pod, which the operator shows.
             sys.stderr.write(f"{problem}\n")
@@ -79,10 +96,13 @@ async def work(config: WorkerConfig, addresses: AddressCheck | None = None) -> N
         store = TaskStore(redis, config.queue, objects)
         texts = Texts(TextStore(redis, config.queue.fleet))
         showing = asyncio.create_task(texts.follow())
-        tools = ToolRunner(catalogue, http)
+        tools = ToolRunner(catalogue, http, validators=validators)
         watch = ToolWatch(catalogue, store.tool_reports)
+        name = os.environ.get(ENV_POD_NAME) or f"{socket.gethostname()}-{os.getpid()}"
+        metrics = WorkerMetrics()
+        tracing = tracing_of(config, metrics, name)
         worker = Worker(
-            name=os.environ.get(ENV_POD_NAME) or f"{socket.gethostname()}-{os.getpid()}",
+            name=name,
             store=store,
             calls=Caller(
                 client, config, environment=os.environ, context_of=contexts.of, tools=tools, texts=texts
@@ -91,6 +111,8 @@ async def work(config: WorkerConfig, addresses: AddressCheck | None = None) -> N
             program=program,
             clock=Clock(monotonic_seconds=time.monotonic),
             threads=tools.threads,
+            metrics=metrics,
+            tracing=tracing,
         )
         async with serving(health_application(worker), config.metrics_port):
             log.info("worker_started", worker=worker.name, fleet=config.queue.fleet)
@@ -98,6 +120,8 @@ async def work(config: WorkerConfig, addresses: AddressCheck | None = None) -> N
             await watch.looked(stopping)
             await worker.run(stopping)
             watching.cancel()
+            if tracing is not None:
+                await asyncio.to_thread(tracing.stop)
             log.info("worker_stopped", worker=worker.name)
         showing.cancel()
         await catalogue.close()

@@ -5,6 +5,7 @@ AgentError
 ├── TaskFailedError         raised by the agent: the task ends with this reason
 ├── IncompleteError         a pattern gave fewer results than the agent needs
 ├── NoWinnerError           no branch of a pattern gave a valid result
+├── RejectedError           a validator refused the task's result
 └── CallFailedError         a call came to nothing; `outcome` and `problem` say how
     ├── ModelFailedError
     │   └── PromptTooLongError
@@ -89,6 +90,17 @@ class NoWinnerError(AgentError):
         problems = "; ".join(f"{key}: {problem}" for key, problem in missing.items())
         super().__init__(f"no branch gave a valid result: {problems}")
         self.missing = missing
+
+
+class RejectedError(AgentError):
+    """Validators refused the task's result; `refusals` has the reason of each, by its name."""
+
+    reason = EndReason.REJECTED
+
+    def __init__(self, refusals: Mapping[str, str]) -> None:
+        reasons = "; ".join(f"{validator}: {reason}" for validator, reason in refusals.items())
+        super().__init__(f"the result was refused: {reasons}")
+        self.refusals = refusals
 
 
 class CallFailedError(AgentError):

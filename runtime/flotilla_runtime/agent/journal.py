@@ -83,6 +83,7 @@ class EndReason(StrEnum):
     TOOL_FAILED = "ToolFailed"
     MODEL_FAILED = "ModelFailed"
     UNKNOWN_EFFECT = "UnknownEffect"
+    REJECTED = "Rejected"  # a validator refused the result
     CANCELLED = "Cancelled"
     INVALID = "Invalid"
     INFRASTRUCTURE = "Infrastructure"
@@ -173,6 +174,7 @@ class Done:
 
     `value` is a list of passages for a retrieval and the text for a model call. `problem` says why a call has
     no value. `signal` names the signal that the call took. `payload` stands for a value that is kept apart.
+    `replica` is that of the model which answered.
     """
 
     at: int
@@ -190,6 +192,7 @@ class Done:
     problem: str | None = None
     signal: str | None = None
     payload: Payload | None = None
+    replica: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

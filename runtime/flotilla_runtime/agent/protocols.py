@@ -125,7 +125,10 @@ class TaskJournal(Protocol):
         """Append entries at this position; reserve for intents, settle for results, on the tree's root."""
 
     async def spawn(self, claim: Claim, expected: int, intent: Intended, child_input: str) -> Written:
-        """Write the intent of a spawned task and submit that task, both or neither."""
+        """Write the intent of a spawned task and submit that task, both or neither.
+
+        The intent's target is the agent that does it; without one it is that of this task.
+        """
 
     async def state(self, claim: Claim, expected: int, intent: Intended, request: StateRequest) -> Written:
         """Read or write a value of the state, and write the call with its result, both or neither."""
@@ -177,7 +180,8 @@ class Call:
     is the idempotency key: the same for every try of this call, and of no other. `on_event` is told what a
     model writes meanwhile. `more` reserves anew for a call whose tries have spent what it reserved: it gives
     the call, cut to what is left, or None if the limits leave no room. What was spent is then settled, and is
-    no part of the reply. `most_bytes` is what its result may take in the journal, about.
+    no part of the reply. `most_bytes` is what its result may take in the journal, about. `traceparent` is
+    sent along, so that the other side's spans belong to the task's trace.
     """
 
     id: str
@@ -189,11 +193,15 @@ class Call:
     most_bytes: int = 0
     on_event: OnEvent | None = field(default=None, compare=False)
     more: "Callable[[Call, Spent], Awaitable[Call | None]] | None" = field(default=None, compare=False)
+    traceparent: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """What all calls of one task send along; `token` is the claim's."""
+    """What all calls of one task send along; `token` is the claim's.
+
+    `agent` is empty for the fleet's own.
+    """
 
     task_id: str
     tenant: str
@@ -214,8 +222,9 @@ class Certainty(StrEnum):
 class Reply:
     """How a call ended, what it gave, and what it used, failed tries included that are not settled yet.
 
-    With the certainty Unknown, an Unsafe call has no result yet. One that was not begun is made by another
-    worker. `is_refused` if even the last try was turned away by a model that takes no calls at the moment.
+    `replica` is that of the model which answered. With the certainty Unknown, an Unsafe call has no result
+    yet. One that was not begun is made by another worker. `is_refused` if even the last try was turned away
+    by a model that takes no calls at the moment.
     """
 
     outcome: CallOutcome
@@ -230,6 +239,7 @@ class Reply:
     problem: str | None = None
     is_refused: bool = False
     certainty: Certainty = Certainty.KNOWN
+    replica: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

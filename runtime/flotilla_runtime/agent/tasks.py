@@ -26,7 +26,8 @@ class NewTask:
     Tenants take turns in the queue. Without a tenant, the caller is one of its own. Only workers of its
     `revision`, or such that have adopted it, take the task. Tasks of one conversation of a tenant run one
     after another. `history` is what was said before, beside what its conversation has. `front` is what a
-    front end must know of its request.
+    front end must know of its request. `agent` does it, by default the fleet's own. `traceparent` names the
+    span of which the task is a part.
     """
 
     id: str
@@ -41,6 +42,8 @@ class NewTask:
     conversation_id: str | None = None
     history: tuple[Message, ...] = ()
     front: Mapping[str, str] = field(default_factory=dict)
+    agent: str = ""
+    traceparent: str | None = None
 
     def fields(self) -> dict[str, str]:
         """The fields of the task's hash in Redis, except those that the script adds."""
@@ -60,8 +63,12 @@ class NewTask:
             fields["conversation"] = conversation_key(self.tenant or self.caller, self.conversation_id)
         if self.history:
             fields["history"] = messages_text(self.history)
+        if self.agent:
+            fields["agent"] = self.agent
         if self.front:
             fields["front"] = json.dumps(dict(self.front))
+        if self.traceparent is not None:
+            fields["traceparent"] = self.traceparent
         return fields
 
 
@@ -172,7 +179,7 @@ class TaskRecord:
     of the task and, for a task that was submitted, of all that it spawned; `is_priced` is False where the
     price of some of it is unknown. `idle_ms` is the time from each suspension to the next claim; `idle_since`
     is when the one began that has not ended. `payloads` stand for the fields that are kept
-    apart, which are empty here.
+    apart, which are empty here. `agent` is empty for the fleet's own.
     """
 
     id: str
@@ -207,7 +214,9 @@ class TaskRecord:
     conversation: str | None = None
     history: tuple[Message, ...] = ()
     front: Mapping[str, str] = field(default_factory=dict)
+    traceparent: str | None = None
     payloads: Mapping[str, Payload] = field(default_factory=dict)
+    agent: str = ""
 
     @classmethod
     def of(cls, fields: Mapping[str, str]) -> "TaskRecord":
@@ -245,6 +254,8 @@ class TaskRecord:
             conversation=fields.get("conversation"),
             history=messages_of(fields.get("history", "[]")),
             front=json.loads(fields.get("front", "{}")),
+            agent=fields.get("agent", ""),
+            traceparent=fields.get("traceparent"),
             payloads={
                 name: read_payload(text) for name in PAYLOAD_FIELDS if (text := fields.get(f"{name}Payload"))
             },
@@ -257,7 +268,7 @@ PAYLOAD_FIELDS: Final = ("input", "result", "partial")
 SUMMARY_FIELDS: Final = (
     *("id", "status", "priority", "caller", "tenantName", "submittedAt", "startedAt", "endedAt", "attempts"),
     *("cancelRequested", "reason", "waitsFor", "waitsCall", "waitsUntil", "revision"),
-    *("conversationId", "conversation"),
+    *("conversationId", "conversation", "agent"),
 )
 
 

@@ -8,6 +8,7 @@ from pydantic import Field
 from flotilla_runtime.contract.admission import CAPACITY_PATH, Admission
 from flotilla_runtime.contract.names import CONFIG_DIRECTORY, DOMAIN, PORT_GATEWAY, PORT_METRICS
 from flotilla_runtime.contract.sections import Section, WireModel
+from flotilla_runtime.contract.telemetry import TelemetryConfig
 
 ENV_REDIS_URL: Final = "FLOTILLA_REDIS_URL"  # the whole URL of an external Redis
 ENV_MODEL_KEY_PREFIX: Final = "FLOTILLA_MODEL_KEY_"  # followed by the model's role in capitals
@@ -278,6 +279,40 @@ class ToolConfig(Section):
     max_result_kib: int = 256
 
 
+class SubAgentConfig(Section):
+    """An agent that the fleet's own can give parts of its task to, and that takes tasks of its own.
+
+    It has the tools and indexes of these names alone, and the model with this role in place of Default's.
+    """
+
+    name: str
+    description: str
+    prompt: str
+    role: str = DEFAULT_ROLE
+    tools: tuple[str, ...] = ()
+    indexes: tuple[str, ...] = ()
+
+
+class JudgeConfig(Section):
+    """A model, by its role, that judges results by this prompt."""
+
+    role: str = "Judge"
+    prompt: str
+
+
+class ValidatorConfig(Section):
+    """A check of a task's result; exactly one of `http`, `python` and `judge`.
+
+    The time-out is that of `http` and `python`; a judge has its model's.
+    """
+
+    name: str
+    http: HttpEndpoint | None = None
+    python: str | None = None
+    judge: JudgeConfig | None = None
+    timeout_seconds: float = 30
+
+
 class WorkerConfig(Section):
     """`config.json` of the agent workers.
 
@@ -291,11 +326,14 @@ class WorkerConfig(Section):
     entrypoint: str | None = None
     retrieval: Retrieval = Retrieval.FIRST
     tools: tuple[ToolConfig, ...] = ()
+    agents: tuple[SubAgentConfig, ...] = ()
+    validators: tuple[ValidatorConfig, ...] = ()
     revision: str = ""
     adopted_path: str | None = None
     models: tuple[ModelConnection, ...]
     indexes: tuple[IndexConnection, ...] = ()
     limits: TaskLimits = TaskLimits()
+    telemetry: TelemetryConfig | None = None  # None: no traces
     concurrency: int = 200
     model_timeout_seconds: float = 300
     handover_seconds: float = 45  # how long calls may still run after SIGTERM
@@ -316,6 +354,7 @@ class GatewayConfig(Section):
     revision: str = ""  # of the tasks that are submitted from now on
     trusted: tuple[str, ...] = ()  # callers of mode Secret that may name another tenant
     approvers: tuple[str, ...] = ()  # callers of mode Secret that may decide on what waits for approval
+    agents: tuple[str, ...] = ()  # those that a task may name in place of the fleet's own
     models: tuple[str, ...] = ()  # the names of the fleet's models
     unpriced_models: tuple[str, ...] = ()  # models without a price: with one, no task may limit its cost
     limits: TaskLimits = TaskLimits()
@@ -323,6 +362,7 @@ class GatewayConfig(Section):
     serves_openai: bool = False
     serves_a2a: bool = False
     description: str | None = None  # of the agent, in its card
+    telemetry: TelemetryConfig | None = None  # None: no traces
     max_body_bytes: int = 1024 * 1024
     streams_per_caller: int = 200  # event streams of one caller at one gateway
     callers_directory: str = CALLERS_DIRECTORY

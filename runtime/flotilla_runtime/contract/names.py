@@ -33,6 +33,7 @@ CONFIG_PATH: Final = f"{CONFIG_DIRECTORY}/config.json"
 HEADER_SESSION: Final = "X-Session-Id"
 HEADER_PRIORITY: Final = "X-Flotilla-Priority"
 HEADER_TENANT: Final = "X-Flotilla-Tenant"
+HEADER_TRACE: Final = "traceparent"  # W3C Trace Context
 HEADER_REPLICA: Final = "X-Flotilla-Replica"
 HEADER_REQUEST: Final = "X-Request-Id"
 

@@ -8,6 +8,7 @@ import os
 import random
 import secrets
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from flotilla_runtime.agent.store.s3 import opened
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.store.texts import TextStore
 from flotilla_runtime.backoff import Backoff
-from flotilla_runtime.contract import CONFIG_PATH, GatewayAuth, GatewayConfig
+from flotilla_runtime.contract import CONFIG_PATH, ENV_POD_NAME, GatewayAuth, GatewayConfig
 from flotilla_runtime.gateway.a2a.endpoints import A2AFrontEnd
 from flotilla_runtime.gateway.admitting import CapacityFile, say_admission
 from flotilla_runtime.gateway.application import Measured, TaskAPI, status_application, task_application
@@ -45,7 +46,7 @@ from flotilla_runtime.gateway.metrics import GatewayMetrics
 from flotilla_runtime.gateway.openai.endpoints import OpenAIFrontEnd
 from flotilla_runtime.gateway.outside import Outside
 from flotilla_runtime.gateway.replays import Replays
-from flotilla_runtime.gateway.service import Sources, TaskService
+from flotilla_runtime.gateway.service import Sources, TaskService, Traces
 from flotilla_runtime.gateway.streams import Streams
 from flotilla_runtime.logs import configure_logs
 from flotilla_runtime.serving import serving
@@ -54,6 +55,7 @@ FORGET_EVERY_SECONDS: Final = 30.0
 KNOCKS: Final = Backoff(base_seconds=0.5, limit_seconds=2.0, least_share=0.5)
 LEAVE_AFTER_SECONDS: Final = 3.0  # a Service still sends requests for a moment after SIGTERM
 GRACE_SECONDS: Final = 15
+SERVICE: Final = "flotilla-gateway"
 
 SOURCES: Final = Sources(
     monotonic_seconds=time.monotonic,
@@ -171,6 +173,17 @@ async def redis(config: GatewayConfig, environment: Mapping[str, str]) -> AsyncI
         await objects.close()
 
 
+def traces_of(config: GatewayConfig, metrics: GatewayMetrics, instance: str) -> Traces | None:
+    """What hears of tasks for their traces; None where nobody wants traces."""
+    if config.telemetry is None:
+        return None
+    from flotilla_runtime.agent.traces.export import exporter_of  # it loads OpenTelemetry
+    from flotilla_runtime.gateway.traces import GatewayTraces
+
+    exporter = exporter_of(config.telemetry, metrics.spans, service=SERVICE, instance=instance)
+    return GatewayTraces(exporter, config.name, SOURCES.wall_ms)
+
+
 async def serve(config: GatewayConfig, environment: Mapping[str, str]) -> None:
     """Serve until SIGTERM or SIGINT, then let the requests in flight end.
 
@@ -186,8 +199,9 @@ async def serve(config: GatewayConfig, environment: Mapping[str, str]) -> None:
         authentication(config, environment) as authenticator,
         certificate(config) as served,
     ):
-        capacity = CapacityFile(config.capacity_path, time.monotonic)
-        service, metrics = TaskService(held.store, config, SOURCES, capacity.now), GatewayMetrics()
+        metrics, capacity = GatewayMetrics(), CapacityFile(config.capacity_path, time.monotonic)
+        traces = traces_of(config, metrics, environment.get(ENV_POD_NAME) or socket.gethostname())
+        service = TaskService(held.store, config, SOURCES, traces, capacity.now)
         admitting = asyncio.create_task(say_admission(service.admission, service.say_admission))
         desk = Desk(
             service=service,
@@ -199,7 +213,7 @@ async def serve(config: GatewayConfig, environment: Mapping[str, str]) -> None:
             streams=Streams(config.streams_per_caller),
         )
         front_ends = [
-            *(OpenAIFrontEnd(desk, config.name).routes() if config.serves_openai else ()),
+            *(OpenAIFrontEnd(desk, config.name, config.agents).routes() if config.serves_openai else ()),
             *(A2AFrontEnd(desk, config).routes() if config.serves_a2a else ()),
         ]
         tasks = Measured(task_application(TaskAPI(desk), front_ends), metrics, time.monotonic)
@@ -222,6 +236,8 @@ async def serve(config: GatewayConfig, environment: Mapping[str, str]) -> None:
             stopping.set()
             held.growth.wake_all()
         admitting.cancel()
+        if traces is not None:
+            await asyncio.to_thread(traces.stop)
 
 
 def main() -> None:

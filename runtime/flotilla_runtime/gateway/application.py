@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flotilla_runtime.agent.journal import TaskStatus
 from flotilla_runtime.agent.tasks import SubmitOutcome
+from flotilla_runtime.contract import HEADER_TRACE
 from flotilla_runtime.gateway.auth import Identity, Verb
 from flotilla_runtime.gateway.bodies import read_posted
 from flotilla_runtime.gateway.desk import Desk
@@ -57,7 +58,8 @@ class TaskAPI:
         caller = await self._caller(request, Verb.CREATE)
         asked = parse_submission(await read_posted(request, self._max_body_bytes))
         tenant = await self._callers.tenant(request, caller, asked.tenant)
-        submission = await self._service.submit(asked, caller, tenant)
+        trace = request.headers.get(HEADER_TRACE)
+        submission = await self._service.submit(asked, caller, tenant, traceparent=trace)
         location = {"Location": f"/v1/tasks/{submission.id}"}
         if submission.outcome is SubmitOutcome.CREATED:
             receipt = TaskReceipt(id=submission.id, status=TaskStatus.WAITING)

@@ -11,12 +11,14 @@ so a long journal need not be in memory.
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from heapq import nlargest
 from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from flotilla_runtime.agent.budgets import NANO_PER_UNIT
+from flotilla_runtime.agent.critical_path import CriticalPath, StretchKind
 from flotilla_runtime.agent.journal import (
     CallKind,
     Claimed,
@@ -33,6 +35,7 @@ from flotilla_runtime.agent.journal import (
     WaitKind,
 )
 
+LONGEST_PATH: Final = 1000  # steps of a critical path
 ASKED_IN_PUBLIC: Final = frozenset(
     {CallKind.RETRIEVE, CallKind.TOOL, CallKind.SPAWN, CallKind.APPROVE, CallKind.STATE}
 )
@@ -121,6 +124,19 @@ class TimeView(_View):
     other: float
 
 
+class PathStep(_View):
+    """A call on a task's critical path, or a wait for a worker (kind `Queue`): when it began, and how long it
+    took. `task` is the one that the call spawned; it has a path of its own.
+    """
+
+    call: str | None
+    kind: StretchKind
+    target: str | None
+    at: datetime
+    seconds: float
+    task: str | None
+
+
 @dataclass(slots=True, kw_only=True)
 class History:
     """The sums over the entries so far. `told` gives each entry, in order, and returns its event."""
@@ -137,6 +153,7 @@ class History:
     _suspended: bool = False
     _ended: bool = False
     _at: int | None = None
+    _path: CriticalPath = field(default_factory=CriticalPath)
     _ms: dict[str, int] = field(default_factory=lambda: dict.fromkeys(TimeView.model_fields, 0))
 
     @property
@@ -147,6 +164,7 @@ class History:
     def told(self, entry: Entry) -> Event | None:
         """Count an entry; its event, if callers see one."""
         self._pass_time(entry.at)
+        self._path.told(entry)
         event = self._event(entry)
         self._remember(entry)
         return event
@@ -179,6 +197,24 @@ class History:
         if not self._ended:
             spent[self._part()] += max(0, now_ms - self._at)
         return TimeView(**{part: milliseconds / 1000 for part, milliseconds in spent.items()})
+
+    def critical_path(self, now_ms: int) -> tuple[PathStep, ...]:
+        """The critical path until now, or until the task ended; of a long one, the longest steps."""
+        steps = self._path.path(None if self._ended else now_ms)
+        if len(steps) > LONGEST_PATH:
+            shown = set(nlargest(LONGEST_PATH, steps, key=lambda step: step.took_ms))
+            steps = tuple(step for step in steps if step in shown)
+        return tuple(
+            PathStep(
+                call=step.call or None,
+                kind=step.kind,
+                target=step.target or None,
+                at=moment(step.began_at),
+                seconds=step.took_ms / 1000,
+                task=step.child,
+            )
+            for step in steps
+        )
 
     def _pass_time(self, at: int) -> None:
         """Entries are written by several clocks, so one can seem to be before the one that it follows."""

@@ -2,6 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from flotilla_runtime.agent.traces.counts import spans_counter
 from flotilla_runtime.contract import FleetStatus
 
 REQUEST_SECONDS = (0.005, 0.02, 0.05, 0.1, 0.3, 1, 3, 10)
@@ -27,6 +28,9 @@ class GatewayMetrics:
         )
         self._waiting = self._gauge("flotilla_fleet_tasks_waiting", "Tasks that wait in the queues.")
         self._in_flight = self._gauge("flotilla_fleet_tasks_in_flight", "Tasks that workers are running.")
+        self._oldest = self._gauge(
+            "flotilla_fleet_queue_lag_seconds", "Seconds that the oldest waiting task has waited."
+        )
         self._suspended = self._gauge(
             "flotilla_fleet_tasks_suspended", "Tasks that wait and hold no place in a worker."
         )
@@ -59,10 +63,13 @@ class GatewayMetrics:
             registry=self.registry,
         )
 
+        self.spans = spans_counter("flotilla_gateway_spans", self.registry)
+
     def show(self, status: FleetStatus) -> None:
         """Set the gauges to the fleet's figures."""
         self._waiting.set(status.waiting)
         self._in_flight.set(status.in_flight)
+        self._oldest.set(status.oldest_waiting_seconds or 0)
         self._suspended.set(status.suspended)
         self._unknown.set(status.unknown_effects)
         self._approvals.set(status.waiting_for_approval)

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from pydantic.json_schema import models_json_schema
 
-from flotilla_runtime.contract import HEADER_TENANT
+from flotilla_runtime.contract import HEADER_TENANT, HEADER_TRACE
 from flotilla_runtime.gateway.history import Event
 from flotilla_runtime.gateway.pages import DEFAULT_PAGE, MOST_PER_PAGE
 from flotilla_runtime.gateway.problems import MEDIA_TYPE
@@ -70,12 +70,12 @@ def _paths() -> dict[str, Any]:
             "post": {
                 "operationId": "submitTask",
                 "summary": "Submit a task; a repeated idempotencyKey returns the task that it made first",
-                "parameters": [_tenant_header()],
+                "parameters": [_tenant_header(), _trace_header()],
                 "requestBody": {"required": True, "content": _json("SubmitRequest")},
                 "responses": {
                     "201": _answer("The task is stored", "TaskReceipt"),
                     "200": _answer("The task was stored by an earlier submission", "TaskReceipt"),
-                    **_problems(400, 401, 403, 413, 429, 503),
+                    **_problems(400, 401, 403, 413, 422, 429, 503),
                 },
             },
             "get": {
@@ -173,7 +173,7 @@ def _outside(task: list[dict[str, Any]]) -> dict[str, Any]:
                 "requestBody": {"required": False, "content": _json("ReplayRequest")},
                 "responses": {
                     "201": _answer("The new task is stored", "TaskReceipt"),
-                    **_problems(400, 401, 403, 404, 409, 413, 429, 503),
+                    **_problems(400, 401, 403, 404, 409, 413, 422, 429, 503),
                 },
             },
         },
@@ -211,6 +211,11 @@ def _problems(*statuses: int) -> dict[str, Any]:
 def _tenant_header() -> dict[str, Any]:
     told = "Another tenant than the caller's own, as the field tenant; only who may act names one"
     return {"name": HEADER_TENANT, "in": "header", "description": told, "schema": {"type": "string"}}
+
+
+def _trace_header() -> dict[str, Any]:
+    told = "The span of which the task is a part (W3C Trace Context), where the fleet sends traces"
+    return {"name": HEADER_TRACE, "in": "header", "description": told, "schema": {"type": "string"}}
 
 
 def _query(name: str, schema: dict[str, Any]) -> dict[str, Any]:

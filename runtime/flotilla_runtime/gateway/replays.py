@@ -26,7 +26,7 @@ from flotilla_runtime.agent.tasks import LoadedTask, NewTask, Submission
 from flotilla_runtime.contract import GatewayConfig, TaskLimits
 from flotilla_runtime.gateway.auth import Identity
 from flotilla_runtime.gateway.problems import FieldProblem, ProblemError, not_found
-from flotilla_runtime.gateway.requests import ReplayRequest, refused
+from flotilla_runtime.gateway.requests import ReplayRequest, named_agent, refused
 from flotilla_runtime.gateway.service import TaskService, quota_refusal
 
 MOST_KEPT_BYTES: Final = 32 * 2**20
@@ -104,6 +104,7 @@ class Replays:
             revision=self._config.revision,
             metadata=record.metadata,
             history=loaded.history,
+            agent=named_agent(record.agent or None, self._config.agents),
         )
         submission = await self._service.asked(lambda: self._store.replay(record, new, kept))
         if (refusal := quota_refusal(submission.outcome, self._config.queue)) is not None:

@@ -77,6 +77,7 @@ class SubmitRequest(_Request):
         default_factory=dict
     )
     tenant: Tenant | None = None
+    agent: Annotated[str, StringConstraints(min_length=1, max_length=253)] | None = None
     conversation_id: ConversationId | None = None
 
 
@@ -155,6 +156,20 @@ def parse_resolution(body: bytes) -> ResolveRequest:
             [FieldProblem(field="result", problem="a call that did not happen has none; leave it out")]
         )
     return request
+
+
+def named_agent(name: str | None, known: Sequence[str]) -> str:
+    """The agent that a submission names; empty for the fleet's own. Raises a problem for an unknown one."""
+    if name is None or name in known:
+        return name or ""
+    others = f"the agents are {', '.join(known)}" if known else "the fleet has none beside its own"
+    problem = f"there is no agent {name[:100]!r}; {others}; leave it out for the fleet's own"
+    raise ProblemError(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "unknown-agent",
+        f"agent: {problem}",
+        fields=[FieldProblem(field="agent", problem=problem)],
+    )
 
 
 def named_tenant(field: str | None, header: str | None) -> str | None:

@@ -10,10 +10,11 @@ whoever sends it again with its idempotency key is told of the same task.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from flotilla_runtime.agent.conversations import Message
 from flotilla_runtime.agent.errors import (
@@ -33,6 +34,7 @@ from flotilla_runtime.agent.tasks import (
     TaskRecord,
     caller_key,
 )
+from flotilla_runtime.agent.traces.ids import read_traceparent
 from flotilla_runtime.contract import Admission, FleetCapacity, FleetStatus, GatewayConfig, QueueConfig
 from flotilla_runtime.gateway.admission import admitted, measured_of
 from flotilla_runtime.gateway.auth import Identity, tenant_of
@@ -40,7 +42,7 @@ from flotilla_runtime.gateway.figures import WINDOW_MINUTES, fleet_status
 from flotilla_runtime.gateway.history import Event, History
 from flotilla_runtime.gateway.pages import PageWanted, waits_for
 from flotilla_runtime.gateway.problems import ProblemError, not_found, unavailable
-from flotilla_runtime.gateway.requests import EffectOutcome, ResolveRequest, SubmitRequest
+from flotilla_runtime.gateway.requests import EffectOutcome, ResolveRequest, SubmitRequest, named_agent
 from flotilla_runtime.gateway.task_ids import is_task_id, task_id
 from flotilla_runtime.gateway.views import TaskView, task_view
 
@@ -94,6 +96,19 @@ class Outcome:
         return max(0, self.record.used.tokens - self.output_tokens)
 
 
+class Traces(Protocol):
+    """Hears what only a gateway knows of tasks, for their traces."""
+
+    def submitted(self, task: NewTask, began_at: int) -> None:
+        """A task was stored, for a request that came at this time."""
+
+    def ended(self, record: TaskRecord, entries: Sequence[Entry]) -> None:
+        """A task ended while no worker had it."""
+
+    def stop(self) -> None:
+        """Send what waits to be sent, for some seconds; it blocks."""
+
+
 class TaskService:
     """The operations on a fleet's tasks, with the caller's rights."""
 
@@ -102,9 +117,11 @@ class TaskService:
         store: TaskStore,
         config: GatewayConfig,
         sources: Sources,
+        traces: Traces | None = None,
         capacity: Callable[[], FleetCapacity] = FleetCapacity,
     ) -> None:
         self._store = store
+        self._traces = traces
         self._config = config
         self._sources = sources
         self._capacity = capacity
@@ -122,12 +139,14 @@ class TaskService:
         named: str | None = None,
         history: tuple[Message, ...] = (),
         front: Mapping[str, str] = NOTHING,
+        traceparent: str | None = None,
     ) -> Submission:
         """Store a new task; raises a problem when a quota is used up or Redis does not answer.
 
         `named` is its id, where the front end has made one, `history` what was said before, `front` what the
-        front end must know of the request.
+        front end must know of the request, `traceparent` the span of which the task is a part.
         """
+        began_at = self._sources.wall_ms()
         task = NewTask(
             id=named or self.new_id(),
             input=request.input,
@@ -141,11 +160,15 @@ class TaskService:
             conversation_id=request.conversation_id,
             history=history,
             front=front,
+            agent=named_agent(request.agent, self._config.agents),
+            traceparent=traceparent if self._traces and read_traceparent(traceparent) else None,
         )
         submission = await self.asked(lambda: self._store.submit(task))
         if (refusal := quota_refusal(submission.outcome, self._config.queue)) is not None:
             raise refusal
         if submission.id == task.id:
+            if self._traces is not None:
+                self._traces.submitted(task, began_at)
             return Submission(outcome=SubmitOutcome.CREATED, id=task.id)
         return submission
 
@@ -227,6 +250,7 @@ class TaskService:
         if outcome is CancelOutcome.REQUESTED:
             return TaskStatus.RUNNING
         if outcome is CancelOutcome.CANCELLED:
+            await self._trace_the_end(task)
             return TaskStatus.CANCELLED
         status = (await self.summary(task, caller)).status
         if status is not TaskStatus.CANCELLED:
@@ -301,6 +325,12 @@ class TaskService:
         if not found:
             raise not_found(task)
         return found[0]
+
+    async def _trace_the_end(self, task: str) -> None:
+        """Trace the end of a task that no worker had, if its journal can be read."""
+        if self._traces is not None:
+            with suppress(ProblemError):
+                self._traces.ended(await self._record(task), [entry async for entry in self._journal(task)])
 
     async def _journal(self, task: str) -> AsyncIterator[Entry]:
         """A task's journal, read in parts."""

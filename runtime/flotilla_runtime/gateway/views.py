@@ -15,6 +15,7 @@ from flotilla_runtime.gateway.history import (
     ApprovalView,
     Event,
     History,
+    PathStep,
     TimeView,
     Wait,
     moment,
@@ -35,7 +36,7 @@ class UsageView(_View):
 
 
 class TaskSummary(_View):
-    """A task in a list of tasks."""
+    """A task in a list of tasks; without an `agent`, it is the fleet's own that does it."""
 
     id: str
     status: TaskStatus
@@ -43,6 +44,7 @@ class TaskSummary(_View):
     reason: str | None
     priority: Priority
     tenant: str
+    agent: str | None
     conversation_id: str | None
     submitted_at: datetime
     started_at: datetime | None
@@ -69,9 +71,11 @@ class TaskView(TaskSummary):
     """A task with all details; `reason` is set once the task has ended.
 
     `replayOf` is the task with whose results it began, and `approvals` has what somebody may decide on.
+    `criticalPath` is the longest chain of calls and waits for a worker, each begun when the one before it had
+    ended: what would have to be faster for the task to end sooner.
     `timeline` has the latest events of the task without what calls were asked and answered; earlier ones,
-    whose number is `timelineLeftOut`, are in its event stream. It is empty, and `time` is null, once the
-    journal is forgotten.
+    whose number is `timelineLeftOut`, are in its event stream. It and the path are empty, and `time` is null,
+    once the journal is forgotten.
     """
 
     message: str | None
@@ -83,6 +87,7 @@ class TaskView(TaskSummary):
     partial: Any
     usage: UsageView
     time: TimeView | None
+    critical_path: tuple[PathStep, ...]
     replay_of: str | None
     approvals: tuple[ApprovalView, ...]
     timeline: tuple[Event, ...]
@@ -123,6 +128,7 @@ def task_view(
         partial=record.partial,
         usage=_usage(record, history),
         time=history.time(now_ms),
+        critical_path=history.critical_path(now_ms),
         replay_of=record.replay_of,
         approvals=() if record.status.is_final else history.approvals(),
         timeline=timeline,
@@ -147,6 +153,7 @@ def _summary_fields(record: TaskRecord) -> dict[str, Any]:
         "reason": record.reason,
         "priority": record.priority,
         "tenant": record.tenant,
+        "agent": record.agent or None,
         "conversation_id": record.conversation_id,
         "submitted_at": moment(record.submitted_at),
         "started_at": moment_or_none(record.started_at),

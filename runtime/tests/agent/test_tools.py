@@ -126,6 +126,7 @@ async def called(
     arguments: dict[str, Any] | None = None,
     key: str = "key-1",
     addresses: AddressCheck = ON_LOOPBACK,
+    traceparent: str | None = None,
 ) -> Reply:
     tool = load_tool(0, config)
     runner = ToolRunner({config.name: tool}, HttpTools(retries=QUICK, addresses=addresses))
@@ -136,6 +137,7 @@ async def called(
         request=arguments or {},
         key=key,
         effect=config.effect,
+        traceparent=traceparent,
     )
     try:
         return await runner.make(call)
@@ -167,6 +169,16 @@ async def test_arguments_go_as_json_or_as_a_query(server: Server, method: HttpMe
     assert asked["query"] == ([*AS_QUERY, ("v", "2")] if as_query else [("v", "2")])
     assert asked["json"] == (None if as_query else ARGUMENTS)
     assert asked["headers"]["Idempotency-Key"] == "key-1"
+
+
+async def test_a_tool_is_told_the_span_of_a_call_unless_it_has_such_a_header(
+    server: Server, tmp_path: Path
+) -> None:
+    await called(over_http(f"{server.url}/json"), traceparent="00-1-2-01")
+    (tmp_path / "traceparent").write_text("its own")
+    config = over_http(f"{server.url}/json", headers_directory=str(tmp_path))
+    await called(config, traceparent="00-1-2-01")
+    assert [asked["headers"]["traceparent"] for asked in server.asked] == ["00-1-2-01", "its own"]
 
 
 async def test_headers_are_read_from_the_secret_for_each_call(server: Server, tmp_path: Path) -> None:

@@ -107,3 +107,32 @@ def plain_agent(ctx: Any, task: Any) -> str:
 
 async def narrow_agent(ctx: Any) -> None:
     pass
+
+
+def names_a_city(result: dict[str, Any]) -> dict[str, Any]:
+    """Refuses answers without a city."""
+    return {"accepted": "Lisbon" in str(result), "reason": "it names no city"}
+
+
+async def answers_the_task(result: Any, input: str) -> bool:  # noqa: A002
+    return input in str(result)
+
+
+def checks_nothing(answer: Any) -> bool:
+    return True
+
+
+def checks_too_much(result: Any, weather: str) -> bool:
+    return True
+
+
+def hangs_over(result: Any) -> bool:
+    return NAPS.wait(30)
+
+
+def raises_over(result: Any) -> bool:
+    raise KeyError("source")
+
+
+def says_nothing(result: Any) -> None:
+    return None

@@ -22,6 +22,7 @@ class ToolServer:
         self.protocol = protocol
         self.fault: str | None = None
         self.paid: list[str] = []  # the keys of the payments that happened
+        self.traces: list[Any] = []  # what these calls said of their trace
         self.requests: list[tuple[str, dict[str, str]]] = []  # the method of each message, and the headers
         self.url = ""
         self.mcp = self._made()
@@ -42,6 +43,7 @@ class ToolServer:
         def pay(euro: int, ctx: Context[Any, Any]) -> str:
             meta = ctx.request_context.meta or {}
             self.paid.append(str(meta.get("flotilla.dev/idempotency-key")))
+            self.traces.append(meta.get("traceparent"))
             return f"paid {euro}"
 
         @server.tool(structured_output=False)

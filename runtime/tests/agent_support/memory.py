@@ -132,6 +132,7 @@ class Stored:
     tree: Tree
     depth: int = 0
     parent: str | None = None
+    agent: str = ""
     status: TaskStatus = TaskStatus.WAITING
     token: int = 0
     attempts: int = 0
@@ -163,9 +164,12 @@ class MemoryStore:
         self.state_of: dict[tuple[str, str], str] = {}
         self.state_writes: list[str] = []
 
-    def submit(self, task_id: str, task_input: str, limits: TaskLimits | None = None) -> None:
+    def submit(
+        self, task_id: str, task_input: str, limits: TaskLimits | None = None, agent: str = ""
+    ) -> None:
         limits = limits or TaskLimits()
-        self._store(Stored(id=task_id, input=task_input, limits=limits, tree=Tree(limits=limits)))
+        tree = Tree(limits=limits)
+        self._store(Stored(id=task_id, input=task_input, limits=limits, tree=tree, agent=agent))
 
     def restore(self, task_id: str, entries: Sequence[Entry]) -> None:
         """Let a task have this journal, whose last claim counts as begun by `claim`."""
@@ -214,7 +218,14 @@ class MemoryStore:
         }
         if task.cancel_requested:
             fields["cancelRequested"] = "1"
+        if task.agent:
+            fields["agent"] = task.agent
+        if task.parent is not None:
+            fields |= {"parent": task.parent, "root": self._root_of(task)}
         return LoadedTask(record=TaskRecord.of(fields), entries=tuple(task.entries), read_at=self.now_ms)
+
+    def _root_of(self, task: Stored) -> str:
+        return task.id if task.parent is None else self._root_of(self.tasks[task.parent])
 
     def resolve(self, task_id: str, call: str, *, happened: bool, result: Any = None) -> None:
         task = self.tasks[task_id]
@@ -283,6 +294,7 @@ class MemoryStore:
                         tree=task.tree,
                         depth=task.depth + 1,
                         parent=task.id,
+                        agent=intent.target or task.agent,
                     )
                 )
         await self._reach(f"after spawn {intent.call}")

@@ -27,7 +27,7 @@ from flotilla_runtime.agent.journal import TaskStatus as Status
 from flotilla_runtime.agent.tasks import TaskRecord
 from flotilla_runtime.contract import Effect, Priority, TaskLimits
 from flotilla_runtime.gateway.events import event_text
-from flotilla_runtime.gateway.history import ASKED_IN_PUBLIC, EventKind, History
+from flotilla_runtime.gateway.history import ASKED_IN_PUBLIC, LONGEST_PATH, EventKind, History
 from flotilla_runtime.gateway.views import task_view
 
 START = 1_700_000_000_000
@@ -262,9 +262,23 @@ def test_a_task_is_shown_with_usage_and_timeline() -> None:
         *("submitted", "started", "callStarted", "callEnded", "ended")
     ]
     assert shown["timeline"][3]["seconds"] == 0.9
+    assert [(step.get("call"), step["kind"], step["seconds"]) for step in shown["criticalPath"]] == [
+        (None, "Queue", 0.5),
+        ("a", "Model", 0.9),
+    ]
     assert "result" not in shown["timeline"][3], "a list of events has no texts of calls"
     assert (shown["tenant"], shown["limits"]["maxFanOut"]) == ("team", 5)
     assert datetime.fromisoformat(shown["submittedAt"]) == datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)
+
+
+def test_of_a_long_path_the_longest_steps_are_shown_in_their_order() -> None:
+    calls = LONGEST_PATH + 10
+    history = History()
+    for n in range(calls):
+        history.told(intent(100 * n, f"c{n}"))
+        history.told(done(100 * n + (1 if n < 10 else 50), f"c{n}"))
+    shown = history.critical_path(START)
+    assert [step.call for step in shown] == [f"c{n}" for n in range(10, calls)]
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ WHY_THEY_LEAVE = {
 }
 
 
-def the_workers_lack_a_class(facts: Facts) -> Finding | None:
-    """A class of the workers' pods is missing."""
+def the_workers_lack_a_class_or_headers(facts: Facts) -> Finding | None:
+    """A class of the workers' pods is missing, or the secret with the headers of their traces."""
     return finding_of(facts.observed.missing.workers)
 
 

@@ -35,7 +35,7 @@ from flotilla_operator.controllers.agent_fleet.judge_workers import (
     no_worker_is_ready,
     older_workers_leave,
     tasks_of_older_revisions_are_left,
-    the_workers_lack_a_class,
+    the_workers_lack_a_class_or_headers,
     workers_fail,
     workers_lack_an_address,
 )
@@ -228,7 +228,7 @@ CONDITIONS: tuple[Chain[Facts], ...] = (
     Chain(
         type=ConditionType.WORKERS_READY,
         checks=(
-            the_workers_lack_a_class,
+            the_workers_lack_a_class_or_headers,
             workers_lack_an_address,
             no_worker_is_needed,
             workers_fail,

@@ -32,6 +32,7 @@ from flotilla_operator.objects.resources import (
 )
 from flotilla_operator.workloads.agent_fleet import IndexKey, SecretEntry, Wiring
 from flotilla_operator.workloads.agent_fleet.payloads import ENTRIES, endpoint_of
+from flotilla_operator.workloads.agent_fleet.telemetry import telemetry_config
 from flotilla_operator.workloads.agent_fleet.tools import called_urls
 from flotilla_operator.workloads.model_replica_set import internal_url
 from flotilla_operator.workloads.proxies import named_proxies
@@ -65,6 +66,7 @@ class Found:
     missing_gateway: list[Missing] = field(default_factory=list)
     missing_certificate: list[Missing] = field(default_factory=list)
     missing_workers: list[Missing] = field(default_factory=list)
+    telemetry: contract.TelemetryConfig | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +99,7 @@ class References:
         await self._payloads()
         await self._callers()
         await self._certificate()
+        await self._telemetry()
         self._classes()
         found, spec = self._found, self._spec
         known = len(found.models) == len(spec.models) and len(found.indexes) == len(spec.indexes)
@@ -109,6 +112,7 @@ class References:
             index_keys=tuple(found.index_keys),
             assumed_contexts=tuple(found.assumed_contexts),
             secret_versions={name: stable_hash(entries) for name, entries in found.versions.items()},
+            telemetry=found.telemetry,
             complete=known and usable,
         )
         return wiring, MissingParts(
@@ -370,6 +374,24 @@ class References:
             entries = (contract.TLS_ENTRY, contract.TLS_KEY_ENTRY)
             missing += [_no_entry(field_path, secret.name, key) for key in entries if key not in secret.data]
 
+    async def _telemetry(self) -> None:
+        """Look up the secret with the headers of traces; it may be sent to their receiver alone.
+
+        One that is missing holds nothing up: the receiver then refuses the traces.
+        """
+        telemetry, missing = self._spec.telemetry, self._found.missing_workers
+        if telemetry is None:
+            return
+        if (ref := telemetry.headers_secret_ref) is not None:
+            field_path = "spec.telemetry.headersSecretRef"
+            secret = await self._secret(field_path, ref.name, missing)
+            also = named_proxies(self._spec.gateway.pod.env)
+            if secret is not None and not self._may_be_sent(
+                field_path, secret, telemetry.otlp_endpoint, missing, also_through=also
+            ):
+                return
+        self._found.telemetry = telemetry_config(telemetry)
+
     def _classes(self) -> None:
         found = self._found
         reports = (found.missing_queue, found.missing_gateway, found.missing_workers)
@@ -396,8 +418,16 @@ class References:
         self._found.versions.setdefault(name, {})[key] = secret.version(key)
         return True
 
-    def _may_be_sent(self, field_path: str, secret: Secret, url: str | None, missing: list[Missing]) -> bool:
-        through = named_proxies(self._spec.workers.pod.env)
+    def _may_be_sent(
+        self,
+        field_path: str,
+        secret: Secret,
+        url: str | None,
+        missing: list[Missing],
+        *,
+        also_through: Sequence[str | None] = (),
+    ) -> bool:
+        through = (*named_proxies(self._spec.workers.pod.env), *also_through)
         if (why := self._world.why_not_sent(secret, url, through=through)) is None:
             return True
         message = f"{field_path}: the Secret {secret.name!r} is not sent: {why}"

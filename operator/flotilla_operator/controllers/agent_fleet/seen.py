@@ -55,6 +55,7 @@ class MissingParts:
             *self.queue,
             *self.gateway,
             *self.certificate,
+            *self.workers,
         )
         of_a_secret = (Reason.SECRET_MISSING, Reason.SECRET_KEY_MISSING, Reason.SECRET_FOR_ELSEWHERE)
         return any(problem.reason in of_a_secret for problem in everything)

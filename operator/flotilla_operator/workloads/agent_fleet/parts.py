@@ -82,7 +82,7 @@ class Wiring:
 
     `assumed_contexts` are the roles of models whose context nothing states. `secret_versions` changes when a
     secret changes that the pods read at their start. The workers are first made when `complete` is true;
-    while it is false later, they keep their last configuration.
+    while it is false later, they keep their last configuration. `telemetry` is None where no trace is sent.
     """
 
     models: tuple[contract.ModelConnection, ...] = ()
@@ -92,6 +92,7 @@ class Wiring:
     index_keys: tuple[IndexKey, ...] = ()
     secret_versions: Mapping[str, str] = field(default_factory=dict)
     assumed_contexts: tuple[str, ...] = ()
+    telemetry: contract.TelemetryConfig | None = None
     complete: bool = True
 
     @property

@@ -10,6 +10,7 @@ from flotilla_operator.objects.hashes import stable_hash
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.resources import Manifest
 from flotilla_operator.workloads import objects
+from flotilla_operator.workloads.agent_fleet.delegates import agent_configs, validator_configs
 from flotilla_operator.workloads.agent_fleet.parts import (
     GATEWAY_USER,
     REDIS_PASSWORD_PATH,
@@ -28,6 +29,7 @@ from flotilla_operator.workloads.agent_fleet.payloads import (
     payloads_config,
 )
 from flotilla_operator.workloads.agent_fleet.revision import revision_of
+from flotilla_operator.workloads.agent_fleet.telemetry import headers_volume, receivers
 from flotilla_operator.workloads.agent_fleet.tools import called_urls, secret_volumes, tool_configs
 from flotilla_operator.workloads.certificate import TLS_DIRECTORY, certificate_volume
 from flotilla_operator.workloads.images import Images
@@ -84,6 +86,7 @@ def gateway_config(
         revision=revision,
         trusted=spec.gateway.auth.trusted,
         approvers=spec.gateway.auth.approvers,
+        agents=tuple(agent.name for agent in spec.agents),
         models=_once(names.values()),
         unpriced_models=_once(name for role, name in names.items() if role not in priced),
         limits=_limits(spec),
@@ -91,6 +94,7 @@ def gateway_config(
         serves_openai=spec.gateway.open_ai.enabled,
         serves_a2a=spec.gateway.a2a.enabled,
         description=spec.gateway.a2a.description,
+        telemetry=wiring.telemetry,
         tls_directory=TLS_DIRECTORY if spec.gateway.tls is not None else None,
     )
 
@@ -113,11 +117,14 @@ def worker_config(owner: Owner, spec: AgentFleetSpec, wiring: Wiring) -> contrac
         entrypoint=spec.agent.entrypoint,
         retrieval=contract.Retrieval(spec.agent.retrieval),
         tools=tool_configs(spec),
+        agents=agent_configs(spec),
+        validators=validator_configs(spec),
         revision=revision_of(spec),
         adopted_path=contract.ADOPTED_PATH,
         models=wiring.models,
         indexes=wiring.indexes,
         limits=_limits(spec),
+        telemetry=wiring.telemetry,
         concurrency=spec.workers.concurrency,
     )
 
@@ -211,8 +218,8 @@ def _gateway_pod(
     data: dict[str, str],
     revision: str,
 ) -> objects.PodParts:
-    volumes, mounts, environment = _common(gateway(owner), GATEWAY_USER, owner, spec)
-    environment += images.proxies.variables(*_object_store(spec))
+    volumes, mounts, environment = _common(gateway(owner), GATEWAY_USER, owner, spec, wiring)
+    environment += images.proxies.variables(*_object_store(spec), *receivers(wiring))
     if spec.gateway.auth.mode is AuthMode.SECRET and spec.gateway.auth.secret_ref is not None:
         volumes.append({"name": "callers", "secret": {"secretName": spec.gateway.auth.secret_ref.name}})
         mounts.append({"name": "callers", "mountPath": contract.CALLERS_DIRECTORY, "readOnly": True})
@@ -246,10 +253,12 @@ def _gateway_pod(
 def _worker_pod(
     owner: Owner, spec: AgentFleetSpec, wiring: Wiring, images: Images, data: dict[str, str]
 ) -> objects.PodParts:
-    volumes, mounts, environment = _common(workers_of(owner, revision_of(spec)), WORKER_USER, owner, spec)
+    volumes, mounts, environment = _common(
+        workers_of(owner, revision_of(spec)), WORKER_USER, owner, spec, wiring
+    )
     environment += [_from_secret(entry) for entry in wiring.model_keys]
     called = (called.url for called in called_urls(spec))
-    urls = (*(model.url for model in wiring.models), *called, *_object_store(spec))
+    urls = (*(model.url for model in wiring.models), *called, *_object_store(spec), *receivers(wiring))
     environment += images.proxies.variables(*urls)
     secret_files, secret_mounts = secret_volumes(spec)
     if wiring.index_keys:
@@ -288,9 +297,9 @@ def _index_keys(wiring: Wiring) -> list[Manifest]:
 
 
 def _common(
-    part: Child, user: str, owner: Owner, spec: AgentFleetSpec
+    part: Child, user: str, owner: Owner, spec: AgentFleetSpec, wiring: Wiring
 ) -> tuple[list[Manifest], list[Manifest], list[Manifest]]:
-    """The volumes, mounts and environment that gateway and workers share: configuration, Redis, payloads."""
+    """The volumes, mounts and environment of gateway and workers: configuration, Redis, payloads, traces."""
     volume, mount = objects.config_volume(part.name)
     volumes, mounts = [volume], [mount]
     environment: list[Manifest] = [
@@ -313,7 +322,8 @@ def _common(
             {"name": "flotilla-sentinel", "mountPath": contract.SENTINEL_DIRECTORY, "readOnly": True}
         )
     files, their_mounts = credentials_volume(spec.queue.payloads)
-    return [*volumes, *files], [*mounts, *their_mounts], environment
+    headers, mounted = headers_volume(spec.telemetry, wiring)
+    return [*volumes, *files, *headers], [*mounts, *their_mounts, *mounted], environment
 
 
 def _object_store(spec: AgentFleetSpec) -> tuple[str, ...]:

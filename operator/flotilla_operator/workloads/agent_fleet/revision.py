@@ -1,8 +1,8 @@
 """The revision of a fleet's agent: a hash of what decides how its tasks run.
 
-These are agent, image, tools, the models by role and the indexes. Limits, prices, keys and the workers' pods
-are not: a change of them replaces workers within their revision. Fields that have their default do not count,
-so a field that a later release adds changes no revision.
+These are agent, agents, image, tools, validators, the models by role and the indexes. Limits, prices, keys
+and the workers' pods are not: a change of them replaces workers within their revision. Fields that have their
+default do not count, so a field that a later release adds changes no revision.
 """
 
 from typing import Any
@@ -13,8 +13,10 @@ from flotilla_operator.objects.hashes import stable_hash
 LENGTH = 8
 PARTS: dict[str, Any] = {
     "agent": True,
+    "agents": True,
     "image": True,
     "tools": True,
+    "validators": True,
     "models": {"__all__": {"role": True, "model_ref": True, "endpoint": {"url", "model"}}},
     "indexes": True,
 }

@@ -5,33 +5,20 @@ a restart.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from flotilla_operator.api.agent_fleet import AgentFleetSpec
 from flotilla_operator.api.fleet_agent import HttpCall, HttpTool, Reconcile, Tool
-from flotilla_operator.api.parts import SecretRef
 from flotilla_operator.objects.resources import Manifest
+from flotilla_operator.workloads.agent_fleet.delegates import CalledUrl, checking_urls
 from flotilla_runtime import contract
 
 DATABASE_FILE = "url"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CalledUrl:
-    """A URL that a tool calls, and the secret with its headers, whose `volume` is mounted at `directory`.
-
-    `field` names it in messages.
-    """
-
-    field: str
-    url: str
-    headers: SecretRef | None
-    volume: str
-    directory: str
-
-
 def called_urls(spec: AgentFleetSpec) -> Iterator[CalledUrl]:
-    """Every URL that the tools of a fleet call: their own, and those that know whether a call happened."""
+    """Every URL that the tools of a fleet call: their own, those that know whether a call happened, and those
+    of its validators.
+    """
     for position, tool in enumerate(spec.tools):
         field, volume = f"spec.tools[{tool.name}]", f"flotilla-tool-{position}"
         if tool.http is not None:
@@ -58,6 +45,7 @@ def called_urls(spec: AgentFleetSpec) -> Iterator[CalledUrl]:
                 volume=f"{volume}-reconcile",
                 directory=_headers(tool.name, of_reconcile=True),
             )
+    yield from checking_urls(spec)
 
 
 def tool_configs(spec: AgentFleetSpec) -> tuple[contract.ToolConfig, ...]:

@@ -77,6 +77,12 @@ SENTINELS = {
 }
 
 
+def with_traces(secret: str) -> dict[str, Any]:
+    return {
+        "telemetry": {"otlpEndpoint": "https://traces.example", "headersSecretRef": {"name": secret}},
+    }
+
+
 def with_payloads(secret: str, endpoint: str = "https://objects.example:9000") -> dict[str, Any]:
     payloads = {"url": "s3://fleets/a", "endpoint": endpoint, "secretRef": {"name": secret}}
     return {"queue": {"payloads": payloads}}
@@ -273,6 +279,52 @@ GATEWAY, WORKERS = ConditionType.GATEWAY_READY, ConditionType.WORKERS_READY
         ),
         pytest.param(
             (served_model(),),
+            {
+                "validators": [
+                    {
+                        "name": "policy",
+                        "http": {"url": "https://a.example", "headersSecretRef": {"name": "others"}},
+                    }
+                ]
+            },
+            TOOLS,
+            Reason.SECRET_FOR_ELSEWHERE,
+            "spec.validators[policy].http.headersSecretRef",
+            True,
+            id="the headers of another tool, for a validator",
+        ),
+        pytest.param(
+            (served_model(),),
+            with_traces("absent"),
+            WORKERS,
+            Reason.SECRET_MISSING,
+            "spec.telemetry.headersSecretRef: there is no Secret 'absent'",
+            True,
+            id="the headers of traces",
+        ),
+        pytest.param(
+            (served_model(),),
+            with_traces("others"),
+            WORKERS,
+            Reason.SECRET_FOR_ELSEWHERE,
+            "does not list traces.example:443",
+            True,
+            id="the headers of traces, for another receiver",
+        ),
+        pytest.param(
+            (served_model(),),
+            {
+                **with_traces("traces"),
+                "gateway": {"pod": {"env": [{"name": "HTTPS_PROXY", "value": "http://evil.example:3128"}]}},
+            },
+            WORKERS,
+            Reason.SECRET_FOR_ELSEWHERE,
+            "does not list evil.example:3128",
+            True,
+            id="the headers of traces, which a gateway's proxy would read",
+        ),
+        pytest.param(
+            (served_model(),),
             {"tools": [a_query("absent")]},
             TOOLS,
             Reason.SECRET_MISSING,
@@ -396,6 +448,7 @@ async def test_what_is_missing_is_named_and_says_who_mends_it(
         sentinels={"url": "redis://:hush@a.example:26379,b.example/0"},
         database={"url": "postgresql://me:hush@db.example/shop", ANNOTATION: "other.example"},
         sentinel={"password": "x", ANNOTATION: "a.example"},
+        traces={"authorization": "Basic x", ANNOTATION: "traces.example"},
         objects={"accessKeyId": "k", "secretAccessKey": "s", ANNOTATION: "objects.example:443"},
     )
     plan = await stage.plan(agent_fleet(**spec))

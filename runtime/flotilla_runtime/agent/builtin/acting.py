@@ -23,6 +23,12 @@ from flotilla_runtime.agent.builtin.conversation import (
     Turn,
     observed,
 )
+from flotilla_runtime.agent.builtin.delegating import (
+    agent_tools,
+    asked_agent,
+    declaration_of,
+    found_by_agent,
+)
 from flotilla_runtime.agent.builtin.passages import MOST_SHRINKS, search_all, sources_of
 from flotilla_runtime.agent.builtin.searches import Searches, result_of
 from flotilla_runtime.agent.builtin.whole_answers import continued
@@ -37,6 +43,7 @@ from flotilla_runtime.agent.journal import EndReason
 from flotilla_runtime.agent.models import ToolCall, ToolDeclaration
 from flotilla_runtime.agent.patterns.early import is_sound, keys_of, why_unknown, why_unsound
 from flotilla_runtime.agent.patterns.pipeline import EarlyCalls
+from flotilla_runtime.agent.verdicts import repair_words
 from flotilla_runtime.contract import DEFAULT_ROLE, Effect, Retrieval
 
 ROUTINE: Final = "Routine"
@@ -65,12 +72,15 @@ class Actor:
         self._sources = Sources()
         self._first = config.retrieval is Retrieval.FIRST
         self._indexes = {} if self._first else _search_tools(ctx)
+        self._agents = agent_tools(ctx.program, taken=self._indexes)
+        self._is_repaired = False
         self._tools = [
             *(tool.declaration for tool in ctx.program.tools.values()),
             *(
                 ToolDeclaration(name=name, description=f"Searches the index {index}.", parameters=QUERY)
                 for name, index in self._indexes.items()
             ),
+            *(declaration_of(name, agent) for name, agent in self._agents.items()),
         ]
 
     async def result(self) -> dict[str, Any]:
@@ -83,7 +93,13 @@ class Actor:
                 try:
                     answer, conversation = await self._answer(conversation, early)
                     if not answer.tool_calls:
-                        return await self._completed(conversation, answer)
+                        result = await self._completed(conversation, answer)
+                        refusals = () if self._is_repaired else await self._ctx.validate(result)
+                        if not refusals:
+                            return result
+                        self._is_repaired = True
+                        conversation = conversation.refused(result["answer"], repair_words(refusals))
+                        continue
                     observations = await self._observations(answer.tool_calls, early)
                 finally:
                     early.close()
@@ -182,6 +198,8 @@ class Actor:
             query = call.arguments.get("query")
             is_text = isinstance(query, str) and bool(query.strip())
             return self._ctx.retrieve(index, str(query)) if is_text else "not called: query must be a text"
+        if (agent := self._agents.get(call.name)) is not None:
+            return asked_agent(self._ctx, agent.name, call.arguments)
         if call.name in self._ctx.program.tools:
             return self._ctx.tool(call.name, call.arguments)
         return why_unknown(call, (tool.name for tool in self._tools))
@@ -193,6 +211,8 @@ class Actor:
             if index is not None and index not in self._searches.found:
                 self._searches.missing_by_index[index] = ended.problem
             return f"{ended.outcome}: {ended.problem}"
+        if call.name in self._agents:
+            return found_by_agent(ended)
         if index is None or not isinstance(ended, Found):
             return observed(ended)
         found = sources_of(index, ended)

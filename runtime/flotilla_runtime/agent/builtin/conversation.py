@@ -70,10 +70,11 @@ class Observation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """A turn of the model, and what came of its calls, in their order."""
+    """A turn of the model, and what came of its calls, in their order; or why its answer was refused."""
 
     text: str
     observations: tuple[Observation, ...]
+    refusal: str = ""
 
     def messages(self, most_bytes: int) -> list[dict[str, Any]]:
         """The turn as messages; each observation has at most so many bytes."""
@@ -82,6 +83,7 @@ class Turn:
         return [
             assistant_message(reply),
             *(tool_message(one.call, cut(one.text, most_bytes)) for one in self.observations),
+            *([{"role": "user", "content": self.refusal}] if self.refusal else ()),
         ]
 
 
@@ -100,6 +102,10 @@ class Conversation:
     def after(self, turn: Turn) -> "Conversation":
         """The conversation with one more turn."""
         return replace(self, turns=(*self.turns, turn))
+
+    def refused(self, answer: str, refusal: str) -> "Conversation":
+        """The conversation with an answer that was refused, and why."""
+        return self.after(Turn(text=answer, observations=(), refusal=refusal))
 
     def summed_up(self, summary: str) -> "Conversation":
         """The conversation with a summary in place of all turns but the last."""
@@ -146,4 +152,5 @@ def _told(turn: Turn) -> str:
         f"Called {one.call.name}({one.call.arguments_text}), which gave: {one.text}"
         for one in turn.observations
     )
-    return "\n".join([turn.text, *calls] if turn.text else calls)
+    told = [turn.text, *calls, turn.refusal]
+    return "\n".join(part for part in told if part)

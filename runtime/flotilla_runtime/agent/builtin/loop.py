@@ -13,6 +13,6 @@ async def built_in(ctx: Context, task: Task) -> dict[str, Any]:
     config = ctx.program.config
     context_tokens = await ctx.program.context_of(ctx.program.model(DEFAULT_ROLE))
     refuse_long_question(task, config.prompt, context_tokens, retrieves=bool(config.indexes))
-    if config.retrieval is Retrieval.FIRST and not ctx.program.tools:
+    if config.retrieval is Retrieval.FIRST and not (ctx.program.tools or ctx.program.agents):
         return await answer_from_passages(ctx, task, context_tokens)
     return await Actor(ctx, task, context_tokens).result()

@@ -16,6 +16,7 @@ from flotilla_runtime.agent.builtin.prompts import Source
 from flotilla_runtime.agent.builtin.searches import Searches, result_of
 from flotilla_runtime.agent.builtin.whole_answers import whole_answer
 from flotilla_runtime.agent.engine.context import Context, Task
+from flotilla_runtime.agent.engine.validating import Refusals
 from flotilla_runtime.agent.failures import (
     ModelFailedError,
     PromptTooLongError,
@@ -23,6 +24,7 @@ from flotilla_runtime.agent.failures import (
     TaskFailedError,
 )
 from flotilla_runtime.agent.journal import EndReason
+from flotilla_runtime.agent.verdicts import repair_words
 from flotilla_runtime.contract import DEFAULT_ROLE
 
 MOST_SHRINKS: Final = 4  # after four halvings a sixteenth of the room for passages is left
@@ -46,7 +48,23 @@ async def answer_from_passages(ctx: Context, task: Task, context_tokens: int) ->
         )
 
     prompt, answer = await _answered(ctx, composed, searches, context_tokens)
-    return result_of(answer, cite(answer, prompt.sources), searches.missing)
+    result = result_of(answer, cite(answer, prompt.sources), searches.missing)
+    if not (refusals := await ctx.validate(result)):
+        return result
+    anew = await _repaired(ctx, prompt, answer, refusals, searches)
+    return result if anew is None else result_of(anew, cite(anew, prompt.sources), searches.missing)
+
+
+async def _repaired(
+    ctx: Context, prompt: prompts.Prompt, answer: str, refusals: Refusals, searches: Searches
+) -> str | None:
+    """The answer anew after it was refused; None where the model gives none."""
+    said = [{"role": "assistant", "content": answer}, {"role": "user", "content": repair_words(refusals)}]
+    messages = [*prompt.messages, *said]
+    try:
+        return await whole_answer(ctx, messages, name="repair", partial=searches.partial)
+    except ModelFailedError:
+        return None
 
 
 async def search_all(ctx: Context, task: Task, searches: Searches) -> None:

@@ -41,7 +41,7 @@ async def continued(
     number = 0
     while answer.is_cut:
         number += 1
-        ctx.partial = partial(text)
+        ctx.partial = partial("" if ctx.validating.is_needed else text)  # nobody has checked this text
         if number > MOST_CONTINUATIONS or (number > 1 and not answer.text):
             raise TaskFailedError(
                 EndReason.MAX_TOKENS, f"the answer was not whole after {number - 1} continuations"

@@ -18,6 +18,7 @@ from flotilla_runtime.agent.engine.engine import Engine
 from flotilla_runtime.agent.engine.entries import Wanted
 from flotilla_runtime.agent.engine.scopes import Scopes
 from flotilla_runtime.agent.engine.state import State
+from flotilla_runtime.agent.engine.validating import Refusals, Validating, judging
 from flotilla_runtime.agent.failures import (
     ChildFailedError,
     ModelFailedError,
@@ -64,13 +65,18 @@ class Task:
 class Context(Patterns):
     """The runtime, as an agent sees it."""
 
-    def __init__(self, engine: Engine, program: Program, session: Session, scopes: Scopes) -> None:
+    def __init__(
+        self, engine: Engine, program: Program, session: Session, scopes: Scopes, task_input: str = ""
+    ) -> None:
         self.partial: Any = None
         self._engine: Final = engine
         self.program: Program = program
         self._session: Final = session
         self._scopes: Final = scopes
         self.branches: Branching = Branches(engine, scopes)
+        self.validating: Final = Validating(
+            program.config.validators, task_input, engine, scopes, judging(self)
+        )
 
     @property
     def state(self) -> State:
@@ -102,7 +108,8 @@ class Context(Patterns):
         Messages are those of OpenAI's chat completions; a text is one message of the user. Without
         `max_tokens` an answer may take what the context and the task's budget leave.
 
-        With `answers` the text is the task's answer, or a part of it: front ends stream it to their clients.
+        With `answers` the text is the task's answer, or a part of it: front ends stream it to their clients,
+        unless validators must accept it first.
 
         Raises ModelFailedError. `hashed` replaces what must stay the same when the task is resumed.
         `on_event` is told what the model writes, as long as it writes: no answer from the journal has events.
@@ -119,7 +126,7 @@ class Context(Patterns):
             response_schema=schema,
             temperature=temperature,
             continues=continues,
-            answers=answers,
+            answers=answers and not self.validating.is_needed,
         )
         asked = {"role": role, "messages": said, "tools": [tool.name for tool in tools], "schema": schema}
         wanted = Wanted(
@@ -172,17 +179,32 @@ class Context(Patterns):
             problem = f"what is given to {tool} {document.problem}"
         return self._used(wanted, problem)
 
-    def spawn(self, task_input: str, *, name: str | None = None) -> Awaitable[Any]:
-        """Have a task of its own done by the same agent, and return its result. Raises ChildFailedError."""
+    def spawn(self, task_input: str, *, agent: str | None = None, name: str | None = None) -> Awaitable[Any]:
+        """Have a task of its own done by the same agent, or by another one of the fleet; return its result.
+
+        Raises ChildFailedError.
+        """
         if len(task_input.encode()) > MOST_INPUT_BYTES:
             raise ValueError(f"the input of a spawned task may have {MOST_INPUT_BYTES} bytes at most")
+        if agent is not None and agent not in self.program.agents:
+            raise ValueError(
+                f"there is no agent {agent}; there are: {', '.join(self.program.agents) or 'none'}"
+            )
         wanted = Wanted(
-            id=self._scopes.call_id(name or "spawn"),
+            id=self._scopes.call_id(name or ("spawn" if agent is None else f"agent/{agent}")),
             kind=CallKind.SPAWN,
-            target="",
-            hashed=task_input,
+            target=agent or "",
+            hashed=task_input if agent is None else {"agent": agent, "input": task_input},
         )
         return self._spawned(wanted, task_input)
+
+    def validate(self, result: Any) -> Awaitable[Refusals]:
+        """Ask the fleet's validators about a result; who refuses it. The agent may then return a better one.
+
+        Raises RejectedError where a validator gave no verdict. What the agent returns is checked in any case;
+        of a task, two results are checked at most.
+        """
+        return self.validating.refusals(result)
 
     def approve(
         self, name: str, about: Any = None, *, deadline_seconds: float = A_DAY_SECONDS
@@ -297,7 +319,7 @@ class Context(Patterns):
             partial=done.value["partial"],
         )
         if end.status is not TaskStatus.SUCCEEDED:
-            raise ChildFailedError(wanted.id, wanted.id, end)
+            raise ChildFailedError(wanted.id, wanted.target or wanted.id, end)
         return end.result
 
     async def _moment(self, wanted: Wanted) -> datetime:

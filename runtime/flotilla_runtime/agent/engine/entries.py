@@ -106,6 +106,7 @@ def done_of(call: str, at: int, reply: Reply, took_ms: int = 0, signal: str | No
         tries=reply.tries,
         problem=reply.problem,
         signal=signal,
+        replica=reply.replica,
     )
 
 

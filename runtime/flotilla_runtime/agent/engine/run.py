@@ -80,7 +80,7 @@ class TaskRun:
     def __init__(self, claim: Claim, task: LoadedTask, program: Program, means: Means) -> None:
         self.claim: Final = claim
         self._task: Final = task
-        self._program: Final = program
+        self._program: Final = program.for_task(task.record.agent, is_spawned=task.record.parent is not None)
         self._means: Final = means
         self._started: Final = means.clock.monotonic_seconds()
         self._history: Final = read(task.entries)
@@ -88,6 +88,7 @@ class TaskRun:
             task_id=claim.id,
             tenant=task.record.tenant or task.record.caller,
             priority=task.record.priority,
+            agent=task.record.agent,
             token=claim.token,
         )
         self._writer: Final = Writer(
@@ -141,7 +142,7 @@ class TaskRun:
 
     async def _run(self) -> RunOutcome:
         scopes = Scopes()
-        context = Context(self._engine, self._program, self._session, scopes)
+        context = Context(self._engine, self._program, self._session, scopes, self._task.record.input)
         for reason in self._stops_from_the_start():
             self._engine.pace.bar(reason, REPLAY_SECONDS)
         timer = asyncio.get_running_loop().call_later(
@@ -173,7 +174,7 @@ class TaskRun:
             history=[message.document for message in self._task.history],
         )
         try:
-            return await self._program.main(context, task)
+            return await context.validating.passed(await self._program.main(context, task))
         except SystemExit as problem:  # which would end the worker, and all its tasks
             raise RuntimeError(f"the agent's code left by SystemExit({problem.code!r})") from problem
 

@@ -40,7 +40,7 @@ from flotilla_runtime.agent.models.values import (
 )
 from flotilla_runtime.agent.retries import MODEL_RETRIES, RetryPolicy
 from flotilla_runtime.backoff import Draw
-from flotilla_runtime.contract import HEADER_PRIORITY, HEADER_SESSION
+from flotilla_runtime.contract import HEADER_PRIORITY, HEADER_SESSION, HEADER_TRACE
 
 LONGEST_KEY: Final = 4096
 
@@ -122,6 +122,8 @@ class ModelClient:
 
     def _headers(self, endpoint: Endpoint, request: ModelRequest) -> dict[str, str] | ModelProblem:
         headers = {HEADER_SESSION: request.session_id, HEADER_PRIORITY: str(request.priority)}
+        if request.traceparent is not None:
+            headers[HEADER_TRACE] = request.traceparent
         name = endpoint.key_environment
         if name is None:
             return headers

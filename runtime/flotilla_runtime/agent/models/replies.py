@@ -25,7 +25,9 @@ def reply_of(request: ModelRequest, ended: TryEnd, tries: int, used: Usage) -> M
         problem = ended.failure.problem if ended.failure is not None else None
         if problem is not None and tries > 1:
             problem = replace(problem, message=f"{problem.message} ({tries} tries)")
-        return ModelReply(outcome=outcome_of(problem), tries=tries, usage=used, problem=problem)
+        return ModelReply(
+            outcome=outcome_of(problem), tries=tries, usage=used, problem=problem, replica=ended.replica
+        )
     answer = ended.answer
     reply = ModelReply(
         outcome=outcome_of(problem := _refusal("".join(answer.refusal), answer.finish_reason)),
@@ -36,6 +38,7 @@ def reply_of(request: ModelRequest, ended: TryEnd, tries: int, used: Usage) -> M
         finish_reason=answer.finish_reason,
         first_token_ms=ended.first_token_ms,
         problem=problem,
+        replica=ended.replica,
     )
     return _checked(request, reply)
 

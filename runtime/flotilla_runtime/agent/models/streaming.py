@@ -8,6 +8,7 @@ Cancelling the try closes its connection, and an engine then stops working on it
 
 import asyncio
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -28,6 +29,7 @@ from flotilla_runtime.agent.models.values import (
     shown,
     shown_address,
 )
+from flotilla_runtime.contract import HEADER_REPLICA
 from flotilla_runtime.engine_errors import says_too_long
 
 CONNECT_SECONDS: Final = 5.0
@@ -38,6 +40,7 @@ LEAST_STREAM_BYTES: Final = 2**20
 STREAM_BYTES_PER_TOKEN: Final = 4 * 2**10  # vLLM needs about 400, 10 times as much with tokens' probabilities
 SHORTEST_SECRET: Final = 8  # a shorter key guards nothing, and may be a part of any word
 DONE: Final = b"[DONE]"
+REPLICA: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")  # the name of an object
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +69,7 @@ class TryEnd:
     answer: StreamedAnswer | None = None
     failure: Failure | None = None
     first_token_ms: int | None = None
+    replica: str | None = None
 
 
 class Try:
@@ -82,6 +86,7 @@ class Try:
         self._began = self._now()
         self._first_token: float | None = None
         self._has_answered = False
+        self._replica: str | None = None
         self._has_told = False
         self._most_bytes = LEAST_STREAM_BYTES + STREAM_BYTES_PER_TOKEN * question.max_tokens
         first = self._began + question.timeouts.first_token_seconds
@@ -121,6 +126,7 @@ class Try:
             follow_redirects=False,
             timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
         ) as response:
+            self._replica = _replica(response)
             self._has_answered = response.status_code == httpx.codes.OK
             if not self._has_answered:
                 return await self._refused(response)
@@ -172,7 +178,12 @@ class Try:
             used = Usage()
         first = None if self._first_token is None else round((self._first_token - self._began) * 1000)
         return TryEnd(
-            usage=used, has_told=self._has_told, answer=answer, failure=failure, first_token_ms=first
+            usage=used,
+            has_told=self._has_told,
+            answer=answer,
+            failure=failure,
+            first_token_ms=first,
+            replica=self._replica,
         )
 
     def _too_slow(self) -> ModelProblem:
@@ -214,6 +225,12 @@ class Try:
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
+
+
+def _replica(response: httpx.Response) -> str | None:
+    """The replica that answered, as the router says. Another server may write there what it likes."""
+    said = response.headers.get(HEADER_REPLICA, "")
+    return said if REPLICA.fullmatch(said) else None
 
 
 def _wrong_content(response: httpx.Response) -> str | None:

@@ -141,7 +141,7 @@ class ModelRequest:
     `prompt_tokens` is what the prompt has at most; without it, `prompt_bound` says. All tries together use at
     most `allowance_tokens`, prompts and answers, until more is allowed; a try after a failed one may write
     only what is left. With `continues` the model goes on with the last message, which is its own. With
-    `answers` its text is the answer to the task, or a part of it.
+    `answers` its text is the answer to the task, or a part of it. `traceparent` names the trace of the call.
     """
 
     session_id: str
@@ -156,6 +156,7 @@ class ModelRequest:
     allowance_tokens: int | None = None
     continues: bool = False
     answers: bool = False
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,6 +203,7 @@ class ModelReply:
 
     An answer that was cut off is a success with the finish reason `Length`. `value` is that of an answer with
     a schema that was not cut off. `first_token_ms` counts from the start of the try that was answered.
+    `replica` is the one that answered the last try, as the router says.
     """
 
     outcome: ModelOutcome
@@ -213,6 +215,7 @@ class ModelReply:
     value: Any = None
     first_token_ms: int | None = None
     problem: ModelProblem | None = None
+    replica: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -82,6 +82,8 @@ class Group:
         self._last_began: int | None = None
         self._bucket: Bucket | None = None
         self._now = 0
+        self._spans: dict[str, tuple[int, int]] = {}
+        self._is_of_one_run = True
 
     async def ended(self) -> dict[str, Any]:
         """What the branches gave, in the order in which they ended: a value, or a Missing."""
@@ -170,6 +172,8 @@ class Group:
             until = (self._now if began is None else began) + round(branch.timeout_seconds * MILLISECONDS)
             if began is not None:
                 until = max(until, self._now + REPLAY_MS)
+        self._is_of_one_run = self._is_of_one_run and began is None
+        self._spans[branch.key] = (self._now, self._now)
         place = self._places[branch.key]
         task = asyncio.create_task(self._run(branch, place))
         self._running[branch.key] = _Running(branch=branch, place=place, task=task, until=until)
@@ -186,6 +190,7 @@ class Group:
         error = None if task.cancelled() else task.exception()
         if self._running.pop(key, None) is None:
             return  # given up
+        self._note_end(key)
         self._wake.set()
         if task.cancelled():
             self._ended[key] = Missing(
@@ -207,8 +212,12 @@ class Group:
 
     def _give_up(self, one: _Running, reason: MissingReason, problem: str) -> None:
         del self._running[one.branch.key]
+        self._note_end(one.branch.key)
         self._ended[one.branch.key] = Missing(reason=reason, problem=problem)
         one.task.cancel()
+
+    def _note_end(self, key: str) -> None:
+        self._spans[key] = (self._spans[key][0], self._branching.now_ms())
 
     async def _decide(self) -> None:
         """Write which branches counted, and end the others."""
@@ -223,7 +232,10 @@ class Group:
             )
         self._waiting.clear()
         if not self._is_replayed:
-            self._branching.count(PatternEnd.of(self._plan.kind, self._keys, self._ended))
+            for one in losers:
+                self._note_end(one.branch.key)
+            spans = tuple(self._spans.values()) if self._is_of_one_run else ()
+            self._branching.count(PatternEnd.of(self._plan.kind, self._keys, self._ended, spans))
         if not self._is_decided:
             return
         losing = [one.place for one in losers]

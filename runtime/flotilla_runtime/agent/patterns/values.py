@@ -93,19 +93,38 @@ class PatternEnd:
     """How a pattern ended, for metrics: how many branches ended how, and whether the first one was first.
 
     `outcomes` has the reasons of the missing and, for those with a value, `Value`. `was_first` is None if
-    none has a value.
+    none has a value. `took_ms` are the times of the branches, of the whole of which this run made alone: else
+    nobody knows how long they took. `fan_in_ms` is what the first that ended waited for the last one.
     """
 
     kind: PatternKind
     outcomes: Mapping[str, int]
     was_first: bool | None
+    took_ms: tuple[int, ...] = ()
+    fan_in_ms: int | None = None
 
     @classmethod
-    def of(cls, kind: PatternKind, keys: Sequence[str], ended: Mapping[str, Any]) -> "PatternEnd":
-        """The end of a pattern with these keys; `ended` is in the order in which the branches ended."""
+    def of(
+        cls,
+        kind: PatternKind,
+        keys: Sequence[str],
+        ended: Mapping[str, Any],
+        spans: Sequence[tuple[int, int]] = (),
+    ) -> "PatternEnd":
+        """The end of a pattern with these keys; `ended` is in the order in which the branches ended.
+
+        `spans` are when each branch began and ended, in milliseconds.
+        """
         there = [key for key, one in ended.items() if not isinstance(one, Missing)]
         outcomes = Counter(str(one.reason) if isinstance(one, Missing) else VALUE for one in ended.values())
-        return cls(kind=kind, outcomes=outcomes, was_first=there[0] == keys[0] if there else None)
+        ends = [end for _, end in spans]
+        return cls(
+            kind=kind,
+            outcomes=outcomes,
+            was_first=there[0] == keys[0] if there else None,
+            took_ms=tuple(max(0, end - began) for began, end in spans),
+            fan_in_ms=max(ends) - min(ends) if len(ends) > 1 else None,
+        )
 
 
 def gathered(keys: Sequence[str], ended: Mapping[str, Any]) -> Gathered:

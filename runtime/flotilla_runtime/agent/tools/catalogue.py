@@ -8,7 +8,7 @@ did is a tool that says why it cannot be called.
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import structlog
@@ -124,5 +124,9 @@ class Catalogue(Mapping[str, Tool]):
 
     def _combine(self) -> None:
         """What the spec names itself goes before what a server declares."""
-        found = {tool.config.name: tool for tools in self._found.values() for tool in tools}
+        found = {
+            tool.config.name: replace(tool, entry=entry)
+            for entry, tools in self._found.items()
+            for tool in tools
+        }
         self._tools = {**found, **self._fixed}

@@ -28,7 +28,7 @@ from flotilla_runtime.agent.tools.operations import OperationRequest
 from flotilla_runtime.agent.tools.results import IT_HAPPENED, KIB, PERHAPS
 from flotilla_runtime.agent.tools.tries import MAY_PASS, OF_A_PROXY, Answer, failed, tried
 from flotilla_runtime.backoff import Draw
-from flotilla_runtime.contract import Effect, HttpEndpoint, HttpMethod
+from flotilla_runtime.contract import HEADER_TRACE, Effect, HttpEndpoint, HttpMethod
 
 IDEMPOTENCY_KEY: Final = "Idempotency-Key"
 AS_QUERY: Final = frozenset({HttpMethod.GET, HttpMethod.DELETE})
@@ -36,7 +36,10 @@ AS_QUERY: Final = frozenset({HttpMethod.GET, HttpMethod.DELETE})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpCall:
-    """One call of a tool. `operation` is a request that is not made of the arguments by the method alone."""
+    """One call of a tool. `operation` is a request that is not made of the arguments by the method alone.
+
+    `traceparent` is sent along, unless the tool has such a header of its own.
+    """
 
     endpoint: HttpEndpoint
     arguments: Mapping[str, Any]
@@ -45,6 +48,7 @@ class HttpCall:
     timeout_seconds: float
     max_result_kib: int
     operation: OperationRequest | None = None
+    traceparent: str | None = None
 
 
 class HttpTools:
@@ -92,7 +96,9 @@ class HttpTools:
     async def _asked(
         self, call: HttpCall, url: URL, headers: Mapping[str, str], sent: Sent
     ) -> aiohttp.ClientResponse:
-        own = call.operation.headers if call.operation is not None else {}
+        own = dict(call.operation.headers) if call.operation is not None else {}
+        if call.traceparent is not None:
+            own.setdefault(HEADER_TRACE, call.traceparent)
         return await self.connections.open(
             str(call.endpoint.method),
             url,

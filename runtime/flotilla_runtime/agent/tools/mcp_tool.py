@@ -34,7 +34,7 @@ from flotilla_runtime.agent.tools.results import IT_HAPPENED, KIB, PERHAPS, repl
 from flotilla_runtime.agent.tools.tries import MAY_PASS, OF_A_PROXY, Answer, failed, tried
 from flotilla_runtime.agent.tools.values import Tool
 from flotilla_runtime.backoff import Draw
-from flotilla_runtime.contract import Effect, McpServer, ToolConfig, ToolTrouble
+from flotilla_runtime.contract import HEADER_TRACE, Effect, McpServer, ToolConfig, ToolTrouble
 
 IDEMPOTENCY_META: Final = "flotilla.dev/idempotency-key"
 WIRE_FACTOR: Final = 4  # a result comes as text and as structured content, and escaped
@@ -130,6 +130,8 @@ class McpTools:
 
     async def _one(self, config: ToolConfig, name: str, call: Call, task: str, exchange: Exchange) -> Answer:
         meta = {IDEMPOTENCY_META: call.key}
+        if call.traceparent is not None:
+            meta[HEADER_TRACE] = call.traceparent
         try:
             result = await self.connections.call(task, name, dict(call.request), meta, exchange)
         except NotOpenedError as problem:

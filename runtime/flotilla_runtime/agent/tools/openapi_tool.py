@@ -123,5 +123,6 @@ async def call_operation(http: HttpTools, tool: Tool, operation: Operation, call
             timeout_seconds=config.timeout_seconds,
             max_result_kib=config.max_result_kib,
             operation=request,
+            traceparent=call.traceparent,
         )
     )

@@ -19,6 +19,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from flotilla_runtime.agent.tools.references import ProgramError, referred
 
 KEY: Final = "idempotency_key"
+RESULT: Final = "result"  # the arguments of a function that checks
+INPUT: Final = "input"
 MOST_THREADS: Final = 64
 
 log = structlog.get_logger(__name__)
@@ -78,6 +80,21 @@ def python_function(field: str, reference: str) -> PythonFunction:
         takes_key=takes_key,
         wraps=wraps,
     )
+
+
+def checking_function(field: str, reference: str) -> PythonFunction:
+    """A function that checks a task's result; it gets `result`, and `input` if it takes that.
+
+    Raises ProgramError.
+    """
+    call = referred(field, reference)
+    parameters = inspect.signature(call).parameters
+    taken = {name: (Any, None) for name in (RESULT, INPUT) if name in parameters}
+    others = [name for name, one in parameters.items() if name not in taken and one.default is one.empty]
+    if RESULT not in taken or others:
+        raise ProgramError(field, f"{reference} does not take `result`, and perhaps `input`, alone")
+    arguments = create_model("Checked", **taken)  # type: ignore[call-overload]
+    return PythonFunction(call=call, arguments=arguments, description="", takes_key=False)
 
 
 def _fields(read: BaseModel) -> list[str]:

@@ -23,6 +23,7 @@ from flotilla_runtime.contract import Effect, HttpEndpoint, ToolConfig
 
 HAPPENED: Final = "happened"
 RESULT: Final = "result"
+NO_TOOLS: Final[Mapping[str, Tool]] = {}
 
 log = structlog.get_logger(__name__)
 
@@ -31,9 +32,14 @@ class ToolRunner:
     """The tools of one worker."""
 
     def __init__(
-        self, tools: Mapping[str, Tool], http: HttpTools | None = None, functions: Functions | None = None
+        self,
+        tools: Mapping[str, Tool],
+        http: HttpTools | None = None,
+        functions: Functions | None = None,
+        validators: Mapping[str, Tool] = NO_TOOLS,
     ) -> None:
         self._tools = tools
+        self._validators = validators
         self._http = http or HttpTools()
         self._functions = functions or Functions()
 
@@ -48,7 +54,7 @@ class ToolRunner:
 
     async def make(self, call: Call, task: str = "") -> Reply:
         """Call a tool for a task; failures are replies."""
-        tool = self._tools.get(call.target)
+        tool = self._tools.get(call.target) or self._validators.get(call.target)
         if tool is None:
             return Reply(outcome=CallOutcome.INVALID, problem=f"there is no tool {call.target}")
         if tool.config.http is not None:
@@ -96,6 +102,7 @@ class ToolRunner:
                 effect=call.effect,
                 timeout_seconds=config.timeout_seconds,
                 max_result_kib=config.max_result_kib,
+                traceparent=call.traceparent,
             )
         )
 

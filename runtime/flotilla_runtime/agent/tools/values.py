@@ -23,6 +23,7 @@ class Tool:
 
     `function` is that of a tool in Python, `operation` that of an OpenAPI document. `make` makes the calls of
     a tool for a task, where neither is set. `reconcile` is a function that knows whether a call happened.
+    `entry` is the entry of the spec that a tool of a server stands for; empty where the names are the same.
     """
 
     config: ToolConfig
@@ -32,6 +33,12 @@ class Tool:
     operation: Operation | None = None
     make: Callable[[Call, str], Awaitable[Reply]] | None = None
     reconcile: Callable[..., Any] | None = None
+    entry: str = ""
+
+    @property
+    def entry_name(self) -> str:
+        """The name of the entry of the spec that it stands for."""
+        return self.entry or self.config.name
 
 
 def schema_check(

@@ -50,6 +50,7 @@ from flotilla_runtime.agent.worker.texts import Texts
 from flotilla_runtime.backoff import Draw
 from flotilla_runtime.contract import (
     HEADER_TENANT,
+    HEADER_TRACE,
     IndexConnection,
     ModelConnection,
     RetrieveRequest,
@@ -140,9 +141,10 @@ class Caller:
     async def _made(self, call: Call, session: Session) -> Reply:
         match call.request:
             case ModelRequest() as request:
-                return await self._asked(self._models[call.target], request, call, session)
+                traced = replace(request, traceparent=call.traceparent)
+                return await self._asked(self._models[call.target], traced, call, session)
             case SearchRequest() as request:
-                return await self._retrieve(call.target, request, session.tenant)
+                return await self._retrieve(call, request, session.tenant)
             case _:
                 return await self._tools.make(call, session.task_id)
 
@@ -172,10 +174,10 @@ class Caller:
             text.end()
         return _told(reply, model)
 
-    async def _retrieve(self, target: str, asked: SearchRequest, tenant: str) -> Reply:
-        index = self._indexes.get(target)
+    async def _retrieve(self, call: Call, asked: SearchRequest, tenant: str) -> Reply:
+        index = self._indexes.get(call.target)
         if index is None:
-            return Reply(outcome=CallOutcome.INVALID, problem=f"the fleet has no index {target}")
+            return Reply(outcome=CallOutcome.INVALID, problem=f"the fleet has no index {call.target}")
         request = RetrieveRequest(query=asked.query[:LONGEST_QUERY], top_k=asked.top_k)
         limit = index.deadline_milliseconds / 1000 + BEYOND_DEADLINE_SECONDS
         try:
@@ -187,6 +189,8 @@ class Caller:
             async with asyncio.timeout(limit):
                 body = request.model_dump(by_alias=True, exclude_none=True)
                 headers[HEADER_TENANT] = _header(tenant)
+                if call.traceparent is not None:
+                    headers[HEADER_TRACE] = call.traceparent
                 response, tries = await self._posted(index.url, body, headers)
         except TimeoutError:
             return Reply(outcome=CallOutcome.TIMED_OUT, problem=f"no answer within {limit:g} s")
@@ -261,6 +265,7 @@ def _told(reply: ModelReply, model: ModelConnection) -> Reply:
         tries=max(1, reply.tries),
         problem=None if reply.problem is None else _shown(reply.problem.message),
         is_refused=reply.problem is not None and reply.problem.reason in TAKES_NO_CALLS,
+        replica=reply.replica,
     )
 
 

@@ -20,12 +20,13 @@ from flotilla_runtime.agent.tools.connections import Connections
 from flotilla_runtime.agent.tools.declarations import NO_ARGUMENTS
 from flotilla_runtime.agent.tools.http_tool import HttpTools
 from flotilla_runtime.agent.tools.openapi_tool import OpenApiTool
-from flotilla_runtime.agent.tools.python_tool import python_function
+from flotilla_runtime.agent.tools.python_tool import checking_function, python_function
 from flotilla_runtime.agent.tools.references import ProgramError, referred
 from flotilla_runtime.agent.tools.sql_text import read_statement
 from flotilla_runtime.agent.tools.sql_tool import SqlTool
 from flotilla_runtime.agent.tools.values import Tool, schema_check
-from flotilla_runtime.contract import McpServer, SqlQuery, ToolConfig, WorkerConfig
+from flotilla_runtime.agent.verdicts import MOST_VERDICT_KIB, target_of
+from flotilla_runtime.contract import Effect, McpServer, SqlQuery, ToolConfig, ValidatorConfig, WorkerConfig
 
 ENTRYPOINT: Final = "spec.agent.entrypoint"
 
@@ -38,7 +39,13 @@ def load_program(
     """The program for this configuration; raises ProgramError."""
     main = built_in if config.entrypoint is None else entrypoint(config.entrypoint)
     loaded = load_tools(config.tools, HttpTools()) if tools is None else tools
-    return Program(main=main, config=config, tools=loaded, context_of=context_of)
+    return Program(main=main, config=config, tools=loaded, context_of=context_of, built_in=built_in)
+
+
+def load_validators(configs: Sequence[ValidatorConfig]) -> dict[str, Tool]:
+    """The validators over HTTP and in Python, as tools that no model sees; raises ProgramError."""
+    called = [(place, one) for place, one in enumerate(configs) if one.judge is None]
+    return {target_of(one): _validator(place, one) for place, one in called}
 
 
 def load_tools(configs: Sequence[ToolConfig], http: HttpTools) -> Catalogue:
@@ -102,6 +109,26 @@ def load_sql(place: int, config: ToolConfig, asked: SqlQuery, addresses: Address
         message = f"the argument :{undeclared[0]} is not in parameters.properties; declare it there"
         raise ProgramError(field, message)
     return replace(tool, make=SqlTool(config, asked, statement, addresses).make)
+
+
+def _validator(place: int, config: ValidatorConfig) -> Tool:
+    name = target_of(config)
+    asked = None
+    if config.python is not None:
+        asked = checking_function(f"spec.validators[{place}].python", config.python)
+    return Tool(
+        config=ToolConfig(
+            name=name,
+            http=config.http,
+            python=config.python,
+            effect=Effect.PURE,
+            timeout_seconds=config.timeout_seconds,
+            max_result_kib=MOST_VERDICT_KIB,
+        ),
+        declaration=ToolDeclaration(name=name, description="", parameters=NO_ARGUMENTS),
+        problem_of=lambda _: None,
+        function=asked,
+    )
 
 
 def _mcp_tools(place: int, config: ToolConfig, server: McpServer, connections: Connections) -> Declaring:

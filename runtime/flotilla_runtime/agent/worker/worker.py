@@ -10,9 +10,9 @@ hands each task over at its next call, or after `handover_seconds` within one.
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
@@ -21,7 +21,16 @@ from flotilla_runtime.agent.engine.run import Clock, Interrupt, Means, RunOutcom
 from flotilla_runtime.agent.errors import BrokenEntryError, LeaseLostError, StoreUnavailableError
 from flotilla_runtime.agent.journal import CallKind, EndReason, Other, TaskStatus
 from flotilla_runtime.agent.programs import Program
-from flotilla_runtime.agent.protocols import Call, Calls, Finish, Reconciled, Reply, Session, Threads
+from flotilla_runtime.agent.protocols import (
+    Call,
+    Calls,
+    Finish,
+    Reconciled,
+    Reply,
+    Session,
+    TaskJournal,
+    Threads,
+)
 from flotilla_runtime.agent.retries import STORE_BACKOFF
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.store.worker_tasks import new_request
@@ -87,6 +96,18 @@ class Held:
             self.run.interrupt(reason)
 
 
+class Tracing(Protocol):
+    """Traces the runs of tasks."""
+
+    def traced(
+        self, task: LoadedTask, journal: TaskJournal, calls: Calls, now_ms: Callable[[], int]
+    ) -> tuple[TaskJournal, Calls]:
+        """The journal and the calls of a run, traced."""
+
+    def stop(self) -> None:
+        """Send what waits to be sent, for some seconds; it blocks."""
+
+
 class Worker:
     """Claims tasks, runs them, and hands them over when it must stop."""
 
@@ -100,9 +121,12 @@ class Worker:
         clock: Clock,
         program: Program,
         threads: Threads | None = None,
+        metrics: WorkerMetrics | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self.name: Final = name
-        self.metrics: Final = WorkerMetrics()
+        self.metrics: Final = metrics or WorkerMetrics()
+        self._tracing = tracing
         self._store = store
         self._config = config
         self._clock = clock
@@ -261,11 +285,20 @@ class Worker:
 
     def _means(self, task: LoadedTask) -> Means:
         left_seconds = task.record.limits.max_wall_seconds - task.elapsed_seconds
-        ends_at = self._clock.monotonic_seconds() + left_seconds
+        began = self._clock.monotonic_seconds()
+        patience = replace(self._patience, task_ends_at=began + left_seconds)
+        journal: TaskJournal = PersistentJournal(self._store, patience)
+        calls: Calls = self._calls
+        if self._tracing is not None:
+
+            def now_ms() -> int:
+                return task.read_at + round((self._clock.monotonic_seconds() - began) * 1000)
+
+            journal, calls = self._tracing.traced(task, journal, calls, now_ms)
         return Means(
             worker=self._process,
-            journal=PersistentJournal(self._store, replace(self._patience, task_ends_at=ends_at)),
-            calls=self._calls,
+            journal=journal,
+            calls=calls,
             clock=self._clock,
             on_pattern=self.metrics.count_pattern,
         )

@@ -26,9 +26,14 @@ STATUSES: Final[Mapping[TaskStatus, str]] = {
 }
 
 
-def model_document(fleet: str) -> dict[str, Any]:
-    """The fleet as a model."""
-    return {"id": fleet, "object": "model", "created": 0, "owned_by": OWNER}
+def model_document(model: str) -> dict[str, Any]:
+    """The fleet, or an agent of it, as a model."""
+    return {"id": model, "object": "model", "created": 0, "owned_by": OWNER}
+
+
+def model_of(record: TaskRecord, fleet: str) -> str:
+    """The name of the model that the task was asked of."""
+    return f"{fleet}/{record.agent}" if record.agent else fleet
 
 
 def cut_answer(record: TaskRecord) -> str | None:
@@ -80,7 +85,7 @@ def chat_completion(outcome: Outcome, fleet: str) -> dict[str, Any]:
     reason = finish_reason(outcome.record)
     message = {"role": "assistant", "content": final_answer(outcome.record), "refusal": None}
     return {
-        **_chat_head(outcome.record.id, outcome.record.submitted_at, fleet, "chat.completion"),
+        **_chat_head(outcome.record, fleet, "chat.completion"),
         "choices": [{"index": 0, "message": message, "finish_reason": reason, "logprobs": None}],
         "usage": usage(outcome),
     }
@@ -88,11 +93,16 @@ def chat_completion(outcome: Outcome, fleet: str) -> dict[str, Any]:
 
 def chat_chunk(record: TaskRecord, fleet: str, **fields: Any) -> dict[str, Any]:
     """A chunk of a chat completion."""
-    return {**_chat_head(record.id, record.submitted_at, fleet, "chat.completion.chunk"), **fields}
+    return {**_chat_head(record, fleet, "chat.completion.chunk"), **fields}
 
 
-def _chat_head(task: str, submitted_at: int, fleet: str, kind: str) -> dict[str, Any]:
-    return {"id": f"{CHAT_PREFIX}{task}", "object": kind, "created": submitted_at // 1000, "model": fleet}
+def _chat_head(record: TaskRecord, fleet: str, kind: str) -> dict[str, Any]:
+    return {
+        "id": f"{CHAT_PREFIX}{record.id}",
+        "object": kind,
+        "created": record.submitted_at // 1000,
+        "model": model_of(record, fleet),
+    }
 
 
 def response(outcome: Outcome, fleet: str) -> dict[str, Any]:
@@ -114,7 +124,7 @@ def response(outcome: Outcome, fleet: str) -> dict[str, Any]:
         "incomplete_details": None if cut is None else {"reason": "max_output_tokens"},
         "instructions": None,
         "metadata": dict(record.metadata),
-        "model": fleet,
+        "model": model_of(record, fleet),
         "output": [message_item(record, final_answer(record), status)] if has_answer else [],
         "parallel_tool_calls": True,
         "previous_response_id": record.front.get(PREVIOUS),

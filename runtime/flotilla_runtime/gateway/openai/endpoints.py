@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import re
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Final
 
@@ -10,13 +11,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from flotilla_runtime.contract import HEADER_TRACE
 from flotilla_runtime.gateway.auth import Identity, Verb
 from flotilla_runtime.gateway.bodies import read_posted
 from flotilla_runtime.gateway.desk import Desk
 from flotilla_runtime.gateway.events import until_ended
 from flotilla_runtime.gateway.openai import answers, streams
 from flotilla_runtime.gateway.openai.errors import in_openais_form, no_model, refusal
-from flotilla_runtime.gateway.openai.requests import Asked, asked_chat, asked_response
+from flotilla_runtime.gateway.openai.requests import Asked, asked_chat, asked_response, models_of
 from flotilla_runtime.gateway.problems import ProblemError
 from flotilla_runtime.gateway.service import Outcome
 from flotilla_runtime.gateway.waiting import while_there
@@ -29,15 +31,16 @@ KEY: Final = "idempotency-key"
 class OpenAIFrontEnd:
     """The handlers of /v1/chat/completions, /v1/responses and /v1/models."""
 
-    def __init__(self, desk: Desk, fleet: str) -> None:
+    def __init__(self, desk: Desk, fleet: str, agents: Sequence[str] = ()) -> None:
         self._desk = desk
         self._fleet = fleet
+        self._agents = agents
 
     def routes(self) -> list[Route]:
         """The paths."""
         served = (
             ("/v1/models", self.models, "GET"),
-            ("/v1/models/{model}", self.model, "GET"),
+            ("/v1/models/{model:path}", self.model, "GET"),
             ("/v1/chat/completions", self.chat, "POST"),
             ("/v1/responses", self.respond, "POST"),
             ("/v1/responses/{id}", self.retrieve, "GET"),
@@ -48,24 +51,32 @@ class OpenAIFrontEnd:
     async def models(self, request: Request) -> Response:
         """GET /v1/models."""
         await self._desk.callers.identify(request, Verb.GET)
-        return JSONResponse({"object": "list", "data": [answers.model_document(self._fleet)]})
+        models = models_of(self._fleet, self._agents)
+        return JSONResponse({"object": "list", "data": [*map(answers.model_document, models)]})
 
     async def model(self, request: Request) -> Response:
         """GET /v1/models/{model}."""
         await self._desk.callers.identify(request, Verb.GET)
-        if request.path_params["model"] != self._fleet:
-            raise no_model(request.path_params["model"], self._fleet)
-        return JSONResponse(answers.model_document(self._fleet))
+        named, models = request.path_params["model"], models_of(self._fleet, self._agents)
+        if named not in models:
+            raise no_model(named, models)
+        return JSONResponse(answers.model_document(named))
 
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions."""
         caller = await self._desk.callers.identify(request, Verb.CREATE)
         body = await read_posted(request, self._desk.max_body_bytes)
-        asked = asked_chat(body, self._fleet, request.headers.get(KEY))
+        asked = asked_chat(body, self._fleet, request.headers.get(KEY), self._agents)
         tenant = await self._desk.callers.tenant(request, caller)
         if asked.streams:
             self._desk.streams.check(caller.name)
-        submission = await self._desk.service.submit(asked.submission, caller, tenant, history=asked.history)
+        submission = await self._desk.service.submit(
+            asked.submission,
+            caller,
+            tenant,
+            history=asked.history,
+            traceparent=request.headers.get(HEADER_TRACE),
+        )
         if asked.streams:
             stream = await self._stream(submission.id, caller)
             return self._desk.streams.answer(caller.name, streams.chat_chunks(stream, counts=asked.counts))
@@ -76,7 +87,7 @@ class OpenAIFrontEnd:
         """POST /v1/responses."""
         caller = await self._desk.callers.identify(request, Verb.CREATE)
         body = await read_posted(request, self._desk.max_body_bytes)
-        asked = asked_response(body, self._fleet, request.headers.get(KEY))
+        asked = asked_response(body, self._fleet, request.headers.get(KEY), self._agents)
         if asked.streams:
             self._desk.streams.check(caller.name)
         task = await self._responding(request, asked, caller)
@@ -128,6 +139,7 @@ class OpenAIFrontEnd:
             named=named,
             history=asked.history,
             front=front,
+            traceparent=request.headers.get(HEADER_TRACE),
         )
         return submission.id
 

@@ -1,6 +1,6 @@
 """Refusals in OpenAI's form. The official client repeats what may pass, so it is told what may not."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import wraps
 from http import HTTPStatus
 from typing import Any, Final
@@ -26,9 +26,11 @@ def refusal(problem: str, parameter: str | None, code: str = "invalid_value") ->
     return ProblemError(HTTPStatus.BAD_REQUEST, code.replace("_", "-"), problem, fields=fields)
 
 
-def no_model(named: str, fleet: str) -> ProblemError:
-    """The problem of a model that is not the fleet."""
-    problem = f"there is no model {named[:100]!r}; the model is {fleet!r}"
+def no_model(named: str, models: Iterable[str]) -> ProblemError:
+    """The problem of a model that is neither the fleet nor one of its agents."""
+    first, *others = map(repr, models)
+    known = f"the models are {', '.join([first, *others])}" if others else f"the model is {first}"
+    problem = f"there is no model {named[:100]!r}; {known}"
     fields = [FieldProblem(field="model", problem=problem)]
     return ProblemError(HTTPStatus.NOT_FOUND, "model-not-found", problem, fields=fields)
 

@@ -49,9 +49,9 @@ class Asked:
     previous: str | None = None
 
 
-def asked_chat(body: bytes, fleet: str, idempotency_key: str | None) -> Asked:
+def asked_chat(body: bytes, fleet: str, idempotency_key: str | None, agents: Sequence[str] = ()) -> Asked:
     """A request for a chat completion."""
-    told = _document(body, CHAT, fleet)
+    told = _document(body, CHAT, models_of(fleet, agents))
     messages = told.get("messages")
     if not isinstance(messages, list):
         raise refusal("messages must be a list of messages", "messages")
@@ -68,9 +68,9 @@ def asked_chat(body: bytes, fleet: str, idempotency_key: str | None) -> Asked:
     )
 
 
-def asked_response(body: bytes, fleet: str, idempotency_key: str | None) -> Asked:
+def asked_response(body: bytes, fleet: str, idempotency_key: str | None, agents: Sequence[str] = ()) -> Asked:
     """A request for a response."""
-    told = _document(body, RESPONSES, fleet)
+    told = _document(body, RESPONSES, models_of(fleet, agents))
     items = told.get("input")
     if isinstance(items, str):
         items = [{"role": "user", "content": items}]
@@ -96,7 +96,13 @@ def asked_response(body: bytes, fleet: str, idempotency_key: str | None) -> Aske
     )
 
 
-def _document(body: bytes, heeded: frozenset[str], fleet: str) -> dict[str, Any]:
+def models_of(fleet: str, agents: Sequence[str]) -> dict[str, str | None]:
+    """The names of the models, each with the agent that it stands for; None for the fleet's own."""
+    return {fleet: None, **{f"{fleet}/{agent}": agent for agent in agents}}
+
+
+def _document(body: bytes, heeded: frozenset[str], models: Mapping[str, str | None]) -> dict[str, Any]:
+    """The parameters; `agent` is added, by the model's name."""
     try:
         told = from_json(body, allow_inf_nan=False)
     except ValueError:
@@ -107,9 +113,10 @@ def _document(body: bytes, heeded: frozenset[str], fleet: str) -> dict[str, Any]
     for name, value in told.items():
         if name not in heeded | HINTS and (name not in NEUTRAL or value != NEUTRAL[name]):
             raise _unsupported(name)
-    if told.get("model") != fleet:
-        raise no_model(str(told.get("model")), fleet)
-    return told
+    model = told.get("model")
+    if not isinstance(model, str) or model not in models:
+        raise no_model(str(model), models)
+    return {**told, "agent": models[model]}
 
 
 def _unsupported(name: str) -> ProblemError:
@@ -138,6 +145,7 @@ def _submission(
         "metadata": _object(told, "metadata"),
         "idempotencyKey": idempotency_key,
         "conversationId": conversation,
+        "agent": told["agent"],
     }
     return submission_of(fields)
 

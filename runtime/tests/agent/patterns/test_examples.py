@@ -9,19 +9,22 @@ from typing import Any
 import pytest
 
 from agent_support.lives import Story
-from agent_support.running import PASSAGE, found, said
-from flotilla_runtime.agent.journal import CallKind
+from agent_support.memory import MemoryStore
+from agent_support.running import PASSAGE, ScriptedCalls, found, run, said
+from flotilla_runtime.agent.journal import CallKind, EndReason
 from flotilla_runtime.agent.models import ModelOutcome, ModelReply, ToolCall
 from flotilla_runtime.agent.models.journal_form import value_of
 from flotilla_runtime.agent.protocols import Call, Reply
 from flotilla_runtime.agent.tools.runner import ToolRunner
-from flotilla_runtime.agent.worker.loading import load_program
+from flotilla_runtime.agent.worker.loading import load_program, load_validators
 from flotilla_runtime.contract import (
     Effect,
     IndexConnection,
     ModelConnection,
     QueueConfig,
+    SubAgentConfig,
     ToolConfig,
+    ValidatorConfig,
     WorkerConfig,
 )
 
@@ -145,6 +148,37 @@ async def test_the_other_examples_run(
 ) -> None:
     story = await example(monkeypatch, config, task_input)
     assert {name: story.result[name] for name in result} == result
+
+
+async def test_news_desk_has_an_agent_find_out_and_repairs_its_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    agents = (SubAgentConfig(name="researcher", description="Finds out.", prompt="You research."),)
+    validators = (ValidatorConfig(name="short", python="news_desk:is_short"),)
+    config = config_of("news_desk").model_copy(update={"agents": agents, "validators": validators})
+    program, store = load_program(config), MemoryStore()
+    runner = ToolRunner({}, validators=load_validators(validators))
+    drafts = iter(["word " * 70, "It was late."])
+
+    async def script(call: Call) -> Reply:
+        if call.kind is CallKind.TOOL:
+            return await runner.make(call)
+        is_researcher = "You research." in str(call.request.messages[0]["content"])
+        return said("The train was late." if is_researcher else next(drafts))
+
+    calls = ScriptedCalls(script=script)
+    store.submit("t1", "Why late?")
+    await run(store, program, calls)
+    (child,) = (task.id for task in store.tasks.values() if task.agent == "researcher")
+    await run(store, program, calls, child)
+    await run(store, program, calls)
+    finish = store.tasks["t1"].finish
+    assert finish is not None
+    assert (finish.reason, finish.result) == (EndReason.COMPLETED, "It was late.")
+    last = calls.asked[-2].request.messages[0]["content"]
+    assert last.startswith("Write this anew, because it has 70 words, and may have 60:")
+    sys.modules.pop("news_desk", None)
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)

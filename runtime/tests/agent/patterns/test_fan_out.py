@@ -4,15 +4,17 @@ The rules of when branches begin and end are in test_plans.py, races in test_rac
 """
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
 
 from agent_support.lives import Story, crashed_everywhere, never_answers
-from agent_support.memory import MemoryStore
+from agent_support.memory import CrashError, CrashPoints, MemoryStore
 from agent_support.running import ScriptedCalls, begin, failed, program_of, run, said, tool_of
-from flotilla_runtime.agent.engine.run import Interrupt, RunOutcome
+from flotilla_runtime.agent.engine.run import Clock, Interrupt, Means, RunOutcome, TaskRun
 from flotilla_runtime.agent.journal import CallKind, CallOutcome, EndReason, Intended, WaitKind
+from flotilla_runtime.agent.patterns.values import PatternEnd
 from flotilla_runtime.agent.protocols import Call, Reply
 from flotilla_runtime.agents import Context, Gathered, Missing, MissingReason, Task, TaskFailedError
 from flotilla_runtime.contract import Effect, TaskLimits
@@ -310,3 +312,38 @@ async def test_code_that_asks_for_other_branches_when_it_is_resumed_is_named() -
     assert story.task.finish is not None
     assert story.task.finish.reason is EndReason.INVALID
     assert "fan_out/chosen" in story.task.finish.message
+
+
+async def test_the_times_of_branches_are_told_by_the_run_that_made_them_alone() -> None:
+    """A run that goes on after a crash does not know how long they took."""
+    told: list[PatternEnd] = []
+
+    async def weather(call: Call) -> Reply:
+        await asyncio.sleep(CITIES.index(call.request["city"]) / 20)
+        store.now_ms += 1000
+        return Reply(outcome=CallOutcome.SUCCEEDED, value="sun")
+
+    def seconds() -> float:
+        return store.now_ms / 1000
+
+    for crash_at in (None, "after call fan_out/Porto/tool/weather"):
+        store = MemoryStore(CrashPoints(crash_at=crash_at))
+        store.submit("t1", "Where to?")
+        calls = ScriptedCalls(script=weather, points=store.points)
+        for _ in range(2):
+            claim, task = store.claim("t1")
+            clock = Clock(monotonic_seconds=seconds)
+            means = Means(worker="w", journal=store, calls=calls, clock=clock, on_pattern=told.append)
+            with contextlib.suppress(BaseExceptionGroup, CrashError):
+                await TaskRun(claim, task, program_of(four_suns, *TOOLS), means).run()
+            if store.tasks["t1"].finish is not None:
+                break
+            store.points = calls.points = CrashPoints()
+    whole, resumed = told
+    assert sorted(whole.took_ms) == [1000, 2000, 3000, 4000]
+    assert whole.fan_in_ms == 3000
+    assert (resumed.took_ms, resumed.fan_in_ms) == ((), None)
+
+
+async def four_suns(ctx: Context, _task: Task) -> dict[str, Any]:
+    return (await ctx.fan_out({city: asking(ctx, city) for city in CITIES})).document

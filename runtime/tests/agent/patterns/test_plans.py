@@ -149,3 +149,30 @@ def test_branches_and_races_are_counted(ended: dict[str, Any], was_first: bool |
     labels = {"pattern": "Race", "outcome": "NotNeeded"}
     lost = metrics.registry.get_sample_value("flotilla_worker_branches_total", labels)
     assert lost == sum(one is LOST for one in ended.values())
+
+
+@pytest.mark.parametrize(
+    ("spans", "took", "fan_in"),
+    [
+        pytest.param([(0, 1000), (100, 3100)], [2, 4.0, 3.0], 2.1, id="the first waits for the last"),
+        pytest.param([(0, 500)], [1, 0.5, 0.5], None, id="one branch waits for nobody"),
+        pytest.param([], [0, None, None], None, id="branches of a lost run, whose times nobody knows"),
+    ],
+)
+def test_how_long_branches_took_is_measured(
+    spans: list[tuple[int, int]], took: list[float | None], fan_in: float | None
+) -> None:
+    metrics = WorkerMetrics()
+    metrics.count_pattern(PatternEnd.of(PatternKind.FAN_OUT, ["a", "b"], {"a": 1, "b": 2}, spans))
+    of_fan_outs = {"pattern": "FanOut"}
+
+    def value(name: str) -> float | None:
+        return metrics.registry.get_sample_value(f"flotilla_worker_{name}", of_fan_outs)
+
+    assert value("pattern_branches_sum") == 2
+    assert [
+        value("branch_duration_seconds_count") or 0,
+        value("branch_duration_seconds_sum"),
+        value("slowest_branch_seconds_sum"),
+    ] == took
+    assert value("fan_in_seconds_sum") == (None if fan_in is None else pytest.approx(fan_in))

@@ -230,6 +230,15 @@ async def until_given_up(store: TaskStore) -> None:
         await store.claim("w2", 1)
 
 
+async def test_a_spawned_task_knows_the_trace_of_the_one_that_was_submitted(store: TaskStore) -> None:
+    given = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    root = await running(store, task("t1", traceparent=given))
+    await store.spawn(root, 2, intent("researcher", kind=CallKind.SPAWN, reserved_tokens=0), "look it up")
+    (child,) = await store.claim("w2", 1)
+    found = (await loaded(store, child.id)).record
+    assert (found.traceparent, found.root, found.parent) == (given, "t1", "t1")
+
+
 async def test_a_tree_has_one_budget_on_its_root(store: TaskStore) -> None:
     root = await running(store, task("t1", limits=LIMITS))
     await store.append(root, 2, [intent("a", reserved_tokens=20)])

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -187,6 +188,23 @@ async def test_a_spawned_task_is_a_task_of_its_parents_caller(store: TaskStore) 
     assert 0 < record.limits.max_wall_seconds <= 9
     assert record.limits.max_tokens == first.limits.max_tokens
     assert [claim.id for claim in await store.claim("w2", 1, revisions=["r1"])] == [child]
+
+
+@pytest.mark.parametrize(
+    ("own", "target", "agent"),
+    [
+        pytest.param("", "", "", id="of the fleet's own"),
+        pytest.param("writer", "", "writer", id="of the same agent"),
+        pytest.param("", "writer", "writer", id="of the agent that is named"),
+    ],
+)
+async def test_a_spawned_task_is_done_by_its_agent(
+    store: TaskStore, own: str, target: str, agent: str
+) -> None:
+    claim = await running(store, task("t1", agent=own))
+    await store.spawn(claim, 2, replace(spawning(), target=target), "look it up")
+    child = (await loaded(store, child_id("t1", "researcher"))).record
+    assert (child.agent, child.input) == (agent, "look it up")
 
 
 async def test_a_spawn_whose_answer_was_lost_spawns_once(store: TaskStore) -> None:

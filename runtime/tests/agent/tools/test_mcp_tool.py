@@ -58,9 +58,25 @@ class Bank:
         await self.catalogue.close()
         await self.runner.close()
 
-    async def call(self, name: str, arguments: dict[str, Any], *, task: str = "t1", key: str = "k1") -> Reply:
+    async def call(
+        self,
+        name: str,
+        arguments: dict[str, Any],
+        *,
+        task: str = "t1",
+        key: str = "k1",
+        traceparent: str | None = None,
+    ) -> Reply:
         effect = self.catalogue[name].config.effect if name in self.catalogue else Effect.UNSAFE
-        call = Call(id="c", kind=CallKind.TOOL, target=name, request=arguments, key=key, effect=effect)
+        call = Call(
+            id="c",
+            kind=CallKind.TOOL,
+            target=name,
+            request=arguments,
+            key=key,
+            effect=effect,
+            traceparent=traceparent,
+        )
         return await self.runner.make(call, task)
 
 
@@ -76,6 +92,13 @@ async def test_a_servers_tools_are_called_with_the_key_and_the_headers(
     assert wrong.outcome is CallOutcome.INVALID
     assert server.paid == ["k1"]
     assert {headers.get("authorization") for _, headers in server.requests} == {"Bearer s3cret"}
+
+
+async def test_a_server_is_told_the_span_of_a_call(server: ToolServer) -> None:
+    async with Bank(server) as bank:
+        await bank.call(*PAY, traceparent="00-1-2-01")
+        await bank.call(*PAY, key="k2")
+    assert server.traces == ["00-1-2-01", None]
 
 
 @pytest.mark.parametrize("server", ["stateless"], indirect=True)

@@ -221,6 +221,34 @@ async def test_an_index_gives_passages_and_its_generation() -> None:
     assert reply.value == PASSAGES["passages"]
 
 
+async def test_models_and_indexes_are_told_the_span_of_a_call_and_the_replica_is_kept() -> None:
+    seen: list[str | None] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers.get("traceparent"))
+        if "retrieve" in request.url.path:
+            return httpx.Response(200, json=PASSAGES)
+        answer = streamed()
+        answer.headers["X-Flotilla-Replica"] = "llama-0"
+        return answer
+
+    for call in (ASK, look()):
+        await caller(handler).make(call, SESSION)
+        await caller(handler).make(replace(call, traceparent="00-1-2-01"), SESSION)
+    assert seen == [None, "00-1-2-01", None, "00-1-2-01"]
+    assert (await caller(handler).make(ASK, SESSION)).replica == "llama-0"
+
+
+@pytest.mark.parametrize("said", ["", "UPPER", "a b", "x" * 254, "-a", "ünder"])
+async def test_a_replica_that_no_router_of_ours_names_is_none(said: str) -> None:
+    def handler(_: httpx.Request) -> httpx.Response:
+        answer = streamed()
+        answer.headers["X-Flotilla-Replica"] = said
+        return answer
+
+    assert (await caller(handler).make(ASK, SESSION)).replica is None
+
+
 async def test_a_tenant_of_any_name_goes_along() -> None:
     def handler(request: httpx.Request) -> httpx.Response:
         assert request.headers["X-Flotilla-Tenant"] == "J%C3%BCrgen%0D%0AX-Evil%3A%201"

@@ -1,5 +1,5 @@
 -- Writes the intent of a spawned task and submits that task, both or neither. Its id is made from its parent's and the
--- call's, so a write that is sent again makes no second one.
+-- call's, so a write that is sent again makes no second one. Its agent is the target of the call, else that of its parent.
 local id, token, lease_ms, write, expected = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local child, call, entry, about, input = ARGV[7], ARGV[8], ARGV[9], cjson.decode(ARGV[10]), ARGV[11]
 local input_payload, share = ARGV[12], ARGV[13]
@@ -23,7 +23,7 @@ if held.write == write then return answer(held.refused or '') end
 if redis.call('LLEN', journal_key(id)) ~= expected then return {'Conflict'} end
 
 local parent = redis.call('HMGET', task_key(id), 'tenant', 'caller', 'priority', 'revision', 'limits', 'depth',
-  'tenantName')
+  'tenantName', 'agent', 'traceparent')
 local limits, depth = cjson.decode(parent[5]), tonumber(parent[6] or '0') + 1
 local function refuse(limit, most, committed, may_change)
   return remember(cjson.encode({{call = call, limit = limit, most = text(most), committed = text(committed),
@@ -55,6 +55,9 @@ redis.call('HSET', task_key(child), 'id', child, 'input', input, 'limits', cjson
   'priority', parent[3], 'tenant', parent[1] or parent[2], 'caller', parent[2], 'revision', parent[4],
   'submittedAt', text(now), 'token', '0', 'attempts', '0', 'root', budget.root, 'parent', id, 'depth', text(depth),
   'tenantName', parent[7] or '')
+local agent = about.target ~= '' and about.target or parent[8]
+if agent then redis.call('HSET', task_key(child), 'agent', agent) end
+if parent[9] then redis.call('HSET', task_key(child), 'traceparent', parent[9]) end
 if input_payload ~= '' then
   redis.call('HSET', task_key(child), 'inputPayload', input_payload)
   note_elsewhere(child, true)

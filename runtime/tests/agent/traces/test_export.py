@@ -1,0 +1,163 @@
+"""What happens to spans whose receiver is away, slow, or no friend. Traces are in test_whole_traces.py."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from agent_support.collector import Collector, collecting
+from flotilla_runtime.agent.traces.counts import SpanEnd, spans_counter
+from flotilla_runtime.agent.traces.export import Exporter, OtlpBatches
+from flotilla_runtime.agent.traces.spans import Span
+from flotilla_runtime.contract import TelemetryConfig
+from router_support.waiting import until
+
+REGISTRY_NAME = "flotilla_worker_spans"
+
+
+def span(number: int = 1) -> Span:
+    return Span(trace_id=1, span_id=number, above=None, name="a", began_at=1000, ended_at=2000)
+
+
+class Sending:
+    """An exporter with its counts."""
+
+    def __init__(self, config: TelemetryConfig, within_seconds: float = 0.5, **settings: Any) -> None:
+        self.registry = CollectorRegistry()
+        self.exporter = Exporter(
+            config,
+            service="flotilla-worker",
+            instance="w-0",
+            ends=spans_counter(REGISTRY_NAME, self.registry),
+            send=OtlpBatches(config, within_seconds),
+            **{"every_seconds": 0.01, **settings},
+        )
+        self.exporter.start()
+
+    def counts(self) -> dict[SpanEnd, float]:
+        found = {
+            end: self.registry.get_sample_value(f"{REGISTRY_NAME}_total", {"outcome": end}) for end in SpanEnd
+        }
+        return {end: count for end, count in found.items() if count}
+
+    async def ended(self, **counts: int) -> None:
+        wanted = {SpanEnd[name]: count for name, count in counts.items()}
+        await until(lambda: self.counts() == wanted, seconds=10)
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    with collecting() as receiver:
+        yield receiver
+
+
+def to(collector: Collector, **fields: Any) -> TelemetryConfig:
+    return TelemetryConfig(endpoint=collector.url, **fields)
+
+
+async def test_spans_are_sent_in_batches_with_the_name_of_the_part(collector: Collector) -> None:
+    sending = Sending(to(collector))
+    sending.exporter.give(span(number) for number in range(1, 1001))
+    await sending.ended(SENT=1000)
+    assert len(collector.by_id()) == 1000
+    assert len(collector.paths) < 10
+    first = collector.spans[0]
+    assert (first.service, first.began_ms, first.ended_ms) == ("flotilla-worker", 1000, 2000)
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        pytest.param({"status": 500}, id="it is broken"),
+        pytest.param({"status": 503}, id="it is overloaded for longer than tries take"),
+        pytest.param({"status": 401}, id="it wants a key"),
+        pytest.param({"status": 302, "redirect": "http://127.0.0.1:9/"}, id="it sends them elsewhere"),
+    ],
+)
+async def test_what_a_receiver_does_not_take_is_dropped_and_counted(
+    answers: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with collecting(Collector(**answers)) as collector:
+        sending = Sending(to(collector))
+        for number in range(1, 4):
+            sending.exporter.give([span(number)])
+            await sending.ended(NOT_TAKEN=number)
+        collector.status = 200
+        sending.exporter.give([span(9)])
+        await sending.ended(NOT_TAKEN=3, SENT=1)
+    assert capsys.readouterr().out.count("traces_not_sent") == 1, "said once, until one is taken"
+
+
+async def test_nobody_listens() -> None:
+    sending = Sending(TelemetryConfig(endpoint="http://127.0.0.1:9"), within_seconds=0.2)
+    began = time.monotonic()
+    sending.exporter.give([span()])
+    assert time.monotonic() - began < 0.1
+    await sending.ended(NOT_TAKEN=1)
+
+
+async def test_a_slow_receiver_keeps_nobody_waiting_and_fills_no_memory(collector: Collector) -> None:
+    collector.release.clear()
+    sending = Sending(to(collector), within_seconds=20, most=10)
+    sending.exporter.give([span(1)])
+    await until(lambda: bool(collector.paths), seconds=10)
+    began = time.monotonic()
+    for number in range(2, 1002):
+        sending.exporter.give([span(number)])
+    assert time.monotonic() - began < 2
+    assert sending.counts() == {SpanEnd.QUEUE_FULL: 990}
+    began = time.monotonic()
+    sending.exporter.stop(within_seconds=0.1)
+    assert time.monotonic() - began < 1, "a process ends although its receiver does not answer"
+    collector.release.set()
+
+
+async def test_what_waits_is_sent_when_the_process_ends(collector: Collector) -> None:
+    sending = Sending(to(collector), every_seconds=60)
+    sending.exporter.give([span()])
+    sending.exporter.stop()
+    assert len(collector.spans) == 1
+
+
+@pytest.mark.attack("A receiver of traces sends an answer without an end, or a redirect")
+async def test_an_answer_is_not_read_and_no_redirect_followed(collector: Collector, tmp_path: Path) -> None:
+    (tmp_path / "authorization").write_text("Basic c2VjcmV0")
+    with collecting() as elsewhere:
+        collector.drips = True
+        sending = Sending(to(collector, headers_directory=str(tmp_path)))
+        sending.exporter.give([span()])
+        await sending.ended(SENT=1)
+        collector.drips, collector.status, collector.redirect = False, 307, f"{elsewhere.url}/v1/traces"
+        sending.exporter.give([span(2)])
+        await sending.ended(SENT=1, NOT_TAKEN=1)
+        assert elsewhere.paths == []
+
+
+async def test_headers_are_those_that_the_secret_has_now(collector: Collector, tmp_path: Path) -> None:
+    sending = Sending(to(collector, headers_directory=str(tmp_path)))
+    for number, value in enumerate(("Basic b25l", "Basic dHdv"), 1):
+        (tmp_path / "authorization").write_text(f"{value}\n")
+        sending.exporter.give([span(number)])
+        await sending.ended(SENT=number)
+    assert [one["authorization"] for one in collector.headers] == ["Basic b25l", "Basic dHdv"]
+    (tmp_path / "authorization").write_text("two\nlines")
+    sending.exporter.give([span(3)])
+    await sending.ended(SENT=2, NOT_TAKEN=1)
+
+
+async def test_a_secret_is_in_no_log(
+    collector: Collector, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    collector.status = 401
+    (tmp_path / "authorization").write_text("Basic c2VjcmV0")
+    sending = Sending(to(collector, headers_directory=str(tmp_path)))
+    sending.exporter.give([span()])
+    await sending.ended(NOT_TAKEN=1)
+    (tmp_path / "authorization").write_text("c2VjcmV0\nc2VjcmV0")
+    sending.exporter.give([span(2)])
+    await sending.ended(NOT_TAKEN=2)
+    shown = capsys.readouterr()
+    assert "c2VjcmV0" not in shown.out + shown.err
