@@ -194,8 +194,12 @@ bench-budgets: prerequisites ## Press trees of tasks against each limit, under k
 bench-patterns: prerequisites ## Do each pattern alone and one call after another, then all under kills: what they gain
 	@$(E2E) -m patterns $(ARGS)
 
+.PHONY: bench-multiplexing
+bench-multiplexing: prerequisites ## Put 1, 3 and 10 tasks on each slot of a model, then as many as admission lets: what it carries
+	@$(E2E) -m multiplexing $(ARGS)
+
 # The one that may lack its trace comes last.
-BENCHES := placement scale waiting many streams recovery agents budgets patterns retrieval-demo router
+BENCHES := placement scale waiting many streams recovery agents budgets patterns multiplexing retrieval-demo router
 
 .PHONY: bench
 bench: ## TRACE=file: run every benchmark, one JSON object each; a failure does not stop the others

@@ -38,7 +38,7 @@ frontend models
     bind 127.0.0.1:{port}
     default_backend doubles
 backend doubles
-    balance leastconn
+    balance {balance}
     option httpchk GET /health
 {servers}
 """
@@ -66,6 +66,7 @@ class Shape:
     workers: int = 3
     gateways: int = 2
     doubles: int = 2
+    balance: str = "leastconn"  # how HAProxy chooses among the doubles
 
 
 @dataclass(slots=True, kw_only=True)
@@ -113,7 +114,7 @@ def site(folder: Path, shape: Shape, redis: RedisSite | None = None) -> Iterator
             Part.WORKER: _workers(folder, shape, queue, model_port),
             Part.GATEWAY: _gateways(folder, shape, queue, list(zip(ports, metrics, strict=True))),
         }
-        balancer = _balancer(folder, model_port, [_port(one) for one in parts[Part.DOUBLE]])
+        balancer = _balancer(folder, model_port, shape.balance, [_port(one) for one in parts[Part.DOUBLE]])
         for daemon in (balancer, *(one for each in parts.values() for one in each)):
             stack.callback(daemon.kill)
             daemon.start()
@@ -202,12 +203,12 @@ def _gateways(
     return daemons
 
 
-def _balancer(folder: Path, port: int, doubles: list[int]) -> Daemon:
+def _balancer(folder: Path, port: int, balance: str, doubles: list[int]) -> Daemon:
     servers = "\n".join(
         f"    server double-{number} 127.0.0.1:{one} check inter 200ms fastinter 100ms fall 1 rise 1"
         for number, one in enumerate(doubles)
     )
-    path = _written(folder / "haproxy.cfg", HAPROXY.format(port=port, servers=servers))
+    path = _written(folder / "haproxy.cfg", HAPROXY.format(port=port, balance=balance, servers=servers))
     return Daemon("haproxy", ["haproxy", "-db", "-f", path], directory=folder, dies_with_parent=True)
 
 

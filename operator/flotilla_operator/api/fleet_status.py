@@ -51,6 +51,9 @@ class TasksStatus(ApiModel):
     suspended: int | None = None
     """Tasks that hold no worker, because they wait for tasks that they started, for a time, for a signal, or
     for somebody who approves a call or says whether one happened."""
+    admitted: int | None = None
+    """Tasks that may run at the same time, because the models have room for their histories and their calls.
+    Absent: nothing limits them."""
     succeeded_1h: int | None = None
     """Tasks that completed in the last hour."""
     failed_1h: int | None = None
@@ -140,5 +143,6 @@ class AgentFleetStatus(Status):
     """Share of searches and calls of Pure tools that the cache answered, from 0 to 1."""
     bottleneck: ShortText | None = None
     """What slows tasks down most, over the last hour. None: no task waits, and hardly any has waited.
-    Workers: all workers are busy, and `workers.maxReplicas` of them run. Model/NAME, Index/NAME, Tool/NAME:
-    tasks spend most of their time with this model, index or tool."""
+    Workers: all workers are busy, and `workers.maxReplicas` of them run. Model/NAME: tasks wait because this
+    model has no room for more. Model/NAME, Index/NAME, Tool/NAME: tasks spend most of their time with this
+    model, index or tool."""

@@ -1,7 +1,8 @@
 """Decides how many agent workers a fleet needs: as many as its tasks keep busy. Pure.
 
 A worker runs many tasks at once and waits most of the time, so the queue says more than CPU usage does:
-wanted = ceil((waiting + in flight) / concurrency), within the bounds. More workers are started at once. Fewer
+wanted = ceil((waiting + in flight) / concurrency), within the bounds, and no more than for the tasks that the
+models have room for. More workers are started at once. Fewer
 are kept only after the need has been lower for a while, and at least one stays while a task is in flight.
 A task that is suspended needs none: when its time comes it counts as waiting. Unknown is not zero: without
 figures nothing changes.
@@ -22,6 +23,7 @@ class WorkersReason(StrEnum):
     NO_FIGURES = "NoFigures"
     IDLE = "Idle"
     TASKS = "Tasks"
+    ADMISSION = "Admission"
     MINIMUM = "Minimum"
     MAXIMUM = "Maximum"
     QUIET_WINDOW = "QuietWindow"
@@ -29,10 +31,27 @@ class WorkersReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSignals:
-    """What the gateway reports of the queue."""
+    """What the gateway reports of the queue; `admitted` tasks may be at work, None is any number."""
 
     waiting: int
     in_flight: int
+    admitted: int | None = None
+
+    @property
+    def at_work(self) -> int:
+        """How many tasks may be at work at once."""
+        return at_work(self.waiting, self.in_flight, self.admitted)
+
+    @property
+    def is_held_back(self) -> bool:
+        """Whether admission lets some tasks wait that workers would take."""
+        return self.at_work < self.waiting + self.in_flight
+
+
+def at_work(waiting: int, in_flight: int, admitted: int | None) -> int:
+    """How many tasks may be at work: what has begun goes on, and one may always begin."""
+    tasks = waiting + in_flight
+    return tasks if admitted is None else min(tasks, max(in_flight, admitted, 1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,9 +93,10 @@ class WorkersDecision:
     def message(self) -> str:
         if self.signals is None:
             return f"{self.wanted} workers until the gateway reports the queue"
+        held = f"; {self.signals.at_work} may be at work" if self.signals.is_held_back else ""
         return (
             f"{self.wanted} workers for {self.signals.waiting} waiting tasks and "
-            f"{self.signals.in_flight} in flight"
+            f"{self.signals.in_flight} in flight{held}"
         )
 
 
@@ -113,9 +133,11 @@ def decide(
 
 def _need(signals: WorkerSignals, policy: WorkerPolicy) -> tuple[int, WorkersReason]:
     """What the present tasks need, within the bounds."""
-    tasks = signals.waiting + signals.in_flight
+    tasks = signals.at_work
     asked = -(-tasks // policy.concurrency)
     reason = WorkersReason.TASKS if tasks else WorkersReason.IDLE
+    if signals.is_held_back and asked < -(-(signals.waiting + signals.in_flight) // policy.concurrency):
+        reason = WorkersReason.ADMISSION
     if asked < policy.min_replicas:
         return policy.min_replicas, WorkersReason.MINIMUM
     if asked > policy.max_replicas:

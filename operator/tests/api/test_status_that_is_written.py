@@ -157,6 +157,7 @@ def a_gateway_that_reports() -> Plan:
             waiting=3,
             in_flight=2,
             suspended=1,
+            admission=contract.Admission(most=16, limit=contract.AdmissionLimit.WARM_KV, model="llama"),
             cost_usd=0.2,
             used_mib=12.5,
             limit_mib=300.0,

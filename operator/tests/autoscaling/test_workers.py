@@ -23,8 +23,8 @@ POLICY = WorkerPolicy(min_replicas=0, max_replicas=5, concurrency=10)
 LONG_IDLE = WorkerMemory(needs=(Need(at=NOW - timedelta(seconds=90), workers=0),))
 
 
-def queue(waiting: int = 0, in_flight: int = 0) -> WorkerSignals:
-    return WorkerSignals(waiting=waiting, in_flight=in_flight)
+def queue(waiting: int = 0, in_flight: int = 0, admitted: int | None = None) -> WorkerSignals:
+    return WorkerSignals(waiting=waiting, in_flight=in_flight, admitted=admitted)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,22 @@ def queue(waiting: int = 0, in_flight: int = 0) -> WorkerSignals:
         pytest.param(queue(1), POLICY, WorkerMemory(), 0, 1, WorkersReason.TASKS, id="the first task"),
         pytest.param(queue(11), POLICY, WorkerMemory(), 1, 2, WorkersReason.TASKS, id="one task too many"),
         pytest.param(queue(15, 5), POLICY, WorkerMemory(), 1, 2, WorkersReason.TASKS, id="both count"),
+        pytest.param(
+            queue(40, 15, 16), POLICY, WorkerMemory(), 1, 2, WorkersReason.ADMISSION, id="the models are full"
+        ),
+        pytest.param(
+            queue(4, 15, 16), POLICY, WorkerMemory(), 1, 2, WorkersReason.TASKS, id="they would be as many"
+        ),
+        pytest.param(
+            queue(9, 25, 3),
+            POLICY,
+            WorkerMemory(),
+            3,
+            3,
+            WorkersReason.ADMISSION,
+            id="what has begun goes on",
+        ),
+        pytest.param(queue(1, 0, 0), POLICY, WorkerMemory(), 0, 1, WorkersReason.TASKS, id="one may begin"),
         pytest.param(queue(999), POLICY, WorkerMemory(), 1, 5, WorkersReason.MAXIMUM, id="more than allowed"),
         pytest.param(
             queue(),
@@ -76,7 +92,7 @@ def test_the_number_and_its_reason(
 NUMBERS = st.sampled_from([0, 0, 0, 1, 9, 12, 30]) | st.integers(0, 120)
 WITHOUT_TASKS = st.builds(queue)
 MOMENTS = st.lists(
-    st.tuples(WITHOUT_TASKS | st.builds(queue, NUMBERS, NUMBERS), st.floats(0.5, 40)),
+    st.tuples(WITHOUT_TASKS | st.builds(queue, NUMBERS, NUMBERS, st.none() | NUMBERS), st.floats(0.5, 40)),
     min_size=1,
     max_size=40,
 )
@@ -106,9 +122,18 @@ def test_never_none_while_a_task_is_there_and_never_beyond_the_bounds(
 ) -> None:
     for signals, decision in decided(moments):
         tasks = signals.waiting + signals.in_flight
+        most = tasks if signals.admitted is None else max(signals.in_flight, signals.admitted, 1)
+        may_run = min(tasks, most)
         assert 0 <= decision.wanted <= 5
         assert decision.wanted > 0 or tasks == 0
-        assert decision.wanted * 10 >= min(tasks, 50)
+        assert decision.wanted * 10 >= min(may_run, 50)
+
+
+@given(st.builds(queue, NUMBERS, NUMBERS, NUMBERS))
+def test_no_worker_is_started_that_would_find_no_task(signals: WorkerSignals) -> None:
+    decision, _ = decide(signals, POLICY, WorkerMemory(), current=0, now=NOW)
+    assert (decision.wanted - 1) * 10 < max(1, signals.at_work)
+    assert signals.in_flight <= signals.at_work <= signals.waiting + signals.in_flight
 
 
 def test_memory_holds_the_quiet_window_alone() -> None:

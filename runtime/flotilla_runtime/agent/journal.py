@@ -181,6 +181,7 @@ class Done:
     call: str
     outcome: CallOutcome
     took_ms: int
+    first_token_ms: int | None = None  # of a model's answer, from the start of the try that was answered
     value: Any = None
     generation: str | None = None
     input_tokens: int = 0

@@ -102,6 +102,8 @@ class StateRequest:
 class Finish:
     """How a task ends. `busy_ms` is the time of its calls by part, such as `Model/qwen`; for the figures.
 
+    `waited_ms` is how much of it they waited longer for a model's first token than the quickest of them did.
+
     `said` are the messages that later tasks of its conversation are told.
     """
 
@@ -111,6 +113,7 @@ class Finish:
     result: Any = None
     partial: Any = None
     busy_ms: Mapping[str, int]
+    waited_ms: Mapping[str, int] = field(default_factory=dict)
     calls: Mapping[str, int]
     said: tuple[Message, ...] = ()
 
@@ -225,6 +228,7 @@ class Reply:
     """
 
     outcome: CallOutcome
+    first_token_ms: int | None = None
     value: Any = None
     generation: str | None = None
     input_tokens: int = 0

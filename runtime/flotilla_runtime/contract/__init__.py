@@ -6,6 +6,14 @@ from a ConfigMap and described by a pydantic model such as `GatewayConfig`. It h
 names of the environment variables or files that hold them.
 """
 
+from flotilla_runtime.contract.admission import (
+    CAPACITY_FILE,
+    CAPACITY_PATH,
+    Admission,
+    AdmissionLimit,
+    FleetCapacity,
+    ModelCapacity,
+)
 from flotilla_runtime.contract.database_url import DatabaseUrl, read_database_url
 from flotilla_runtime.contract.durations import SMALLEST_TICK_SECONDS, TICKS_PER_DOUBLING, percentile
 from flotilla_runtime.contract.fleet import (
@@ -177,6 +185,8 @@ __all__ = [
     "API_VERSION",
     "CALLERS_DIRECTORY",
     "CALLER_KEYS_DIRECTORY",
+    "CAPACITY_FILE",
+    "CAPACITY_PATH",
     "CHUNKER_VERSION",
     "CHUNK_PREFIX_TOKENS",
     "CHUNK_SPECIAL_TOKENS",
@@ -255,6 +265,8 @@ __all__ = [
     "TOKENIZER_DIRECTORY",
     "TOOLS_DIRECTORY",
     "WORKSPACE_DIRECTORY",
+    "Admission",
+    "AdmissionLimit",
     "Approval",
     "BuildConfig",
     "BuildReason",
@@ -269,6 +281,7 @@ __all__ = [
     "EmbedderAddress",
     "EngineFiles",
     "FilesRole",
+    "FleetCapacity",
     "FleetStatus",
     "GatewayAuth",
     "GatewayConfig",
@@ -280,6 +293,7 @@ __all__ = [
     "McpServer",
     "McpToolChoice",
     "MilvusConnection",
+    "ModelCapacity",
     "ModelConnection",
     "ModelDemand",
     "ModelFacts",

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from pydantic import Field
 
+from flotilla_runtime.contract.admission import CAPACITY_PATH, Admission
 from flotilla_runtime.contract.names import CONFIG_DIRECTORY, DOMAIN, PORT_GATEWAY, PORT_METRICS
 from flotilla_runtime.contract.sections import Section, WireModel
 from flotilla_runtime.contract.telemetry import TelemetryConfig
@@ -367,6 +368,7 @@ class GatewayConfig(Section):
     callers_directory: str = CALLERS_DIRECTORY
     cluster_ca_path: str = CLUSTER_CA_PATH
     tls_directory: str | None = None
+    capacity_path: str = CAPACITY_PATH  # of a FleetCapacity; without it nothing limits the tasks at work
     port: int = PORT_GATEWAY
     metrics_port: int = PORT_METRICS
 
@@ -449,6 +451,7 @@ class FleetStatus(WireModel):
     store_problem: str | None = None  # what makes an external Redis unfit: StoreProblem's values
     certificate_problem: str | None = None
     tools: tuple[ToolReport, ...] = ()  # those that cannot be used, by their names
+    admission: Admission | None = None  # None: of a gateway that knows no admission
 
 
 class StoreProblem(StrEnum):
@@ -501,6 +504,11 @@ class TaskKeys:
     def held_by(self, worker: str) -> str:
         """The set of the tasks that a worker holds."""
         return f"{self.prefix}held-by:{worker}"
+
+    @property
+    def admitted(self) -> str:
+        """How many tasks may be at work; gone while nothing limits them, or no gateway says so."""
+        return f"{self.prefix}admitted"
 
     @property
     def confirmations(self) -> str:

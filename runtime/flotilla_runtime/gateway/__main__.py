@@ -27,6 +27,7 @@ from flotilla_runtime.agent.store.texts import TextStore
 from flotilla_runtime.backoff import Backoff
 from flotilla_runtime.contract import CONFIG_PATH, ENV_POD_NAME, GatewayAuth, GatewayConfig
 from flotilla_runtime.gateway.a2a.endpoints import A2AFrontEnd
+from flotilla_runtime.gateway.admitting import CapacityFile, say_admission
 from flotilla_runtime.gateway.application import Measured, TaskAPI, status_application, task_application
 from flotilla_runtime.gateway.auth import (
     Authenticator,
@@ -200,7 +201,9 @@ async def serve(config: GatewayConfig, environment: Mapping[str, str]) -> None:
     ):
         metrics = GatewayMetrics()
         traces = traces_of(config, metrics, environment.get(ENV_POD_NAME) or socket.gethostname())
-        service = TaskService(held.store, config, SOURCES, traces)
+        capacity = CapacityFile(config.capacity_path, time.monotonic)
+        service = TaskService(held.store, config, SOURCES, traces=traces, capacity=capacity.now)
+        admitting = asyncio.create_task(say_admission(service.admission, service.say_admission))
         desk = Desk(
             service=service,
             sight=Sight(store=held.store, texts=held.texts, growth=held.growth, stopping=stopping),
@@ -233,6 +236,7 @@ async def serve(config: GatewayConfig, environment: Mapping[str, str]) -> None:
             await asyncio.sleep(LEAVE_AFTER_SECONDS)
             stopping.set()
             held.growth.wake_all()
+        admitting.cancel()
         if traces is not None:
             await asyncio.to_thread(traces.stop)
 

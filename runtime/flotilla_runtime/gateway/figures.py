@@ -3,16 +3,16 @@
 Durations are counted in ticks (contract/durations.py).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from flotilla_runtime.agent.budgets import NANO_PER_UNIT
 from flotilla_runtime.agent.store.redis_facts import MIB, RedisFacts
 from flotilla_runtime.agent.tasks import StoreFigures
-from flotilla_runtime.contract import FleetStatus, ModelDemand, percentile
+from flotilla_runtime.contract import FleetStatus, ModelCapacity, ModelDemand, percentile
+from flotilla_runtime.gateway.admission import MODEL, admitted, measured_of
 
 WINDOW_MINUTES: Final = 60
-MODEL: Final = "Model/"  # begins the names of parts that are models
 
 
 def fleet_status(
@@ -23,14 +23,15 @@ def fleet_status(
     redis: RedisFacts,
     max_stored_mib: float | None = None,
     models: Iterable[str] = (),
+    capacity: Sequence[ModelCapacity] = (),
 ) -> FleetStatus:
     """What there is now, the sums of all minutes, and the percentiles.
 
     `models` are those of the fleet. One that no task has called yet is told too, since tasks wait for it.
     With `max_stored_mib` the limit is for what the fleet stores, without it for all that Redis holds.
     """
-    total: dict[str, int] = {}
-    for window in windows:
+    minutes, total = list(windows), dict[str, int]()
+    for window in minutes:
         for name, count in window.items():
             total[name] = total.get(name, 0) + count
     took, waited, ended = _under(total, "took:"), _under(total, "waited:"), _under(total, "reason:")
@@ -64,6 +65,7 @@ def fleet_status(
         limit_mib=redis.limit_mib,
         replicas=redis.replicas,
         store_problem=redis.problem,
+        admission=admitted(capacity, measured_of(minutes)),
     )
 
 

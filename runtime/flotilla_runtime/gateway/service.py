@@ -34,8 +34,12 @@ from flotilla_runtime.agent.tasks import (
     TaskRecord,
     caller_key,
 )
+<<<<<<< HEAD
 from flotilla_runtime.agent.traces.ids import read_traceparent
-from flotilla_runtime.contract import FleetStatus, GatewayConfig, QueueConfig
+=======
+from flotilla_runtime.contract import Admission, FleetCapacity, FleetStatus, GatewayConfig, QueueConfig
+from flotilla_runtime.gateway.admission import admitted, measured_of
+>>>>>>> admission
 from flotilla_runtime.gateway.auth import Identity, tenant_of
 from flotilla_runtime.gateway.figures import WINDOW_MINUTES, fleet_status
 from flotilla_runtime.gateway.history import Event, History
@@ -116,12 +120,17 @@ class TaskService:
         store: TaskStore,
         config: GatewayConfig,
         sources: Sources,
+<<<<<<< HEAD
         traces: Traces | None = None,
+=======
+        capacity: Callable[[], FleetCapacity] = FleetCapacity,
+>>>>>>> admission
     ) -> None:
         self._store = store
         self._traces = traces
         self._config = config
         self._sources = sources
+        self._capacity = capacity
 
     def new_id(self) -> str:
         """The id of a task that is made now."""
@@ -285,10 +294,8 @@ class TaskService:
 
     async def status(self) -> FleetStatus:
         """The fleet's figures now and over the last hour."""
-        minute = self._sources.wall_ms() // 60_000
-        minutes = range(minute - WINDOW_MINUTES + 1, minute + 1)
         now = await self.asked(self._store.figures)
-        windows = await self.asked(lambda: self._store.windows(minutes))
+        windows = await self._windows()
         figures = fleet_status(
             fleet=self._config.queue.fleet,
             now=now,
@@ -296,8 +303,23 @@ class TaskService:
             redis=await self.asked(self._store.facts),
             max_stored_mib=self._config.queue.max_stored_mib,
             models=self._config.models,
+            capacity=self._capacity().models,
         )
         return figures.model_copy(update={"tools": await self.asked(self._store.tool_reports.now)})
+
+    async def admission(self) -> Admission:
+        """How many tasks may be at work over the whole fleet."""
+        return admitted(self._capacity().models, measured_of(await self._windows()))
+
+    async def say_admission(self, most: int | None, hold_seconds: float) -> None:
+        """Let so many tasks be at work, for this time."""
+        await self.asked(lambda: self._store.admit(most, hold_seconds))
+
+    async def _windows(self) -> list[dict[str, int]]:
+        """The counts of the minutes of the last hour."""
+        minute = self._sources.wall_ms() // 60_000
+        minutes = range(minute - WINDOW_MINUTES + 1, minute + 1)
+        return await self.asked(lambda: self._store.windows(minutes))
 
     async def _record(self, task: str) -> TaskRecord:
         """A whole task; raises a problem where there is none, or a text of it is gone."""

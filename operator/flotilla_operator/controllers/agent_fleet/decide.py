@@ -21,7 +21,7 @@ from enum import StrEnum
 from flotilla_operator.api.agent_fleet import AgentFleetSpec
 from flotilla_operator.api.parts import DeletionPolicy
 from flotilla_operator.autoscaling.revisions import Older, RevisionsDecision, decide_revisions
-from flotilla_operator.autoscaling.workers import WorkerMemory, WorkerPolicy, WorkerSignals
+from flotilla_operator.autoscaling.workers import WorkerMemory, WorkerPolicy, WorkerSignals, at_work
 from flotilla_operator.controllers.agent_fleet.memory import FleetMemory
 from flotilla_operator.controllers.agent_fleet.password import PasswordDecision, password_decision
 from flotilla_operator.controllers.agent_fleet.rollout import Rollout, RolloutFacts, rollout_of, tasks_of
@@ -181,7 +181,12 @@ def older_of(figures: contract.FleetStatus | None, rollout: Rollout) -> Sequence
 def busy_tasks(figures: contract.FleetStatus | None, revision: str) -> int | None:
     """The tasks of a revision that need a worker now; None while nobody says."""
     found = tasks_of(figures, revision)
-    return None if found is None else found.waiting + found.running
+    return None if found is None else at_work(found.waiting, found.running, admitted_of(figures))
+
+
+def admitted_of(figures: contract.FleetStatus | None) -> int | None:
+    """How many tasks of the fleet may be at work, as its gateways say; None is any number."""
+    return None if figures is None or figures.admission is None else figures.admission.most
 
 
 def signals_of(figures: contract.FleetStatus | None, rollout: Rollout) -> WorkerSignals | None:
@@ -189,9 +194,11 @@ def signals_of(figures: contract.FleetStatus | None, rollout: Rollout) -> Worker
     if figures is None:
         return None
     own = [found for one in rollout.kept if (found := tasks_of(figures, one.revision)) is not None]
+    running, admitted = sum(tasks.running for tasks in own), admitted_of(figures)
     return WorkerSignals(
+        admitted=None if admitted is None else max(0, admitted - running),
         waiting=max(0, figures.waiting - sum(tasks.waiting for tasks in own)),
-        in_flight=max(0, figures.in_flight - sum(tasks.running for tasks in own)),
+        in_flight=max(0, figures.in_flight - running),
     )
 
 

@@ -10,6 +10,7 @@ COMPLETED = "Completed"
 CANCELLED = "Cancelled"
 WINDOW_MINUTES = 60
 QUEUE = "Queue"
+MODEL = "Model/"
 NOTICEABLE_WAIT_SHARE = 0.1  # below a tenth of all task time, waiting in the queue is no bottleneck
 
 
@@ -33,6 +34,7 @@ def figures_status(figures: contract.FleetStatus, spec: AgentFleetSpec) -> dict[
             "waiting": figures.waiting,
             "running": figures.in_flight,
             "suspended": figures.suspended,
+            "admitted": None if figures.admission is None else figures.admission.most,
             "succeeded1h": completed,
             "failed1h": judged - completed,
             "recovered1h": figures.recovered,
@@ -62,16 +64,21 @@ def bottleneck(figures: contract.FleetStatus, spec: AgentFleetSpec) -> str:
     """What limits the fleet, judged by where the tasks of the last hour spent their time.
 
     "None" while no task waits and the tasks spent less than a tenth of their time waiting. "Workers" when
-    `maxReplicas` workers would all be fully occupied. Otherwise the model, index or tool on which the workers
-    spent most of their time.
+    `maxReplicas` workers would all be fully occupied. The model that has no room for the tasks that wait.
+    Otherwise the model, index or tool on which the workers spent most of their time.
     """
     total = sum(figures.busy_seconds.values())
     waited = figures.busy_seconds.get(QUEUE, 0.0)
     if not figures.waiting and (not total or waited < NOTICEABLE_WAIT_SHARE * total):
         return "None"
     workers = spec.workers
-    full = figures.in_flight >= workers.max_replicas * workers.concurrency
+    if figures.in_flight >= workers.max_replicas * workers.concurrency:
+        return "Workers"
+    admission = figures.admission
+    most = None if admission is None else admission.most
+    if admission is not None and most is not None and figures.waiting and figures.in_flight >= most:
+        return f"{MODEL}{admission.model}"
     called = {part: spent for part, spent in figures.busy_seconds.items() if part != QUEUE}
-    if full or not called:
+    if not called:
         return "Workers"
     return max(sorted(called), key=lambda part: called[part])

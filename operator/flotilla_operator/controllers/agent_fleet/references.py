@@ -11,6 +11,7 @@ from flotilla_operator.api.fleet_queue import RedisMode
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec, Task
 from flotilla_operator.api.parts import UrlSecretRef
 from flotilla_operator.api.vector_index import Retriever
+from flotilla_operator.controllers.agent_fleet.capacities import capacity_of
 from flotilla_operator.controllers.agent_fleet.contexts import Context, context_of_endpoint, context_of_set
 from flotilla_operator.controllers.agent_fleet.prices import prices_of, timeouts_of
 from flotilla_operator.controllers.agent_fleet.reasons import Reason
@@ -52,6 +53,7 @@ class Found:
     """What was found so far; each reference adds to it."""
 
     models: list[contract.ModelConnection] = field(default_factory=list)
+    capacities: list[contract.ModelCapacity] = field(default_factory=list)
     indexes: list[contract.IndexConnection] = field(default_factory=list)
     keys: list[SecretEntry] = field(default_factory=list)
     index_keys: list[IndexKey] = field(default_factory=list)
@@ -104,6 +106,7 @@ class References:
         usable = not (found.missing_queue or found.missing_tools) and self._has_prices()
         wiring = Wiring(
             models=tuple(found.models),
+            capacities=tuple(dict.fromkeys(found.capacities)),
             indexes=tuple(found.indexes),
             model_keys=tuple(found.keys),
             index_keys=tuple(found.index_keys),
@@ -177,6 +180,9 @@ class References:
                 return
             variable = self._key_of(role, keys.name, entry)
         context = context_of_set(model, found.spec, _made_for(found.manifest))
+        if found.spec.model.task is Task.GENERATE:
+            told = found.manifest.get("status") or {}
+            self._found.capacities.append(capacity_of(name, told, found.spec, context.tokens))
         self._found.models.append(
             contract.ModelConnection(
                 role=role,

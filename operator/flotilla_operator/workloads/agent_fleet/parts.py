@@ -86,6 +86,7 @@ class Wiring:
     """
 
     models: tuple[contract.ModelConnection, ...] = ()
+    capacities: tuple[contract.ModelCapacity, ...] = ()
     indexes: tuple[contract.IndexConnection, ...] = ()
     model_keys: tuple[SecretEntry, ...] = ()
     index_keys: tuple[IndexKey, ...] = ()

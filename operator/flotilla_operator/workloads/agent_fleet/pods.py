@@ -132,11 +132,14 @@ def worker_config(owner: Owner, spec: AgentFleetSpec, wiring: Wiring) -> contrac
 def gateway_manifests(
     owner: Owner, spec: AgentFleetSpec, wiring: Wiring, images: Images, revision: str
 ) -> list[Manifest]:
-    """The objects of the gateway, which gives new tasks this revision."""
+    """The objects of the gateway, which gives new tasks this revision.
+
+    Gateways read anew every few seconds what the models have room for, so a change of it replaces none.
+    """
     part = gateway(owner)
     data = objects.config_file(gateway_config(owner, spec, wiring, revision))
     return [
-        objects.config_map(part, data=data),
+        objects.config_map(part, data={**data, **_capacity(wiring)}),
         objects.service(
             part,
             selector=part.selector,
@@ -164,6 +167,13 @@ def gateway_manifests(
             spec.gateway.pod,
         ),
     ]
+
+
+def _capacity(wiring: Wiring) -> dict[str, str]:
+    if not wiring.capacities:
+        return {}
+    told = contract.FleetCapacity(models=wiring.capacities)
+    return {contract.CAPACITY_FILE: objects.json_text(told.model_dump(mode="json", exclude_defaults=True))}
 
 
 def worker_manifests(

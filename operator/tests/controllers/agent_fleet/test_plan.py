@@ -46,6 +46,7 @@ REDIS_SECRETS: dict[str, Entries] = {
     "support-redis-users": {"gateway": "hush-g", "worker": "hush-w"},
 }
 IDLE = contract.FleetStatus(fleet="default/support", waiting=0, in_flight=0)
+FULL = contract.Admission(most=16, limit=contract.AdmissionLimit.WARM_KV, model="llama", warm=16)
 
 
 class Stage:
@@ -490,6 +491,7 @@ async def test_figures_become_the_status() -> None:
                 "used_mib": 12.345,
                 "limit_mib": 300.0,
                 "replicas": 1,
+                "admission": FULL,
                 "p50_seconds": 1.2345,
                 "p95_seconds": 9.876,
             }
@@ -501,6 +503,7 @@ async def test_figures_become_the_status() -> None:
         "waiting": 0,
         "running": 0,
         "suspended": 2,
+        "admitted": 16,
         "succeeded1h": 30,
         "failed1h": 8,
         "recovered1h": 3,
@@ -539,6 +542,21 @@ async def test_figures_that_are_unknown_are_left_out() -> None:
             id="every place of every worker is taken",
         ),
         pytest.param({"waiting": 5}, "Workers", id="nobody has begun"),
+        pytest.param(
+            {"waiting": 5, "in_flight": 16, "admission": FULL, "busy_seconds": {"Tool/a": 40}},
+            "Model/llama",
+            id="admission by a model holds tasks back",
+        ),
+        pytest.param(
+            {"waiting": 5, "in_flight": 9, "admission": FULL, "busy_seconds": {"Tool/a": 40}},
+            "Tool/a",
+            id="there is room at the model",
+        ),
+        pytest.param(
+            {"waiting": 5, "in_flight": 4000, "admission": FULL, "busy_seconds": {"Tool/a": 40}},
+            "Workers",
+            id="neither workers nor the model have room",
+        ),
     ],
 )
 async def test_the_bottleneck_is_named_from_where_the_time_went(figures: dict[str, Any], named: str) -> None:
@@ -670,3 +688,38 @@ async def test_an_index_of_an_older_release_is_searched_without_a_key() -> None:
     assert observed.wiring.indexes == (CONNECTION,)
     assert observed.wiring.index_keys == ()
     assert f"Deployment support-{worker_of(SEARCHING)}" in written(plan)
+
+
+async def test_gateways_are_told_what_the_models_have_room_for() -> None:
+    set_of_two = served_model(engine={"maxNumSeqs": 5})
+    set_of_two["status"] |= {
+        "readyReplicas": 2,
+        "capacity": {"sequencesPerReplica": 8.0, "sequenceTokens": 4096},
+    }
+    endpoint = {"url": "https://api.example/v1", "model": "large"}
+    models = [
+        {"role": "Default", "modelRef": {"name": "llama"}, "contextTokens": 2048},
+        {"role": "Routine", "endpoint": endpoint},
+    ]
+    plan = await Stage(set_of_two).plan(agent_fleet(models=models))
+    (gateway,) = [
+        write.manifest
+        for write in plan.writes
+        if isinstance(write, Apply)
+        and write.manifest["kind"] == "ConfigMap"
+        and write.manifest["metadata"]["name"] == "support-gateway"
+    ]
+    told = contract.FleetCapacity.model_validate_json(gateway["data"][contract.CAPACITY_FILE])
+    assert told.models == (
+        contract.ModelCapacity(name="llama", context_tokens=2048, kv_tokens=65_536, slots=10),
+    ), "nothing is known of an endpoint"
+
+
+async def test_workers_follow_what_admission_lets_run() -> None:
+    stage = Stage(served_model())
+    stage.everything_runs()
+    stage.report(IDLE.model_copy(update={"waiting": 90, "in_flight": 16, "admission": FULL}))
+    plan = await stage.plan(agent_fleet(workers={"concurrency": 10, "maxReplicas": 9}))
+    assert plan.status is not None
+    assert plan.status["workers"]["desired"] == 2
+    assert plan.status["bottleneck"] == "Model/llama"

@@ -57,6 +57,7 @@ class Engine:
     ) -> None:
         self.pace: Final = Pace(settings.now_ms)
         self.busy_ms: Final = history.busy_ms()
+        self.first_tokens_ms: Final = history.first_tokens_ms()
         self.counts: Final = history.counts()
         self.on_pattern: Final = settings.on_pattern
         self.recall: Final = Recall(history, journal, session.task_id, self.pace)
@@ -205,3 +206,5 @@ class Engine:
             part = part_of(intent)
             self.busy_ms[part] = self.busy_ms.get(part, 0) + done.took_ms
             self.counts[part] = self.counts.get(part, 0) + 1
+            if done.first_token_ms is not None:
+                self.first_tokens_ms.setdefault(part, []).append(done.first_token_ms)

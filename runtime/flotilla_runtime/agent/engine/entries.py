@@ -95,6 +95,7 @@ def done_of(call: str, at: int, reply: Reply, took_ms: int = 0, signal: str | No
         at=at,
         call=call,
         outcome=reply.outcome,
+        first_token_ms=reply.first_token_ms,
         took_ms=max(0, took_ms),
         value=reply.value,
         generation=reply.generation,

@@ -64,6 +64,14 @@ class History:
             busy[part] = busy.get(part, 0) + (call.done.took_ms if call.done else 0)
         return busy
 
+    def first_tokens_ms(self) -> dict[str, list[int]]:
+        """How long the finished calls of each model waited for their first token."""
+        waits: dict[str, list[int]] = {}
+        for call in self._finished():
+            if call.done is not None and call.done.first_token_ms is not None:
+                waits.setdefault(part_of(call.intent), []).append(call.done.first_token_ms)
+        return waits
+
     def counts(self) -> dict[str, int]:
         """How many calls finished, by part of the fleet."""
         return Counter(part_of(call.intent) for call in self._finished())

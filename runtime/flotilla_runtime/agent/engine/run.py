@@ -219,6 +219,10 @@ class TaskRun:
             result=ending.result,
             partial=partial,
             busy_ms=self._engine.busy_ms,
+            waited_ms={
+                part: sum(waits) - len(waits) * min(waits)
+                for part, waits in self._engine.first_tokens_ms.items()
+            },
             calls=self._engine.counts,
             said=self._said(ending),
         )

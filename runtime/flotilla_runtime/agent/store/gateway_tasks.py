@@ -151,6 +151,13 @@ class GatewayTasks(StoredTasks):
         ttl_ms = self._config.conversation_ttl_seconds * 1000
         return int(await self._run("forget_conversations", ttl_ms, FORGET_AT_ONCE))
 
+    async def admit(self, most: int | None, hold_seconds: float) -> None:
+        """Let so many tasks be at work, None for any number. Without a repetition it ends by itself."""
+        if most is None:
+            await asked(self._client.delete(self.keys.admitted))
+        else:
+            await asked(self._client.set(self.keys.admitted, most, px=round(hold_seconds * 1000)))
+
     async def queue_lengths(self) -> tuple[int, int]:
         """The numbers of waiting and of running tasks."""
         async with self._client.pipeline(transaction=True) as pipeline:

@@ -20,6 +20,7 @@ PARTS: Final = (
     "payloads",
     "room",
     "queue",
+    "admission",
     "conversations",
     "budgets",
     "states",

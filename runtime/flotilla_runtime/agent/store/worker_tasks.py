@@ -249,7 +249,11 @@ class WorkerTasks(StoredTasks):
                 shown[payload_field(name)] = payload_text(payload)
             else:
                 shown[name] = text
-        figures: dict[str, Any] = {"busy": dict(finish.busy_ms), "calls": dict(finish.calls)}
+        figures: dict[str, Any] = {
+            "busy": dict(finish.busy_ms),
+            "waited": dict(finish.waited_ms),
+            "calls": dict(finish.calls),
+        }
         if finish.said:
             figures["said"] = messages_text(finish.said)
         outcome = await self._run(

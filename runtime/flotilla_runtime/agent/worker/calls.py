@@ -256,6 +256,7 @@ def _told(reply: ModelReply, model: ModelConnection) -> Reply:
     """A model's reply as the journal has it."""
     return Reply(
         outcome=OUTCOMES.get(reply.outcome, CallOutcome.FAILED),
+        first_token_ms=reply.first_token_ms,
         value=value_of(reply) if reply.problem is None else None,
         input_tokens=reply.usage.input_tokens,
         cached_input_tokens=reply.usage.cached_input_tokens,

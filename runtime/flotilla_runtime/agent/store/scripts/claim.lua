@@ -1,6 +1,6 @@
 -- The only way to get a task, for its first run and for every later one. Tasks that were handed over or lost come first.
 -- Then interactive tasks go before batch tasks, except that each tenth grant from the queue goes to batch first, so that
--- batch tasks never starve.
+-- batch tasks never starve. Admission holds back the queue alone: what has begun goes on.
 local BATCH_FIRST_EVERY = 10
 local WORKER_KEPT_MS = 600000
 
@@ -35,6 +35,7 @@ local function take_all(room)
     end
     if #granted < room then take_first(revision, room) end
   end
+  room = math.min(room, #granted + admitted_now())
   take_streams(room)
   take_queue(room)
 end
@@ -52,7 +53,7 @@ meet_company()
 local room = math.min(asked.wanted, share())
 if room > 0 and not is_alone() then take_all(room) end
 remember_grants()
-if waiting() == 0 then
+if waiting() == 0 or open_to_me() <= 0 then
   for _, revision in ipairs(asked.revisions) do redis.call('DEL', calls_key(revision)) end
 end
 return granted

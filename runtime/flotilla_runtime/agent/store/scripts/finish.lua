@@ -18,5 +18,5 @@ for hash, value in pairs(payloads) do
   note_elsewhere(id, value == '')
 end
 end_task(id, {status = status, reason = reason, message = message, shown = shown, busy = figures.busy,
-  calls = figures.calls, said = figures.said})
+  calls = figures.calls, waited = figures.waited, said = figures.said})
 return 'Written'

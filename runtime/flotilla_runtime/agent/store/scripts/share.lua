@@ -21,16 +21,27 @@ local function waiting_for_me()
   return mine - newer + math.max(0, waiting() - counted)
 end
 
+-- Those of them that have begun, and those that admission lets begin.
+local function open_to_me()
+  local begun, admitted, mine = 0, admitted_now(), waiting_for_me()
+  if admitted == UNLIMITED then return mine end
+  for _, own in ipairs(asked.revisions) do
+    begun = begun + redis.call('ZCARD', first_key(own)) + redis.call('ZCARD', apart_key(own))
+  end
+  return math.min(mine, begun + admitted)
+end
+
 -- What this worker takes of what waits: so much that all workers that take such tasks have the same. A call that woke
 -- a worker which has its share goes on to the next one, but not round and round.
 local function share()
   local takers = takers_key(asked.revisions[1])
   redis.call('ZADD', takers, text(now + TAKES_FOR_MS), asked.worker)
   redis.call('ZREMRANGEBYSCORE', takers, '-inf', text(now))
-  local all, sum = redis.call('ZRANGE', takers, 0, -1), waiting_for_me()
+  local all, open = redis.call('ZRANGE', takers, 0, -1), open_to_me()
+  local sum = open
   for _, taker in ipairs(all) do sum = sum + redis.call('SCARD', held_key(taker)) end
   local more = math.ceil(sum / #all) - held_now()
-  if more <= 0 and #all > 1 and waiting() > 0 and redis.call('SET', prefix .. 'passed-on:' .. asked.worker, '1', 'NX', 'PX',
+  if more <= 0 and #all > 1 and open > 0 and redis.call('SET', prefix .. 'passed-on:' .. asked.worker, '1', 'NX', 'PX',
     PASSED_ON_EVERY_MS) then
     call_worker(asked.revisions[1])
   end

@@ -24,6 +24,7 @@ local function leave_worker(id)
   redis.call('ZREM', old_leases_key, id)
   if not worker then return end
   redis.call('SREM', held_key(worker), id)
+  call_for_free_place(id)
   if redis.call('EXISTS', held_key(worker)) == 0 then redis.call('HDEL', lost_key, worker) end
 end
 
@@ -69,6 +70,7 @@ local function resume(id, ran_ms)
   local held = redis.call('HMGET', task_key(id), 'suspendedAt', 'waitsFor')
   local idle = math.max(0, now - tonumber(held[1]) - ran_ms)
   redis.call('HINCRBY', task_key(id), 'suspendedMs', text(idle))
+  if ran_ms > 0 then redis.call('HINCRBY', task_key(id), 'awayMs', text(ran_ms)) end
   redis.call('HSET', task_key(id), 'resumedAt', text(now))
   redis.call('HDEL', task_key(id), 'suspendedAt', 'waitsFor', 'waitsCall', 'waitsUntil', 'waitsChildren')
   for _, key in ipairs({timers_key, unknown_key, approvals_key, suspended_key}) do redis.call('ZREM', key, id) end
@@ -97,16 +99,17 @@ local function tell_parent(id, parent, ran_ms)
   end
 end
 
-local function count_ended(id, reason, busy, calls)
+local function count_ended(id, how, ran_ms)
   local held = redis.call('HMGET', task_key(id), 'submittedAt', 'startedAt', 'losses', 'parent', 'usedSteps',
-    'usedTokens', 'usedNano', 'unpriced')
-  local amounts = {}
-  for part, milliseconds in pairs(busy) do amounts['busy:' .. part] = milliseconds end
-  for part, made in pairs(calls) do amounts['calls:' .. part] = made end
+    'usedTokens', 'usedNano', 'unpriced', 'awayMs')
+  local amounts = {work = math.max(0, ran_ms - tonumber(held[9] or '0'))} -- on a worker
+  for part, milliseconds in pairs(how.busy) do amounts['busy:' .. part] = milliseconds end
+  for part, milliseconds in pairs(how.waited or {}) do amounts['slot-wait:' .. part] = milliseconds end
+  for part, made in pairs(how.calls) do amounts['calls:' .. part] = made end
   if not held[4] then -- a spawned task is a part of the task that was submitted
     local submitted = tonumber(held[1])
     local waited = tonumber(held[2] or now) - submitted
-    amounts['reason:' .. reason] = 1
+    amounts['reason:' .. how.reason] = 1
     amounts['waited:' .. tick(waited)] = 1
     amounts['took:' .. tick(now - submitted)] = 1
     amounts['busy:Queue'] = waited
@@ -148,7 +151,7 @@ function end_task(id, how)
   move(id, how.status)
   redis.call('ZADD', how.status == 'Failed' and dead_letters_key or prefix .. 'ended', text(now), id)
   if how.status ~= 'Failed' then redis.call('ZADD', prefix .. 'journals', text(now), id) end
-  count_ended(id, how.reason, how.busy, how.calls)
+  count_ended(id, how, ran_ms)
   if held[2] then tell_parent(id, held[2], ran_ms) end
   for _, child in ipairs(redis.call('SMEMBERS', children_key(id))) do
     cancel_task(child, 'the task that spawned it ended')
