@@ -12,7 +12,7 @@ from typing import Any, Final
 CALL_SECONDS: Final = 1.0
 TOOL_SECONDS: Final = 2.0
 SPREAD: Final = 0.25  # of a tool's time, up and down
-CALLS: Final = 12  # of a task
+CALLS: Final = 10  # of a task
 SLOTS: Final = 5
 WARM_TASKS: Final = 16
 HISTORY_TOKENS: Final = 2000  # at the end, in the double's tokens

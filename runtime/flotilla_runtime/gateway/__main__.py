@@ -199,9 +199,10 @@ async def serve(config: GatewayConfig, environment: Mapping[str, str]) -> None:
         authentication(config, environment) as authenticator,
         certificate(config) as served,
     ):
-        metrics, capacity = GatewayMetrics(), CapacityFile(config.capacity_path, time.monotonic)
+        metrics = GatewayMetrics()
         traces = traces_of(config, metrics, environment.get(ENV_POD_NAME) or socket.gethostname())
-        service = TaskService(held.store, config, SOURCES, traces, capacity.now)
+        capacity = CapacityFile(config.capacity_path, time.monotonic)
+        service = TaskService(held.store, config, SOURCES, traces=traces, capacity=capacity.now)
         admitting = asyncio.create_task(say_admission(service.admission, service.say_admission))
         desk = Desk(
             service=service,

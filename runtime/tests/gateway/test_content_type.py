@@ -27,7 +27,9 @@ class Inputs:
     def __init__(self) -> None:
         self.submitted: list[str] = []
 
-    async def submit(self, request: SubmitRequest, caller: Identity, tenant: str) -> Submission:
+    async def submit(
+        self, request: SubmitRequest, caller: Identity, tenant: str, traceparent: str | None
+    ) -> Submission:
         self.submitted.append(request.input)
         return Submission(outcome=SubmitOutcome.CREATED, id=TASK)
 

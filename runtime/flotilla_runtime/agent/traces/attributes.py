@@ -80,7 +80,7 @@ def of_agent(record: TaskRecord, fleet: str, status: TaskStatus, reason: str) ->
     return {
         OBSERVATION: "agent",
         gen_ai.GEN_AI_OPERATION_NAME: gen_ai.GenAiOperationNameValues.INVOKE_AGENT.value,
-        gen_ai.GEN_AI_AGENT_NAME: fleet,
+        gen_ai.GEN_AI_AGENT_NAME: record.agent or fleet,
         STATUS: status.value,
         REASON: reason,
         ATTEMPTS: record.attempts,

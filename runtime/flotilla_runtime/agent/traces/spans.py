@@ -36,7 +36,7 @@ from flotilla_runtime.contract import ModelConnection
 OF_NO_LENGTH: Final = frozenset({CallKind.NOW, CallKind.RANDOM, CallKind.CHOICE})
 
 # The default names of calls have a target or a name behind them.
-NAMED_BY_TARGET: Final = frozenset({"llm", "retrieve", "tool", "approve", "signal", "state"})
+NAMED_BY_TARGET: Final = frozenset({"agent", "approve", "llm", "retrieve", "signal", "state", "tool"})
 
 
 class SpanKind(StrEnum):
@@ -144,7 +144,7 @@ class TaskSpans:
         task = self._span(
             self.trace.root,
             "",
-            f"invoke_agent {self._fleet.name}",
+            f"invoke_agent {self._record.agent or self._fleet.name}",
             (self._record.submitted_at, end.at),
             {
                 **saying.of_agent(self._record, self._fleet.name, end.status, end.reason),

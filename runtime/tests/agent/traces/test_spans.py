@@ -197,6 +197,16 @@ def test_the_task_itself_is_an_agent_that_was_invoked() -> None:
     assert (task.began_at, task.ended_at) == (START, START + 90)
 
 
+def test_an_agent_of_the_fleets_has_its_own_name() -> None:
+    spans = TaskSpans(record(agent="researcher", parent="t0", root="t0"), FLEET)
+    (task,) = spans.ended(End(at=START + 90, status=TaskStatus.SUCCEEDED, reason="Completed"))
+    assert task.name == "invoke_agent researcher"
+    assert (task.attributes["gen_ai.agent.name"], task.attributes["flotilla.fleet"]) == (
+        "researcher",
+        "support",
+    )
+
+
 CONTENT = Fleet(name="support", models=FLEET.models, content=True)
 REQUEST = ModelRequest(
     session_id="s",
@@ -254,6 +264,7 @@ def test_the_words_of_a_problem_are_content_and_its_kind_is_not(content: bool) -
     ("call", "scopes"),
     [
         pytest.param("llm/Default", [], id="a call of the task"),
+        pytest.param("turn/1/agent/researcher", ["turn/1/"], id="a task of another agent"),
         pytest.param("mine", [], id="a call with a name of its own"),
         pytest.param("fan_out/Faro/tool/weather", ["fan_out/", "fan_out/Faro/"], id="a branch"),
         pytest.param("fan_out#2/Faro/tool#3/weather", ["fan_out#2/", "fan_out#2/Faro/"], id="one of many"),
