@@ -28,7 +28,7 @@ ENTRYPOINT: Final = "multiplexing.agent:agent"
 LOOK_SECONDS: Final = 0.2
 END_SECONDS: Final = 120.0
 DOUBLES_OF_DEATH: Final = 4
-BY_SESSION: Final = f"hash req.hdr({HEADER_SESSION})\n    hash-type consistent"  # as the router does
+BY_SESSION: Final = f"hash req.hdr({HEADER_SESSION})\n    hash-type consistent crc32 avalanche"
 TASKS_OF_DEATH: Final = 4
 ARGUMENTS: Final = {
     "type": "object",

@@ -108,6 +108,18 @@ def of_workers(**source: Any) -> dict[str, Any]:
         pytest.param(
             FLEET, {"workers": {"pod": {"env": [SECRET]}}}, "spec.workers.pod.env", id="or of workers"
         ),
+        pytest.param(
+            FLEET,
+            {"toolExecutors": {"pod": {"env": [SECRET]}}},
+            "spec.toolExecutors.pod.env",
+            id="or of tool executors",
+        ),
+        pytest.param(
+            FLEET,
+            {"toolExecutors": volume(secret={"secretName": "s"})},
+            "spec.toolExecutors.pod.volumes",
+            id="or a volume of tool executors",
+        ),
         pytest.param(SET, volume(secret={"secretName": "s"}), "spec.pod.volumes", id="a volume"),
         pytest.param(
             SET,

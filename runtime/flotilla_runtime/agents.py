@@ -1,13 +1,17 @@
 """What the code of an agent imports. docs/agents.md explains it."""
 
+from flotilla_runtime.agent.actors import ActorEnded, Turn
 from flotilla_runtime.agent.answers import Answer, Found
+from flotilla_runtime.agent.budgets import MessageRefusal
 from flotilla_runtime.agent.engine.context import Context, Task
+from flotilla_runtime.agent.engine.mail import ActorRef
 from flotilla_runtime.agent.failures import (
     AgentError,
     CallFailedError,
     ChildFailedError,
     IncompleteError,
     LimitReachedError,
+    MessageRefusedError,
     ModelFailedError,
     NoSignalError,
     NoWinnerError,
@@ -33,6 +37,8 @@ from flotilla_runtime.agent.tasks import Decision
 from flotilla_runtime.agent.verdicts import Refused
 
 __all__ = [
+    "ActorEnded",
+    "ActorRef",
     "AgentError",
     "Answer",
     "CallFailedError",
@@ -49,6 +55,8 @@ __all__ = [
     "Hit",
     "IncompleteError",
     "LimitReachedError",
+    "MessageRefusal",
+    "MessageRefusedError",
     "Missing",
     "MissingReason",
     "ModelFailedError",
@@ -72,5 +80,6 @@ __all__ = [
     "ToolChoice",
     "ToolDeclaration",
     "ToolFailedError",
+    "Turn",
     "Used",
 ]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from flotilla_operator.api.base import ApiModel, MapList, NotYet, Rule, rules
+from flotilla_operator.api.base import ApiModel, MapList, Rule, rules
 from flotilla_operator.api.fleet_agent import (
     Agent,
     Description,
@@ -72,6 +72,24 @@ class WorkerPodOptions(PodOptions):
     """Where the worker's container mounts volumes (core/v1), passed on unchanged."""
 
 
+def _volumes_rule(path: str) -> Rule:
+    return Rule(
+        rule="!has(self.volumes) || !self.volumes.exists(volume, volume.name in ['config', 'redis'] || "
+        "volume.name.startsWith('flotilla-'))",
+        message=f"{path}.volumes must not be named config or redis, or begin with flotilla-, "
+        "because Flotilla's own volumes are; choose another name",
+    )
+
+
+def _mounts_rule(path: str) -> Rule:
+    return Rule(
+        rule="!has(self.volumeMounts) || !self.volumeMounts.exists(mount, "
+        "mount.mountPath.startsWith('/etc/flotilla') || mount.mountPath.startsWith('/var/run/flotilla'))",
+        message=f"{path}.volumeMounts must not be below /etc/flotilla or /var/run/flotilla, "
+        "where Flotilla mounts its own; choose another path",
+    )
+
+
 class Workers(ApiModel):
     """The pods that run tasks."""
 
@@ -97,56 +115,78 @@ class Workers(ApiModel):
     pod: Annotated[
         WorkerPodOptions,
         PodRules("spec.workers.pod"),
-        Rule(
-            rule="!has(self.volumes) || !self.volumes.exists(volume, volume.name in ['config', 'redis'] || "
-            "volume.name.startsWith('flotilla-'))",
-            message="spec.workers.pod.volumes must not be named config or redis, or begin with flotilla-, "
-            "because Flotilla's own volumes are; choose another name",
-        ),
-        Rule(
-            rule="!has(self.volumeMounts) || !self.volumeMounts.exists(mount, "
-            "mount.mountPath.startsWith('/etc/flotilla') || mount.mountPath.startsWith('/var/run/flotilla'))",
-            message="spec.workers.pod.volumeMounts must not be below /etc/flotilla or /var/run/flotilla, "
-            "where Flotilla mounts its own; choose another path",
-        ),
+        _volumes_rule("spec.workers.pod"),
+        _mounts_rule("spec.workers.pod"),
     ] = WorkerPodOptions()
     """Options of the worker pods, beside `resources`. A change replaces them one after another; their tasks
     go over to other workers."""
 
 
 class ToolExecutors(ApiModel):
-    """Pods that run tools and checks written in Python."""
+    """Pods that run tools written in Python."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            Rule(
+                rule="self.minReplicas <= self.maxReplicas",
+                message="spec.toolExecutors.minReplicas must not be greater than "
+                "spec.toolExecutors.maxReplicas; lower minReplicas, or raise maxReplicas",
+            )
+        )
+    )
 
     min_replicas: Annotated[int, Field(ge=0, le=1000)] = 0
-    """Lowest number of pods."""
+    """Lowest number of pods. With 0, none runs while no tool is called. A call then waits until one has
+    started; the time of its task goes on, and the `timeoutSeconds` of the tool does not."""
     max_replicas: Annotated[int, Field(ge=1, le=1000)] = 10
     """Highest number of pods."""
     concurrency: Annotated[int, Field(ge=1, le=10_000)] = 50
     """How many calls one pod runs at the same time."""
     resources: ResourceRequirements = ResourceRequirements()
-    """Resource requests and limits (core/v1) of each pod."""
+    """Resource requests and limits (core/v1) of each pod. Absent: 100m CPU and 128Mi memory are requested."""
+    pod: Annotated[
+        WorkerPodOptions,
+        PodRules("spec.toolExecutors.pod"),
+        _volumes_rule("spec.toolExecutors.pod"),
+        _mounts_rule("spec.toolExecutors.pod"),
+    ] = WorkerPodOptions()
+    """Options of the pods, beside `resources`. What the functions need, such as secrets in `env`, belongs
+    here: the workers need none of it. A change replaces the pods one after another."""
 
 
 class RateLimit(ApiModel):
-    """A limit on calls of all workers of the fleet together."""
+    """A limit on calls of all workers of the fleet together. A minute's worth may be used at once."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            Rule(
+                rule="has(self.requestsPerMinute) || has(self.tokensPerMinute)",
+                message="each entry of spec.rateLimits needs requestsPerMinute, tokensPerMinute or both; set "
+                "one",
+            )
+        )
+    )
 
     name: PartName
     """Name of the limit. Models and tools refer to it."""
     requests_per_minute: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
-    """How many calls may be made in a minute. Absent: no limit."""
+    """How many calls may be made in a minute; each try is one. Absent: no limit."""
     tokens_per_minute: Annotated[int, Field(ge=1, le=100_000_000_000)] | None = None
-    """How many tokens calls may use in a minute. Absent: no limit."""
+    """How many tokens calls of models may use in a minute, in prompts and answers together. Absent: no
+    limit."""
 
 
 class Cache(ApiModel):
-    """Results that are kept, so that they are not computed twice."""
+    """Results that are kept for other tasks of the same tenant, so that they are not computed twice."""
 
     retrieval: bool = True
-    """Whether the passages of searches are kept."""
+    """Whether the passages of searches are kept: for an hour, as long as the index serves the same
+    generation. A new generation is noticed within a minute."""
     pure_tools: bool = True
-    """Whether the results of tools with effect Pure are kept."""
+    """Whether the results of tools with effect Pure are kept, for five minutes."""
     semantic_threshold: Annotated[float, Field(gt=0, le=1)] | None = None
-    """How similar two searches must be to share a result, from 0 to 1. Absent: they must be equal."""
+    """How similar two searches must be to share a result: the cosine of their embeddings, for example 0.95.
+    It needs a model with role Embed. Absent: they must be equal."""
 
 
 class CallerLimits(ApiModel):
@@ -287,6 +327,24 @@ class AgentFleetSpec(ApiModel):
                 "the function; set it",
             ),
             *DELEGATE_RULES,
+            Rule(
+                rule="!has(self.cache) || !has(self.cache.semanticThreshold) || "
+                "self.models.exists(model, model.role == 'Embed')",
+                message="spec.cache.semanticThreshold needs an entry of spec.models with role Embed; add "
+                "one, or remove semanticThreshold",
+            ),
+            Rule(
+                rule="self.models.all(model, !has(model.rateLimit) || (has(self.rateLimits) && "
+                "self.rateLimits.exists(limit, limit.name == model.rateLimit)))",
+                message="spec.models[].rateLimit must name an entry of spec.rateLimits; correct the name, or "
+                "add the entry",
+            ),
+            Rule(
+                rule="!has(self.tools) || self.tools.all(tool, !has(tool.rateLimit) || "
+                "(has(self.rateLimits) && self.rateLimits.exists(limit, limit.name == tool.rateLimit)))",
+                message="spec.tools[].rateLimit must name an entry of spec.rateLimits; correct the name, or "
+                "add the entry",
+            ),
         )
     )
 
@@ -311,6 +369,19 @@ class AgentFleetSpec(ApiModel):
             "other.role.lowerAscii() == model.role.lowerAscii()))",
             message="spec.models must not have two roles that differ only in capitals; rename one",
         ),
+        Rule(
+            rule="self.all(model, !has(model.overflowTo) || (model.role != 'Embed' && model.overflowTo != "
+            "'Embed' && self.exists(other, other.role == model.overflowTo)))",
+            message="spec.models[].overflowTo must name the role of another entry of spec.models, and "
+            "neither may be Embed; correct the name, or add the model",
+        ),
+        Rule(
+            rule="self.all(model, !has(model.overflowTo) || self.all(one, one.role != model.overflowTo || "
+            "!has(one.overflowTo) || self.all(two, two.role != one.overflowTo || !has(two.overflowTo) || "
+            "self.all(three, three.role != two.overflowTo || !has(three.overflowTo)))))",
+            message="spec.models[].overflowTo must not lead back to the same model, nor over more than three "
+            "others; remove one of them",
+        ),
     ]
     """The models that the agent calls, each with a role. One of them must have role Default."""
     indexes: Annotated[tuple[FleetIndex, ...], MapList("name"), Field(max_length=16)] = ()
@@ -320,8 +391,10 @@ class AgentFleetSpec(ApiModel):
     validators: Annotated[tuple[Validator, ...], MapList("name"), Field(max_length=16)] = ()
     """Checks that the result of a task must pass, in this order. The built-in agent is told once why its
     answer was refused, and answers anew. A task whose result is refused then ends as Rejected."""
-    tool_executors: Annotated[ToolExecutors | None, NotYet()] = None
-    """Pods that run tools and checks written in Python. Absent: the workers run them."""
+    tool_executors: ToolExecutors | None = None
+    """Pods that run tools and checks written in Python, and the functions of `tools[].reconcile.python`.
+    Flotilla runs as many as the calls that wait and run need at `concurrency` calls a pod, between
+    `minReplicas` and `maxReplicas`. Absent: the workers run them."""
     limits: Limits = Limits()
     """Limits of one task and of the tasks that it starts, together. A task that reaches a limit ends, and its
     result so far can be read as `partial`. A caller may ask for lower limits."""
@@ -334,13 +407,11 @@ class AgentFleetSpec(ApiModel):
     """What happens to the tasks of a lost worker: another worker takes them over."""
     update: Update = Update()
     """What happens to running tasks when agent, image, tools, models or indexes change."""
-    rate_limits: Annotated[
-        Annotated[tuple[RateLimit, ...], MapList("name"), Field(max_length=32)] | None,
-        NotYet(),
-    ] = None
-    """Limits on calls of models and tools, for all workers together."""
-    cache: Annotated[Cache | None, NotYet()] = None
-    """Keeps results of searches and tools, so that they are not computed twice."""
+    rate_limits: Annotated[tuple[RateLimit, ...], MapList("name"), Field(max_length=32)] = ()
+    """Limits on calls of models and tools, for all workers together. Models and tools name them as
+    `rateLimit`."""
+    cache: Cache = Cache()
+    """Keeps results of searches and of Pure tools for other tasks of the same tenant."""
     gateway: Gateway = Gateway()
     """The pods that serve the task API, to which tasks are submitted."""
     telemetry: Telemetry | None = None

@@ -166,10 +166,12 @@ class FleetModel(ApiModel):
     timeouts: ModelTimeouts = ModelTimeouts()
     """How long a call of the model may take. A call that takes longer is made again, as far as the limits
     of its task allow."""
-    rate_limit: Annotated[PartName | None, NotYet()] = None
-    """Name of the entry of `spec.rateLimits` that limits calls of this model."""
-    overflow_to: Annotated[Role | None, NotYet()] = None
-    """Role of the model that is called instead while this one refuses calls."""
+    rate_limit: PartName | None = None
+    """Name of the entry of `spec.rateLimits` that limits calls of this model, in all workers together. At the
+    limit calls wait for their turn, or go to `overflowTo`. Absent: none."""
+    overflow_to: Role | None = None
+    """Role of the model that is called instead while calls of this one would wait for `rateLimit`, or while
+    the worker leaves it alone because its last calls have failed. Absent: calls wait."""
 
 
 class FleetIndex(ApiModel):
@@ -353,5 +355,6 @@ class Tool(ApiModel):
     """How long a call may take, in seconds."""
     max_result_kib: Annotated[int, Field(ge=1, le=16_384)] = 256
     """How many KiB of a result are kept. A longer result is cut, and the agent is told so."""
-    rate_limit: Annotated[PartName | None, NotYet()] = None
-    """Name of the entry of `spec.rateLimits` that limits calls of this tool."""
+    rate_limit: PartName | None = None
+    """Name of the entry of `spec.rateLimits` that limits calls of this tool, in all workers together. At the
+    limit calls wait for their turn. Absent: none."""

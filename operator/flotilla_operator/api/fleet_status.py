@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from flotilla_operator.api.base import ApiModel, MapList, NotYetReported
+from flotilla_operator.api.base import ApiModel, MapList
 from flotilla_operator.api.parts import Conditions, LongText, ShortText, Status, Time
 
 OLDER_REVISIONS_SHOWN = 5
@@ -22,9 +22,9 @@ class WorkersStatus(ApiModel):
 class ToolExecutorsStatus(ApiModel):
     """The number of pods that run tools."""
 
-    desired: Annotated[int | None, NotYetReported()] = None
+    desired: int | None = None
     """Desired number of pods that run tools."""
-    ready: Annotated[int | None, NotYetReported()] = None
+    ready: int | None = None
     """Number of ready pods that run tools."""
 
 
@@ -107,12 +107,12 @@ class AgentFleetStatus(Status):
     url: LongText | None = None
     """URL of the task API."""
     ready: ShortText | None = None
-    """Ready and desired pods of the fleet (gateway, workers and managed Redis) as one text, for example 4/4,
-    for the column READY."""
+    """Ready and desired pods of the fleet (gateway, workers, tool executors and managed Redis) as one text,
+    for example 4/4, for the column READY."""
     workers: WorkersStatus | None = None
     """Number of worker pods, of all revisions."""
-    tool_executors: Annotated[ToolExecutorsStatus | None, NotYetReported()] = None
-    """Number of pods that run tools."""
+    tool_executors: ToolExecutorsStatus | None = None
+    """Number of pods that run tools, of all revisions. Absent without `spec.toolExecutors`."""
     revision: ShortText | None = None
     """The revision of agent, image, tools, models and indexes that new tasks get. It stays the older one
     until every model and index of the spec is known."""
@@ -139,10 +139,12 @@ class AgentFleetStatus(Status):
     cost_per_task_usd: float | None = None
     """Mean cost of the tasks that ended in the last hour, in USD. Absent when none ended, or when a price is
     unknown."""
-    cache_hit_rate: Annotated[float | None, NotYetReported()] = None
-    """Share of searches and calls of Pure tools that the cache answered, from 0 to 1."""
+    cache_hit_rate: float | None = None
+    """Share of searches and calls of Pure tools that the cache answered, from 0 to 1, in the tasks that ended
+    in the last hour. Absent when there were none, or when `spec.cache` keeps nothing."""
     bottleneck: ShortText | None = None
     """What slows tasks down most, over the last hour. None: no task waits, and hardly any has waited.
-    Workers: all workers are busy, and `workers.maxReplicas` of them run. Model/NAME: tasks wait because this
-    model has no room for more. Model/NAME, Index/NAME, Tool/NAME: tasks spend most of their time with this
-    model, index or tool."""
+    Workers: all workers are busy, and `workers.maxReplicas` of them run. ToolExecutors: the same of tool
+    executors, and calls wait for one. Model/NAME: tasks wait because this model has no room for more.
+    Model/NAME, Index/NAME, Tool/NAME: tasks spend most of their time with this model, index or tool.
+    RateLimit/NAME: they wait most for their turn at this limit."""

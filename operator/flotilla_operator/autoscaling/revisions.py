@@ -31,12 +31,16 @@ class Older:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevisionsDecision:
-    """How many workers the current revision has, why, and how many each older one."""
+    """How many workers the current revision has, why, and how many each older one.
+
+    `executors` is the same of the pods that run their tools, where there are any.
+    """
 
     revision: str
     policy: WorkerPolicy
     newest: WorkersDecision
     older: Mapping[str, int] = field(default_factory=dict)
+    executors: "RevisionsDecision | None" = None
 
     @property
     def wanted(self) -> int:
@@ -47,8 +51,12 @@ class RevisionsDecision:
         return self.newest.reason
 
     @property
-    def shares(self) -> tuple[tuple[str, int], ...]:
+    def by_revision(self) -> tuple[tuple[str, int], ...]:
         return ((self.revision, self.newest.wanted), *sorted(self.older.items()))
+
+    @property
+    def shares(self) -> tuple[tuple[tuple[str, int], ...], ...]:
+        return (self.by_revision, () if self.executors is None else self.executors.by_revision)
 
     @property
     def message(self) -> str:

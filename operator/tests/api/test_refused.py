@@ -5,7 +5,6 @@ support. A fault that only the cluster shows (no node has enough GPUs, a secret 
 is tested with the controllers.
 """
 
-import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -36,6 +35,14 @@ def refusal(path: str) -> str:
 
 SET, INDEX, FLEET = "ModelReplicaSet", "VectorIndex", "AgentFleet"
 AGENT = {"name": "writer", "description": "Writes.", "prompt": "You write."}
+
+
+def model_of(role: str, overflow_to: str | None = None) -> dict[str, Any]:
+    """An entry of a fleet's models."""
+    there = {} if overflow_to is None else {"overflowTo": overflow_to}
+    return {"role": role, "modelRef": {"name": "llama"}, **there}
+
+
 HTTP_TOOL = {"name": "weather", "http": {"url": "https://weather.example"}}
 OPERATION = {"url": "https://docs.example/openapi.json", "operationId": "getWeather"}
 REDIS_OUTSIDE = {"mode": "External", "urlSecretRef": {"name": "redis"}}
@@ -665,6 +672,27 @@ AGENT_FLEETS = [
     ),
     row(
         FLEET,
+        "spec__toolExecutors",
+        {"minReplicas": 3, "maxReplicas": 2},
+        "spec.toolExecutors.minReplicas must not be greater than spec.toolExecutors.maxReplicas",
+        "more executors at least than at most",
+    ),
+    row(
+        FLEET,
+        "spec__toolExecutors__pod__volumes",
+        [{"name": "flotilla-x", "emptyDir": {}}],
+        "spec.toolExecutors.pod.volumes must not be named config or redis",
+        "a volume of executors with the name of ours",
+    ),
+    row(
+        FLEET,
+        "spec__toolExecutors__pod__volumeMounts",
+        [{"name": "a", "mountPath": "/etc/flotilla"}],
+        "spec.toolExecutors.pod.volumeMounts must not be below /etc/flotilla or /var/run/flotilla",
+        "a mount of executors over ours",
+    ),
+    row(
+        FLEET,
         "spec__queue__redis__mode",
         "External",
         "spec.queue.redis.urlSecretRef is required with spec.queue.redis.mode External and not allowed",
@@ -859,6 +887,72 @@ AGENT_FLEETS = [
     ),
     row(
         FLEET,
+        "spec__cache",
+        {"semanticThreshold": 0.95},
+        "spec.cache.semanticThreshold needs an entry of spec.models with role Embed",
+        "a semantic cache without a model that embeds",
+    ),
+    row(
+        FLEET,
+        "spec__rateLimits",
+        [{"name": "openai"}],
+        "each entry of spec.rateLimits needs requestsPerMinute, tokensPerMinute or both",
+        "a rate limit that limits nothing",
+    ),
+    row(
+        FLEET,
+        "spec__models__0__rateLimit",
+        "openai",
+        "spec.models[].rateLimit must name an entry of spec.rateLimits",
+        "a model's rate limit that is not there",
+    ),
+    row(
+        FLEET,
+        "spec__tools",
+        [{**HTTP_TOOL, "rateLimit": "openai"}],
+        "spec.tools[].rateLimit must name an entry of spec.rateLimits",
+        "a tool's rate limit that is not there",
+    ),
+    row(
+        FLEET,
+        "spec__models__0__overflowTo",
+        "Routine",
+        "spec.models[].overflowTo must name the role of another entry of spec.models",
+        "an overflow to a role that is not there",
+    ),
+    row(
+        FLEET,
+        "spec__models",
+        [model_of("Default", "Embed"), model_of("Embed")],
+        "neither may be Embed",
+        "an overflow to a model that embeds",
+    ),
+    row(
+        FLEET,
+        "spec__models",
+        [model_of("Default", "Default")],
+        "spec.models[].overflowTo must not lead back",
+        "an overflow to itself",
+    ),
+    row(
+        FLEET,
+        "spec__models",
+        [model_of("Default", "A"), model_of("A", "B"), model_of("B", "Default")],
+        "spec.models[].overflowTo must not lead back",
+        "an overflow in a ring of three",
+    ),
+    row(
+        FLEET,
+        "spec__models",
+        [
+            *(model_of(role, f"{role}x") for role in ("Default", "Defaultx", "Defaultxx", "Defaultxxx")),
+            model_of("Defaultxxxx"),
+        ],
+        "spec.models[].overflowTo must not lead back",
+        "an overflow over four others",
+    ),
+    row(
+        FLEET,
         "spec__tools",
         [{"name": "order", "python": "shop:order"}],
         "spec.tools[].python and spec.tools[].reconcile.python need spec.image",
@@ -999,17 +1093,10 @@ NOT_YET_VALUES: dict[str, dict[str, Any]] = {
     },
     FLEET: {
         "spec.agent.graph": "app:graph",
-        "spec.models[].rateLimit": "openai",
-        "spec.models[].overflowTo": "Routine",
-        "spec.tools[].rateLimit": "openai",
-        "spec.toolExecutors": {},
-        "spec.rateLimits": [{"name": "openai", "requestsPerMinute": 600}],
-        "spec.cache": {},
     },
 }
 
 FIELDS_BESIDE = {"spec.autoscaling": {"minReplicas": 0, "maxReplicas": 1}}
-ITEMS = {"spec.tools[]": HTTP_TOOL}  # an entry of a list that the smallest object does not have
 
 
 def not_yet_row(kind: str, path: str, value: Any) -> Any:
@@ -1018,10 +1105,6 @@ def not_yet_row(kind: str, path: str, value: Any) -> Any:
     message, words = refusal(path), f"not yet {path}"
     if parent in FIELDS_BESIDE:
         return row(kind, parent.replace(".", "__"), {**FIELDS_BESIDE[parent], name: value}, message, words)
-    for item, entry in ITEMS.items():
-        if path.startswith(f"{item}."):
-            there = {item.removesuffix("[]").replace(".", "__"): [copy.deepcopy(entry)]}
-            return row_of(kind, {**there, path.replace("[]", ".0").replace(".", "__"): value}, message, words)
     return row(kind, path.replace("[]", ".0").replace(".", "__"), value, message, words)
 
 
@@ -1040,6 +1123,7 @@ POD_OPTIONS = {
     (FLEET, "spec.queue.redis.pod"): "REDISCLI_AUTH",
     (FLEET, "spec.gateway.pod"): "FLOTILLA_POD_NAME",
     (FLEET, "spec.workers.pod"): "FLOTILLA_MODEL_KEY_DEFAULT",
+    (FLEET, "spec.toolExecutors.pod"): "FLOTILLA_REDIS_URL",
 }
 PODS = [
     row(kind, f"{path.replace('.', '__')}__{field}", value, f"{path}.{message}", f"{path}: {name}")
@@ -1102,7 +1186,7 @@ PODS = [
         f"{path}: no quantity",
     )
     for kind, path in POD_OPTIONS
-    if path not in ("spec.build.pod", "spec.workers.pod")
+    if path not in ("spec.build.pod", "spec.workers.pod", "spec.toolExecutors.pod")
 ]
 
 ROWS = [

@@ -111,7 +111,7 @@ def test_each_revision_gets_its_share(
     decision, _ = decide_revisions(
         signals, bounds, LONG_IDLE, revision="new", current=current, older=others, now=NOW
     )
-    assert (list(decision.shares), decision.reason) == (shares, reason)
+    assert (list(decision.by_revision), decision.reason) == (shares, reason)
     assert decision.wanted == sum(number for _, number in shares)
 
 
@@ -128,7 +128,7 @@ def test_whoever_has_tasks_has_a_worker_and_the_sum_is_bounded(
         tasks(new), bounds, LONG_IDLE, revision="new", current=0, older=listed, now=NOW
     )
     asked = {"new": new, **{one.revision: one.tasks or 0 for one in listed}}
-    for revision, number in decision.shares:
+    for revision, number in decision.by_revision:
         assert number > 0 or asked[revision] == 0
         assert number <= most
     with_tasks = sum(count > 0 for count in asked.values())

@@ -172,9 +172,11 @@ def full_featured_objects() -> list[dict[str, Any]]:
                 "role": "Default",
                 "modelRef": {"name": "llama"},
                 "pricing": {"inputPerMillionUSD": 0.5, "outputPerMillionUSD": 1.5},
+                "overflowTo": "Judge",
             },
             {
                 "role": "Judge",
+                "rateLimit": "models",
                 "contextTokens": 128_000,
                 "pricing": {
                     "inputPerMillionUSD": 2.5,
@@ -188,9 +190,19 @@ def full_featured_objects() -> list[dict[str, Any]]:
                     "apiKeySecretRef": {"name": "judge", "key": "apiKey"},
                 },
             },
+            {
+                "role": "Embed",
+                "pricing": {"inputPerMillionUSD": 0.02, "outputPerMillionUSD": 0.02},
+                "endpoint": {"url": "https://models.example/v1", "model": "embed-small"},
+            },
         ],
         indexes=[{"name": "handbook", "indexRef": {"name": "handbook"}}],
-        tools=[*TOOLS[:-1], {**TOOLS[-1], "approval": "Always"}],
+        tools=[*TOOLS[:-1], {**TOOLS[-1], "approval": "Always", "rateLimit": "orders"}],
+        cache={"retrieval": True, "pureTools": False, "semanticThreshold": 0.95},
+        rateLimits=[
+            {"name": "orders", "requestsPerMinute": 60},
+            {"name": "models", "requestsPerMinute": 600, "tokensPerMinute": 200_000},
+        ],
         agents=AGENTS,
         validators=VALIDATORS,
         limits={
@@ -206,6 +218,17 @@ def full_featured_objects() -> list[dict[str, Any]]:
             "maxReplicas": 4,
             "concurrency": 100,
             "resources": {"requests": {"cpu": "250m"}, "limits": {"memory": "512Mi"}},
+            "pod": {
+                "imagePullSecrets": [{"name": "registry"}],
+                "volumes": [{"name": "scratch", "emptyDir": {}}],
+                "volumeMounts": [{"name": "scratch", "mountPath": "/scratch"}],
+            },
+        },
+        toolExecutors={
+            "minReplicas": 1,
+            "maxReplicas": 3,
+            "concurrency": 20,
+            "resources": {"requests": {"cpu": "50m"}, "limits": {"memory": "256Mi"}},
             "pod": {
                 "imagePullSecrets": [{"name": "registry"}],
                 "volumes": [{"name": "scratch", "emptyDir": {}}],
@@ -281,6 +304,9 @@ def full_featured_objects() -> list[dict[str, Any]]:
             "full-pods",
             queue={"redis": {"pod": pod_options()}},
             gateway={"pod": pod_options()},
+            image="registry.example/agents:1",
+            tools=[TOOLS[1]],
             workers={"pod": pod_options(resources=False)},
+            toolExecutors={"pod": pod_options(resources=False)},
         ),
     ]

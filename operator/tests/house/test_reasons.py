@@ -73,6 +73,8 @@ ROOT = Path(__file__).parents[3]
 
 # mypy knows the runtime's tests by other names than Python.
 test_answers = import_module("tests.agent.models.test_answers")
+test_actor = import_module("tests.agent.patterns.test_actor")
+test_compensate = import_module("tests.agent.patterns.test_compensate")
 test_race = import_module("tests.agent.patterns.test_race")
 test_model_failures = import_module("tests.agent.models.test_failures")
 test_engine = import_module("tests.agent.engine.test_engine")
@@ -204,6 +206,8 @@ EXPECTED: list[tuple[type[StrEnum], Iterable[object]]] = [
             *column(test_loop.test_an_answer_in_the_journal_counts, "reason"),
             *column(test_engine.test_an_agent_that_lets_a_limit_through_ends_with_its_reason, "reason"),
             *column(test_engine.test_an_effect_that_stays_unknown_ends_the_task, "reason"),
+            *column(test_actor.test_how_a_message_ends_that_has_waited_behind_another_one, "reason"),
+            *column(test_compensate.test_how_a_task_ends_after_its_compensations, "reason"),
             *column(test_validating.test_what_a_judge_says_decides_how_the_task_ends, "reason"),
         ],
     ),

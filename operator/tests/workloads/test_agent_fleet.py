@@ -74,10 +74,15 @@ def rendered(
         *workloads.gateway_manifests(owner, spec, wiring, images, workloads.revision_of(spec)),
         *workloads.worker_manifests(owner, spec, wiring, images, 2),
     ]
+    executors = workloads.has_executors(spec)
+    if executors:
+        objects += workloads.executor_manifests(owner, spec, wiring, images, 1)
     if spec.queue.redis.mode == "Managed":
         users = workloads.users_secret(owner, {"gateway": "example-g", "worker": "example-w"})
         secrets = [workloads.password_secret(owner, "example"), users]
-        redis = workloads.redis_manifests(owner, spec.queue.redis, images)
+        if executors:
+            secrets.append(workloads.executor_secret(owner, "example-e"))
+        redis = workloads.redis_manifests(owner, spec.queue.redis, images, has_executors=executors)
         objects = [*secrets, workloads.claim(owner, spec.queue.redis), *redis, *objects]
     return objects
 
@@ -280,6 +285,47 @@ def test_gateways_and_workers_have_a_user_of_redis_each_and_redis_has_the_hashes
         ["user", "worker", "on"],
     ]
     assert text.count("~flotilla:{default/support}:* &flotilla:{default/support}:* ") == 2
+
+
+@pytest.mark.attack("A function of a tool executor reads models' keys, or tasks of others")
+def test_executors_have_the_functions_and_no_key_of_a_model_an_index_or_an_object_store() -> None:
+    executor, worker = (templates(MANAGED, WITH_KEYS)[name]["spec"] for name in ("executor", "worker"))
+    (container,) = executor["containers"]
+    assert {one["name"] for one in container["env"]} == {"FLOTILLA_POD_NAME"}
+    assert {one["name"] for one in executor["volumes"]} == {"config", "redis", "scratch"}
+    (redis,) = [one["secret"] for one in executor["volumes"] if one["name"] == "redis"]
+    items = [{"key": "executor", "path": "password"}]
+    assert redis == {"secretName": "full-managed-redis-executor", "items": items}
+    assert executor["automountServiceAccountToken"] is False
+    assert {"FLOTILLA_MODEL_KEY_JUDGE"} <= {one["name"] for one in worker["containers"][0]["env"]}
+    config = config_of(MANAGED, "executor")
+    assert [tool["name"] for tool in config["tools"]] == ["order", "refund"]
+    assert "models" not in config
+    assert "payloads" not in config["queue"]
+    assert config_of(MANAGED, "worker")["has_executors"] is True
+
+
+def test_who_may_connect_to_redis_and_to_executors() -> None:
+    policies = {
+        one["metadata"]["name"]: one["spec"] for one in rendered(MANAGED) if one["kind"] == "NetworkPolicy"
+    }
+    peers = [
+        peer["podSelector"]["matchLabels"][contract.LABEL_COMPONENT]
+        for rule in policies["full-managed-redis"]["ingress"]
+        for peer in rule["from"]
+    ]
+    assert peers == ["gateway", "worker", "executor"]
+    (rule,) = policies["full-managed-executor"]["ingress"]
+    assert [port["port"] for port in rule["ports"]] == [contract.PORT_METRICS]
+    without = [one for one in rendered(SMALLEST) if one["metadata"]["name"].endswith("executor")]
+    assert without == []
+
+
+def test_an_executor_that_is_to_stop_lets_its_longest_function_end() -> None:
+    slow = {"name": "slow", "python": "app:slow", "timeoutSeconds": 300}
+    fleet = agent_fleet(image="registry.example/agents:1", tools=[slow], toolExecutors={})
+    assert config_of(fleet, "executor")["handover_seconds"] == 300
+    assert templates(fleet)["executor"]["spec"]["terminationGracePeriodSeconds"] == 315
 
 
 def test_pods_are_rolled_by_configuration_and_by_secrets_they_read_and_by_nothing_else() -> None:

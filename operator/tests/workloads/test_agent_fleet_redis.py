@@ -18,11 +18,12 @@ from redis.retry import Retry
 
 from flotilla_operator.workloads import agent_fleet as workloads
 from flotilla_runtime import contract
-from flotilla_runtime.agent.journal import CallKind, EndReason, Intended, TaskStatus
-from flotilla_runtime.agent.protocols import Finish
+from flotilla_runtime.agent.journal import CallKind, CallOutcome, EndReason, Intended, TaskStatus
+from flotilla_runtime.agent.protocols import Finish, Reply
 from flotilla_runtime.agent.store.connections import connect
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import NewTask
+from flotilla_runtime.agent.tool_requests import HeldRequests, ToolRequest
 from tests.builders.agent_fleet import OWNER, spec_of
 from tests.builders.model_replica_set import IMAGES
 
@@ -53,14 +54,18 @@ def test_a_real_redis_takes_the_configuration_and_keeps_what_it_answered(tmp_pat
 
 def configuration(folder: Path, port: int) -> Path:
     """The files as the pod mounts them, with this test's paths and port."""
-    config, *_ = workloads.redis_manifests(OWNER, spec_of().queue.redis, IMAGES)
+    config, *_ = workloads.redis_manifests(OWNER, spec_of().queue.redis, IMAGES, has_executors=True)
     secret = workloads.password_secret(OWNER, "s3cret")
     users = workloads.users_secret(OWNER, {"gateway": "s3cret-g", "worker": "s3cret-w"})
     for made in (secret, users):
         for name, content in made["data"].items():
             (folder / name).write_bytes(base64.b64decode(content))
+    (folder / "executor").mkdir()
+    executor = workloads.executor_secret(OWNER, "s3cret-e")["data"]["users.conf"]
+    (folder / "executor" / "users.conf").write_bytes(base64.b64decode(executor))
     (folder / "data").mkdir()
     text = str(config["data"]["redis.conf"])
+    text = text.replace(f"{contract.REDIS_SECRET_DIRECTORY}-executor", str(folder / "executor"))
     for directory in (f"{contract.REDIS_SECRET_DIRECTORY}-users", contract.REDIS_SECRET_DIRECTORY):
         text = text.replace(directory, str(folder))
     text = text.replace("dir /data", f"dir {folder}/data")
@@ -116,7 +121,7 @@ def client(port: int, user: str, password: str) -> Any:
 
 
 @pytest.mark.attack("A gateway or worker that was taken over administers its Redis")
-@pytest.mark.parametrize("user", ["gateway", "worker"])
+@pytest.mark.parametrize("user", ["gateway", "worker", "executor"])
 @pytest.mark.parametrize(
     "command",
     [
@@ -149,6 +154,50 @@ def test_a_user_administers_nothing_and_touches_no_other_key(port: int, user: st
         link.execute_command(*words)
     assert any(said in str(refused.value) for said in REFUSALS), refused.value
     assert (everything.dbsize(), everything.config_get("maxmemory")) == (before, {"maxmemory": "429496729"})
+
+
+@pytest.mark.attack("A function of a tool executor reads models' keys, or tasks of others")
+@pytest.mark.parametrize(
+    "command",
+    [
+        "HGETALL flotilla:{default/support}:task:01t",
+        "LRANGE flotilla:{default/support}:journal:01t 0 -1",
+        "HSET flotilla:{default/support}:task:01t status Succeeded",
+        "DEL flotilla:{default/support}:held",
+        "XRANGE flotilla:{default/support}:text:01t - +",
+        "SSUBSCRIBE flotilla:{default/support}:events:01t",
+        "PUBLISH flotilla:{default/support}:tools:x y",
+        "SCAN 0",
+        "RANDOMKEY",
+        "DBSIZE",
+        "EVAL redis.call('HGETALL','flotilla:{default/support}:task:01t') 0",
+    ],
+)
+def test_an_executor_reaches_the_keys_of_its_queue_alone(port: int, command: str) -> None:
+    link = client(port, "executor", "s3cret-e")
+    with pytest.raises(redis.ResponseError) as refused:
+        link.execute_command(*command.split(" "))
+    assert any(said in str(refused.value) for said in REFUSALS), refused.value
+
+
+async def test_the_executors_queue_works_with_these_users(port: int, tmp_path: Path) -> None:
+    """What workers, executors and gateways ask of the queue: a request, its claim, its reply, figures."""
+    gateway, worker, executor = (
+        store_of(user, port, tmp_path).tool_requests for user in ("gateway", "worker", "executor")
+    )
+    request = ToolRequest(id="k", name="t", call="c", key="k", arguments={}, effect=contract.Effect.UNSAFE)
+    await worker.ask(request, "v1", "w1#x", "a1")
+    await executor.wait_for_work("v1", 1)
+    (granted,) = await executor.claim("e1#x", "v1", 1, "t1")
+    assert await executor.renew("e1#x", {"k": granted.token}) == HeldRequests()
+    assert (await gateway.figures()).executors == {"e1": 1}
+    assert await worker.withdraw("k", "w1#x") == "Stopping"
+    assert await executor.news("e1#x", 1) == ["k"]
+    assert await executor.answer("k", granted.token, Reply(outcome=CallOutcome.SUCCEEDED, value=1))
+    assert await worker.news("w1#x", 1) == ["k"]
+    assert (await worker.look("w1#x", ["k"]))["k"].reply == Reply(outcome=CallOutcome.SUCCEEDED, value=1)
+    for queue in (gateway, worker, executor):
+        await queue.close()
 
 
 def test_each_user_has_its_own_password_and_the_one_of_before_still_opens(port: int) -> None:

@@ -62,6 +62,14 @@ def test_a_new_revision(change: dict[str, Any]) -> None:
             },
             id="a key",
         ),
+        pytest.param(
+            {
+                "rateLimits": [{"name": "r", "requestsPerMinute": 1}],
+                "models": [{**DEFAULT, "rateLimit": "r", "overflowTo": "Routine"}, ROUTINE],
+                "tools": [{**tool, "rateLimit": "r"} for tool in BASE["tools"]],
+            },
+            id="rate limits",
+        ),
         pytest.param({"agent": {"prompt": "Answer.", "retrieval": "First"}}, id="a default, written out"),
     ],
 )

@@ -75,6 +75,7 @@ def test_every_pod_has_a_policy_for_what_comes_in(images: Any) -> None:
         pytest.param("router", {8000}, {8404, 8405}, id="a router"),
         pytest.param("gateway", {8080}, {9090}, id="a gateway"),
         pytest.param("worker", set(), {9090}, id="a worker"),
+        pytest.param("executor", set(), {9090}, id="a tool executor"),
         pytest.param("retriever", {8080}, set(), id="a retriever, whose metrics are beside its searches"),
         pytest.param("build", set(), set(), id="a build"),
         pytest.param("milvus", set(), set(), id="Milvus Lite"),

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from flotilla_operator.api.agent_fleet import Gateway, WorkerPodOptions, Workers
+from flotilla_operator.api.agent_fleet import Gateway, ToolExecutors, WorkerPodOptions, Workers
 from flotilla_operator.api.base import ApiModel
 from flotilla_operator.api.fleet_queue import Redis
 from flotilla_operator.api.model_replica_set import Router
@@ -147,6 +147,7 @@ COMPONENTS: dict[str, type[ApiModel]] = {
     "redis": Redis,
     "gateway": Gateway,
     "worker": Workers,
+    "executor": ToolExecutors,
 }
 
 

@@ -50,7 +50,7 @@ INDEX_OPTIONS = test_vector_index.rendered(INDEX_PODS, ON_CLAIM)
 
 RESTRICTED = [
     pytest.param(SET_OPTIONS, [*ROUTER, *FETCHED], id="set with every option of its pods"),
-    pytest.param(FLEET_OPTIONS, FLEET, id="fleet with every option of its pods"),
+    pytest.param(FLEET_OPTIONS, [*FLEET, "executor"], id="fleet with every option of its pods"),
     pytest.param(INDEX_OPTIONS, ["milvus", *INDEX], id="index with every option of its pods"),
     pytest.param(SMALLEST_SET, [*ROUTER, *FETCHED], id="smallest set"),
     pytest.param(ON_GPUS, [*ROUTER, *FETCHED], id="set on accelerators"),
@@ -59,7 +59,7 @@ RESTRICTED = [
     pytest.param(IN_STAGES, [*ROUTER, *FETCHED, *FETCHED], id="two stages"),
     pytest.param(ON_DEVICES, [*ROUTER, *FETCHED, *FETCHED], id="two stages on devices of a class"),
     pytest.param(SMALLEST_FLEET, FLEET, id="smallest fleet"),
-    pytest.param(WITH_REDIS, FLEET, id="fleet with every field"),
+    pytest.param(WITH_REDIS, [*FLEET, "executor"], id="fleet with every field"),
     pytest.param(REDIS_OUTSIDE, ["gateway", "worker"], id="fleet on a Redis outside"),
     pytest.param(FOR_KUBERNETES, FLEET, id="fleet for callers of Kubernetes"),
     pytest.param(SMALLEST_INDEX, ["milvus", *INDEX], id="smallest index"),

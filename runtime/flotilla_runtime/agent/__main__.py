@@ -11,28 +11,27 @@ from pathlib import Path
 from typing import Final
 
 import structlog
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
 
 from flotilla_runtime.agent.engine.run import Clock
+from flotilla_runtime.agent.health import health_application
 from flotilla_runtime.agent.store.connections import connect
 from flotilla_runtime.agent.store.s3 import opened
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.store.texts import TextStore
+from flotilla_runtime.agent.store.worker_tasks import new_request
 from flotilla_runtime.agent.tools.addresses import AddressCheck
 from flotilla_runtime.agent.tools.http_tool import HttpTools
 from flotilla_runtime.agent.tools.references import ProgramError
 from flotilla_runtime.agent.tools.runner import ToolRunner
 from flotilla_runtime.agent.worker.calls import Caller, http_client
 from flotilla_runtime.agent.worker.contexts import ContextLengths
+from flotilla_runtime.agent.worker.executors import AskingSettings, Executors
+from flotilla_runtime.agent.worker.levers import under_levers
 from flotilla_runtime.agent.worker.loading import load_program, load_tools, load_validators
 from flotilla_runtime.agent.worker.metrics import WorkerMetrics
 from flotilla_runtime.agent.worker.texts import Texts
 from flotilla_runtime.agent.worker.tool_watch import ToolWatch
-from flotilla_runtime.agent.worker.worker import Tracing, Worker
+from flotilla_runtime.agent.worker.worker import RENEWALS_PER_LEASE, Tracing, Worker
 from flotilla_runtime.contract import CONFIG_PATH, ENV_POD_NAME, EXIT_PERMANENT, WorkerConfig
 from flotilla_runtime.logs import configure_logs
 from flotilla_runtime.serving import serving
@@ -40,27 +39,6 @@ from flotilla_runtime.serving import serving
 SERVICE: Final = "flotilla-worker"
 
 log = structlog.get_logger(__name__)
-
-
-def health_application(worker: Worker) -> Starlette:
-    """Liveness, readiness and metrics of a worker."""
-
-    async def healthz(_: Request) -> Response:
-        if worker.is_alive:
-            return PlainTextResponse("ok")
-        return PlainTextResponse("the worker has stopped looking for tasks, or is stuck", 503)
-
-    async def readyz(_: Request) -> Response:
-        if worker.is_stuck:
-            return PlainTextResponse("stuck: every thread is held by a tool that does not end", 503)
-        return PlainTextResponse("ok") if worker.is_ready else PlainTextResponse("Redis does not answer", 503)
-
-    async def metrics(_: Request) -> Response:
-        return Response(generate_latest(worker.metrics.registry), media_type=CONTENT_TYPE_LATEST)
-
-    return Starlette(
-        routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
-    )
 
 
 def tracing_of(config: WorkerConfig, metrics: WorkerMetrics, instance: str) -> Tracing | None:
@@ -96,16 +74,27 @@ async def work(config: WorkerConfig, addresses: AddressCheck | None = None) -> N
         store = TaskStore(redis, config.queue, objects)
         texts = Texts(TextStore(redis, config.queue.fleet))
         showing = asyncio.create_task(texts.follow())
-        tools = ToolRunner(catalogue, http, validators=validators)
-        watch = ToolWatch(catalogue, store.tool_reports)
         name = os.environ.get(ENV_POD_NAME) or f"{socket.gethostname()}-{os.getpid()}"
+        executors = _executors(config, store, name)
+        tools = ToolRunner(catalogue, http, elsewhere=executors, validators=validators)
+        watch = ToolWatch(catalogue, store.tool_reports)
         metrics = WorkerMetrics()
         tracing = tracing_of(config, metrics, name)
+        caller = Caller(
+            client, config, environment=os.environ, context_of=contexts.of, tools=tools, texts=texts
+        )
         worker = Worker(
             name=name,
             store=store,
-            calls=Caller(
-                client, config, environment=os.environ, context_of=contexts.of, tools=tools, texts=texts
+            calls=under_levers(
+                caller,
+                config,
+                redis,
+                client,
+                environment=os.environ,
+                tools=catalogue,
+                context_of=contexts.of,
+                registry=metrics.registry,
             ),
             config=config,
             program=program,
@@ -114,12 +103,16 @@ async def work(config: WorkerConfig, addresses: AddressCheck | None = None) -> N
             metrics=metrics,
             tracing=tracing,
         )
-        async with serving(health_application(worker), config.metrics_port):
+        async with serving(health_application(worker, worker.metrics.registry), config.metrics_port):
             log.info("worker_started", worker=worker.name, fleet=config.queue.fleet)
+            following = None if executors is None else asyncio.create_task(executors.run())
             watching = asyncio.create_task(watch.run())
             await watch.looked(stopping)
             await worker.run(stopping)
             watching.cancel()
+            if executors is not None and following is not None:
+                await executors.close()
+                following.cancel()
             if tracing is not None:
                 await asyncio.to_thread(tracing.stop)
             log.info("worker_stopped", worker=worker.name)
@@ -129,6 +122,18 @@ async def work(config: WorkerConfig, addresses: AddressCheck | None = None) -> N
         await store.close()
         if objects is not None:
             await objects.close()
+
+
+def _executors(config: WorkerConfig, store: TaskStore, name: str) -> Executors | None:
+    if not config.has_executors:
+        return None
+    settings = AskingSettings(
+        process=f"{name}#{new_request()}",
+        revision=config.revision,
+        look_seconds=config.queue.lease_seconds / RENEWALS_PER_LEASE,
+        most_lost=config.queue.max_attempts,
+    )
+    return Executors(store.tool_requests, settings)
 
 
 def main() -> None:

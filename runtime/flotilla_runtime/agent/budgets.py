@@ -23,6 +23,14 @@ class LimitName(StrEnum):
     SHARE = "queuePercent"  # of bytes, of all tasks of the caller
 
 
+class MessageRefusal(StrEnum):
+    """Why an actor takes no message."""
+
+    MAILBOX_FULL = "mailbox"
+    ACTOR_ENDED = "actorEnded"
+    ASKS_ITSELF = "asksItself"  # the answer would have to come before the asker has ended
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Amount:
     """What a call reserves before it, or has used after it. `nano_usd` is 0 where no price is known."""
@@ -66,6 +74,12 @@ class Budget:
     def left_tokens(self) -> int:
         return max(0, self.most_tokens - self.used.tokens - self.reserved.tokens)
 
+    def has_room(self, amount: Amount) -> bool:
+        """Whether tokens and money last for this too."""
+        held = self.used.nano_usd + self.reserved.nano_usd + amount.nano_usd
+        has_money = self.most_nano_usd is None or held <= self.most_nano_usd
+        return amount.tokens <= self.left_tokens and has_money
+
     def settled(self, held: Amount, used: Amount) -> "Budget":
         """The budget after a call that held so much has used so much of it."""
         return replace(self, used=self.used + used, reserved=self.reserved - held)
@@ -76,7 +90,7 @@ class Refusal:
     """A call that a limit does not allow. While others hold reservations, it may be allowed later."""
 
     call: str
-    limit: LimitName
+    limit: LimitName | MessageRefusal
     most: float
     committed: float
     wanted: float

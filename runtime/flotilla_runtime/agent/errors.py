@@ -4,6 +4,7 @@ TaskStoreError
 ├── StoreUnavailableError   Redis does not answer or refuses to write: try again
 │   ├── UnconfirmedError    the write was done, but no replica of Redis has confirmed it in time
 │   └── PayloadsUnavailableError  the object store of large texts does not answer, or refuses
+├── NoRoomError             the caller's share has no room for a result: nothing was written
 ├── LeaseLostError          another worker holds the task, or may hold it: stop writing to it
 └── BrokenEntryError        an entry of a journal cannot be read: its task cannot go on
 """
@@ -35,6 +36,10 @@ class PayloadsUnavailableError(StoreUnavailableError):
         super().__init__(problem)
         self.args = (f"the object store of queue.payloads does not answer: {problem}",)
         self.problem = self.args[0]
+
+
+class NoRoomError(TaskStoreError):
+    """The caller's share of the store has no room for the result of a task that has compensations."""
 
 
 class LeaseLostError(TaskStoreError):

@@ -13,6 +13,7 @@ AgentError
     │   └── SearchFailedError
     ├── NoSignalError       no signal came in time
     ├── StateFullError      the state has no room for the value
+    ├── MessageRefusedError an actor takes no message: it has ended, its mailbox is full, or it asks itself
     └── ChildFailedError    a spawned task ended without a result
 
 ScopeError                  the agent's code is at fault: a call cannot have a lasting id
@@ -24,7 +25,7 @@ a cancellation, a lost lease or the end of its time, is asyncio's CancelledError
 from collections.abc import Mapping
 from typing import Final
 
-from flotilla_runtime.agent.budgets import LimitName, Refusal
+from flotilla_runtime.agent.budgets import LimitName, MessageRefusal, Refusal
 from flotilla_runtime.agent.journal import CallOutcome, EndReason
 from flotilla_runtime.agent.protocols import ChildEnd
 
@@ -53,11 +54,11 @@ class LimitReachedError(AgentError):
             f"{refusal.committed:g} are used or reserved, and it needs {refusal.wanted:g}"
         )
         self.refusal = refusal
-        self.reason = REASON_OF_LIMIT[refusal.limit]
+        self.reason = REASON_OF_LIMIT[self.limit]
 
     @property
     def limit(self) -> LimitName:
-        return self.refusal.limit
+        return LimitName(self.refusal.limit)
 
 
 class TaskFailedError(AgentError):
@@ -104,16 +105,27 @@ class RejectedError(AgentError):
 
 
 class CallFailedError(AgentError):
-    """A call came to nothing."""
+    """A call came to nothing.
+
+    With `retry_after_seconds` it was not made, because its target takes no calls; it may do so after that.
+    """
 
     reason = EndReason.TOOL_FAILED
 
-    def __init__(self, call: str, target: str, outcome: CallOutcome, problem: str) -> None:
+    def __init__(
+        self,
+        call: str,
+        target: str,
+        outcome: CallOutcome,
+        problem: str,
+        retry_after_seconds: float | None = None,
+    ) -> None:
         super().__init__(f"{target}: {problem}")
         self.call = call
         self.target = target
         self.outcome = outcome
         self.problem = problem
+        self.retry_after_seconds = retry_after_seconds
 
 
 class ModelFailedError(CallFailedError):
@@ -146,6 +158,16 @@ class StateFullError(CallFailedError):
     reason = EndReason.INVALID
 
 
+class MessageRefusedError(CallFailedError):
+    """An actor took no message; `refusal` says why."""
+
+    reason = EndReason.INVALID
+
+    def __init__(self, call: str, target: str, refusal: MessageRefusal, problem: str) -> None:
+        super().__init__(call, target, CallOutcome.REFUSED, problem)
+        self.refusal = refusal
+
+
 class ChildFailedError(CallFailedError):
     """A spawned task ended without a result; `end.partial` has what it had found."""
 
@@ -153,6 +175,10 @@ class ChildFailedError(CallFailedError):
         problem = f"the task ended as {end.reason}: {end.message}".rstrip(": ")
         super().__init__(call, target, CallOutcome.FAILED, problem)
         self.end = end
+
+
+class EffectUnknownError(Exception):
+    """Nobody said in time whether an Unsafe call happened, in a run that goes on without it."""
 
 
 class ScopeError(Exception):

@@ -18,7 +18,7 @@ from flotilla_runtime.contract import Effect
 
 # Raised with every new type of entry or new word. Tasks with words that a worker does not know wait for one
 # of a newer format.
-FORMAT: Final = 3
+FORMAT: Final = 4
 
 
 class CallKind(StrEnum):
@@ -35,9 +35,15 @@ class CallKind(StrEnum):
     APPROVE = "Approve"
     SIGNAL = "Signal"
     STATE = "State"
+    TELL = "Tell"  # a message to an actor, whose answer nobody awaits
+    COMPENSATE = "Compensate"  # a tool to be called if the task ends without a result; and that it does
 
 
 OF_APPROVAL: Final = "#approval"  # ends the id of the approval of a tool's call; no name has a #
+# Ends the id of the call of a tool that compensates.
+OF_COMPENSATION: Final = "#compensation"
+# Notes how the task ends when its compensations are made. No agent can make a call of this name.
+ENDING: Final = "#ending"
 # The calls that somebody outside answers.
 WAIT_OUTSIDE: Final = frozenset({CallKind.APPROVE, CallKind.SIGNAL})
 
@@ -83,6 +89,8 @@ class EndReason(StrEnum):
     TOOL_FAILED = "ToolFailed"
     MODEL_FAILED = "ModelFailed"
     UNKNOWN_EFFECT = "UnknownEffect"
+    COMPENSATION_FAILED = "CompensationFailed"
+    ACTOR_ENDED = "ActorEnded"
     REJECTED = "Rejected"  # a validator refused the result
     CANCELLED = "Cancelled"
     INVALID = "Invalid"
@@ -175,6 +183,10 @@ class Done:
     `value` is a list of passages for a retrieval and the text for a model call. `problem` says why a call has
     no value. `signal` names the signal that the call took. `payload` stands for a value that is kept apart.
     `replica` is that of the model which answered.
+
+    `cached` says of a call that the cache may answer whether it did. `answered_by` is the model that answered
+    in the place of the target. `limited_ms` is how long the call waited for its turn at `rate_limit`. A call
+    that was not made, because its target takes no calls, has `retry_after_ms`.
     """
 
     at: int
@@ -193,6 +205,11 @@ class Done:
     signal: str | None = None
     payload: Payload | None = None
     replica: str | None = None
+    cached: bool | None = None
+    answered_by: str | None = None
+    rate_limit: str | None = None
+    limited_ms: int | None = None
+    retry_after_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
+from flotilla_runtime.agent.actors import Delivery
 from flotilla_runtime.agent.budgets import Amount, Budget, Refusal
 from flotilla_runtime.agent.conversations import Message
 from flotilla_runtime.agent.journal import (
@@ -99,12 +100,28 @@ class StateRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Post:
+    """A message to an actor of the task's tenant and this agent. With `is_asked`, its answer is awaited.
+
+    `mailbox` is how many messages may be there at most.
+    """
+
+    agent: str
+    tenant: str
+    delivery: Delivery
+    text: str
+    mailbox: int
+    is_asked: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finish:
     """How a task ends. `busy_ms` is the time of its calls by part, such as `Model/qwen`; for the figures.
 
     `waited_ms` is how much of it they waited longer for a model's first token than the quickest of them did.
 
-    `said` are the messages that later tasks of its conversation are told.
+    `said` are the messages that later tasks of its conversation are told. A task that `unwinds` has
+    compensations to make if it cannot end so.
     """
 
     status: TaskStatus
@@ -116,6 +133,7 @@ class Finish:
     waited_ms: Mapping[str, int] = field(default_factory=dict)
     calls: Mapping[str, int]
     said: tuple[Message, ...] = ()
+    unwinds: bool = False
 
 
 class TaskJournal(Protocol):
@@ -129,6 +147,9 @@ class TaskJournal(Protocol):
 
         The intent's target is the agent that does it; without one it is that of this task.
         """
+
+    async def deliver(self, claim: Claim, expected: int, intent: Intended, post: Post) -> Written:
+        """Write the intent of a message and submit the task that handles it, both or neither."""
 
     async def state(self, claim: Claim, expected: int, intent: Intended, request: StateRequest) -> Written:
         """Read or write a value of the state, and write the call with its result, both or neither."""
@@ -146,7 +167,7 @@ class TaskJournal(Protocol):
         """Give the place up; False if what it waits for has come already."""
 
     async def finish(self, claim: Claim, finish: Finish) -> None:
-        """End the task. Reservations of calls without a result count as used."""
+        """End the task. Reservations of calls without a result count as used. Raises NoRoomError."""
 
     async def release(self, claim: Claim, worker: str) -> None:
         """Hand the task over."""
@@ -154,10 +175,14 @@ class TaskJournal(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchRequest:
-    """What an index is asked. Without `top_k` it says itself how many passages it gives."""
+    """What an index is asked. Without `top_k` it says itself how many passages it gives.
+
+    With `compares` the call has reserved what it takes to compare the query with those of other searches.
+    """
 
     query: str
     top_k: int | None = None
+    compares: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,10 +203,12 @@ class Call:
 
     `request` is what the kind needs: a `ModelRequest`, a `SearchRequest`, the arguments of a tool. `key`
     is the idempotency key: the same for every try of this call, and of no other. `on_event` is told what a
-    model writes meanwhile. `more` reserves anew for a call whose tries have spent what it reserved: it gives
-    the call, cut to what is left, or None if the limits leave no room. What was spent is then settled, and is
-    no part of the reply. `most_bytes` is what its result may take in the journal, about. `traceparent` is
-    sent along, so that the other side's spans belong to the task's trace.
+    model writes meanwhile. `goes_on` says of a call that is cancelled whether another run goes on with it.
+    `more` reserves anew for a call whose tries have spent what it reserved: it gives the call, cut to what is
+    left, or None if the limits leave no room. What was spent is then settled, and is no part of the reply.
+    `most_bytes` is what its result may take in the journal, about. A call that has had its turn at a rate
+    limit before its intent was written has `waited_ms`. `traceparent` is sent along, so that the other side's
+    spans belong to the task's trace.
     """
 
     id: str
@@ -191,8 +218,10 @@ class Call:
     key: str
     effect: Effect = Effect.PURE
     most_bytes: int = 0
+    waited_ms: int | None = None
     on_event: OnEvent | None = field(default=None, compare=False)
     more: "Callable[[Call, Spent], Awaitable[Call | None]] | None" = field(default=None, compare=False)
+    goes_on: Callable[[], bool] | None = field(default=None, compare=False)
     traceparent: str | None = field(default=None, compare=False)
 
 
@@ -224,7 +253,8 @@ class Reply:
 
     `replica` is that of the model which answered. With the certainty Unknown, an Unsafe call has no result
     yet. One that was not begun is made by another worker. `is_refused` if even the last try was turned away
-    by a model that takes no calls at the moment.
+    by a model or tool that takes no calls at the moment. `cached`, `answered_by`, `rate_limit`, `limited_ms`
+    and `retry_after_ms` are those of the result in the journal.
     """
 
     outcome: CallOutcome
@@ -240,14 +270,23 @@ class Reply:
     is_refused: bool = False
     certainty: Certainty = Certainty.KNOWN
     replica: str | None = None
+    cached: bool | None = None
+    answered_by: str | None = None
+    rate_limit: str | None = None
+    limited_ms: int | None = None
+    retry_after_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reconciled:
-    """What a tool's `reconcile` knows of an Unsafe call: whether it happened, and perhaps its result."""
+    """What is known of an Unsafe call: whether it happened, and perhaps its result.
+
+    `reply` is that of the call itself, where an executor has kept it.
+    """
 
     happened: bool
     result: Any = None
+    reply: Reply | None = None
 
 
 class Calls(Protocol):

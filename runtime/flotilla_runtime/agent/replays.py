@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from flotilla_runtime.agent.journal import (
+    ENDING,
     OF_APPROVAL,
+    OF_COMPENSATION,
     CallKind,
     CallOutcome,
     Done,
@@ -88,6 +90,8 @@ def replay_of(entries: Sequence[Entry], start: str | None = None) -> Replay:
     if start is not None and start not in calls:
         raise UnknownCallError(start)
     kept = _finished(calls) if start is None else _before(calls, calls[start].begun)
+    undone_from = _undone_from(entries, calls)
+    kept = {name: call for name, call in kept.items() if undone_from is None or call.begun < undone_from}
     kept = {name: call for name, call in kept.items() if _stays(call, kept)}
     again = [call for name, call in calls.items() if name not in kept]
     return Replay(
@@ -121,6 +125,8 @@ def told(entries: Iterable[Entry]) -> dict[str, Told]:
     calls: dict[str, Told] = {}
     for place, entry in enumerate(entries):
         match entry:
+            case Intended() if _is_of_the_end(entry.call):
+                pass
             case Intended():
                 before = calls.get(entry.call)
                 calls[entry.call] = Told(intent=entry, begun=before.begun if before else place)
@@ -129,6 +135,20 @@ def told(entries: Iterable[Entry]) -> dict[str, Told]:
             case Other():
                 raise NewerJournalError
     return calls
+
+
+def _is_of_the_end(call: str) -> bool:
+    """Whether a call was made after the agent had come to nothing: a replay begins before that."""
+    return call == ENDING or OF_COMPENSATION in call
+
+
+def _undone_from(entries: Iterable[Entry], calls: Mapping[str, Told]) -> int | None:
+    """The place from which effects were undone by compensations: that of the first one registered."""
+    if not any(isinstance(entry, Intended) and entry.call == ENDING for entry in entries):
+        return None
+    return min(
+        (call.begun for call in calls.values() if call.intent.kind is CallKind.COMPENSATE), default=None
+    )
 
 
 def _before(calls: Mapping[str, Told], place: int) -> dict[str, Told]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final
 
+from flotilla_runtime.agent.actors import Delivery
 from flotilla_runtime.agent.budgets import NANO_PER_UNIT, Amount, Budget
 from flotilla_runtime.agent.conversations import Message, conversation_key, messages_of, messages_text
 from flotilla_runtime.agent.journal import Entry, Payload, TaskStatus, WaitKind
@@ -175,11 +176,12 @@ class TaskRecord:
     """A task's hash in Redis; times are in milliseconds since the epoch, by Redis' clock.
 
     `conversation` is the conversation's key: those of different tenants differ. `history` is what was
-    submitted with the task. `tenant` is the tenant's name, empty in tasks of version 0.1.0. `used` is the use
-    of the task and, for a task that was submitted, of all that it spawned; `is_priced` is False where the
-    price of some of it is unknown. `idle_ms` is the time from each suspension to the next claim; `idle_since`
-    is when the one began that has not ended. `payloads` stand for the fields that are kept
-    apart, which are empty here. `agent` is empty for the fleet's own.
+    submitted with the task. The input of a task with an `actor` is a message to it. `tenant` is the tenant's
+    name, empty in tasks of version 0.1.0. `used` is the use of the task and, for a task that was submitted,
+    of all that it spawned; `is_priced` is False where the price of some of it is unknown. `idle_ms` is the
+    time from each suspension to the next claim; `idle_since` is when the one began that has not ended.
+    `payloads` stand for the fields that are kept apart, which are empty here. `agent` is empty for the
+    fleet's own.
     """
 
     id: str
@@ -214,6 +216,7 @@ class TaskRecord:
     conversation: str | None = None
     history: tuple[Message, ...] = ()
     front: Mapping[str, str] = field(default_factory=dict)
+    actor: Delivery | None = None
     traceparent: str | None = None
     payloads: Mapping[str, Payload] = field(default_factory=dict)
     agent: str = ""
@@ -254,6 +257,7 @@ class TaskRecord:
             conversation=fields.get("conversation"),
             history=messages_of(fields.get("history", "[]")),
             front=json.loads(fields.get("front", "{}")),
+            actor=Delivery.of(fields["actor"]) if "actor" in fields else None,
             agent=fields.get("agent", ""),
             traceparent=fields.get("traceparent"),
             payloads={

@@ -33,6 +33,11 @@ CLUSTER_CA_PATH: Final = f"{CLUSTER_CA_DIRECTORY}/ca.crt"
 CLUSTER_CA_CONFIG_MAP: Final = "kube-root-ca.crt"  # Kubernetes writes it into every namespace
 
 DEFAULT_ROLE: Final = "Default"
+EMBED_ROLE: Final = "Embed"
+
+# How finished calls are counted besides by part of the fleet.
+CACHE_HIT: Final = "Cache/Hit"
+CACHE_MISS: Final = "Cache/Miss"
 
 
 def caller_entry(kind: str, name: str) -> str:
@@ -163,7 +168,8 @@ class QueueConfig(Section):
 class ModelConnection(Section):
     """A model that a fleet calls. `url` ends in /v1; `context_tokens` limits prompt and answer together.
 
-    With `asks_context` the endpoint's list of models is asked, and may say another length.
+    With `asks_context` the endpoint's list of models is asked, and may say another length. Calls for which
+    `rate_limit` has no room, or which the model does not take at the moment, go to the role `overflow_to`.
 
     `key_environment` names the environment variable with the API key, if the model needs one. With
     `tokenizes` the server counts tokens at `/tokenize`, as vLLM does.
@@ -179,6 +185,8 @@ class ModelConnection(Section):
     tokenizes: bool = False
     pricing: Pricing = Pricing()
     timeouts: ModelTimeouts = ModelTimeouts()
+    rate_limit: str | None = None
+    overflow_to: str | None = None
 
 
 class IndexConnection(Section):
@@ -277,6 +285,26 @@ class ToolConfig(Section):
     approval: Approval = Approval.NEVER
     timeout_seconds: float = 30
     max_result_kib: int = 256
+    rate_limit: str | None = None
+
+
+class RateLimit(Section):
+    """A limit on the calls of all workers together; None is no limit."""
+
+    name: str
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+
+
+class CacheConfig(Section):
+    """Which results are kept for other tasks of the same tenant.
+
+    With `semantic_threshold` a search is also answered with what a similar one found.
+    """
+
+    retrieval: bool = True
+    pure_tools: bool = True
+    semantic_threshold: float | None = None
 
 
 class SubAgentConfig(Section):
@@ -324,6 +352,7 @@ class WorkerConfig(Section):
     queue: QueueConfig
     prompt: str = ""
     entrypoint: str | None = None
+    has_executors: bool = False  # they run the Python functions of tools and validators
     retrieval: Retrieval = Retrieval.FIRST
     tools: tuple[ToolConfig, ...] = ()
     agents: tuple[SubAgentConfig, ...] = ()
@@ -332,6 +361,8 @@ class WorkerConfig(Section):
     adopted_path: str | None = None
     models: tuple[ModelConnection, ...]
     indexes: tuple[IndexConnection, ...] = ()
+    rate_limits: tuple[RateLimit, ...] = ()
+    cache: CacheConfig | None = None  # None: nothing is kept
     limits: TaskLimits = TaskLimits()
     telemetry: TelemetryConfig | None = None  # None: no traces
     concurrency: int = 200
@@ -412,6 +443,20 @@ class RevisionTasks(WireModel):
     suspended: int = 0
 
 
+class ToolRequestsOfRevision(WireModel):
+    """How many calls of functions wait for an executor of one revision, and how many one runs."""
+
+    waiting: int = 0
+    running: int = 0
+
+
+class ToolRequestFigures(WireModel):
+    """The executors' queue now: by revision, and the calls that each executor runs, by its pod's name."""
+
+    revisions: dict[str, ToolRequestsOfRevision] = Field(default_factory=dict)
+    executors: dict[str, int] = Field(default_factory=dict)
+
+
 class FleetStatus(WireModel):
     """The answer to GET /v1/status on the gateway's PORT_METRICS, which the operator scrapes.
 
@@ -419,9 +464,9 @@ class FleetStatus(WireModel):
     `unknown_effects`, `waiting_for_approval`, `dead_letters` and `oldest_waiting_seconds` are current values.
     The other figures cover the tasks that ended in the last hour; percentiles are None when there was none.
     `busy_seconds` says where these tasks spent their time: `Queue`, `Model/<name>`, `Index/<name>`,
-    `Tool/<name>`. `waiting` includes suspended tasks whose timer has rung. `cost_usd` is None where a price
-    is unknown. `certificate_problem` is of the pod that answers: why the certificate in its Secret cannot be
-    used.
+    `Tool/<name>`, and `RateLimit/<name>` for calls that waited for their turn. `waiting` includes suspended
+    tasks whose timer has rung. `cost_usd` is None where a price is unknown. `certificate_problem` is of the
+    pod that answers: why the certificate in its Secret cannot be used.
     """
 
     fleet: str
@@ -440,6 +485,8 @@ class FleetStatus(WireModel):
     wait_p95_seconds: float | None = None
     took_ticks: dict[str, int] = Field(default_factory=dict)  # how many tasks took how long (durations.py)
     busy_seconds: dict[str, float] = Field(default_factory=dict)
+    cache_hits: int = 0  # calls that the cache answered
+    cache_misses: int = 0  # calls that it could have answered
     suspended: int = 0
     cost_usd: float | None = None
     models: dict[str, ModelDemand] = Field(default_factory=dict)  # by the model's name
@@ -452,6 +499,7 @@ class FleetStatus(WireModel):
     certificate_problem: str | None = None
     tools: tuple[ToolReport, ...] = ()  # those that cannot be used, by their names
     admission: Admission | None = None  # None: of a gateway that knows no admission
+    tool_requests: ToolRequestFigures = ToolRequestFigures()
 
 
 class StoreProblem(StrEnum):
@@ -536,6 +584,14 @@ class TaskKeys:
     def text(self, task_id: str) -> str:
         """The stream of what models write for a task now, and the sharded channel of who watches it."""
         return f"{self.prefix}text:{task_id}"
+
+    def limit(self, name: str) -> str:
+        """The hash with what a rate limit of the fleet has left."""
+        return f"{self.prefix}limit:{name}"
+
+    def cached(self, name: str) -> str:
+        """A result that is kept for other tasks, or what the cache knows besides."""
+        return f"{self.prefix}cache:{name}"
 
     def turns(self, conversation: str) -> str:
         """The list of what was said in a conversation."""

@@ -9,7 +9,14 @@ from typing import Final
 from flotilla_runtime.agent.budgets import NANO_PER_UNIT
 from flotilla_runtime.agent.store.redis_facts import MIB, RedisFacts
 from flotilla_runtime.agent.tasks import StoreFigures
-from flotilla_runtime.contract import FleetStatus, ModelCapacity, ModelDemand, percentile
+from flotilla_runtime.contract import (
+    CACHE_HIT,
+    CACHE_MISS,
+    FleetStatus,
+    ModelCapacity,
+    ModelDemand,
+    percentile,
+)
 from flotilla_runtime.gateway.admission import MODEL, admitted, measured_of
 
 WINDOW_MINUTES: Final = 60
@@ -55,6 +62,8 @@ def fleet_status(
         wait_p95_seconds=percentile(waited, 0.95),
         took_ticks=took,
         busy_seconds={part: milliseconds / 1000 for part, milliseconds in _under(total, "busy:").items()},
+        cache_hits=total.get(f"calls:{CACHE_HIT}", 0),
+        cache_misses=total.get(f"calls:{CACHE_MISS}", 0),
         models={
             model: model_demand(model, now, total, sum(ended.values()))
             for model in sorted({*models, *now.calls, *called})

@@ -37,7 +37,15 @@ from flotilla_runtime.agent.journal import (
 
 LONGEST_PATH: Final = 1000  # steps of a critical path
 ASKED_IN_PUBLIC: Final = frozenset(
-    {CallKind.RETRIEVE, CallKind.TOOL, CallKind.SPAWN, CallKind.APPROVE, CallKind.STATE}
+    {
+        CallKind.RETRIEVE,
+        CallKind.TOOL,
+        CallKind.SPAWN,
+        CallKind.TELL,
+        CallKind.APPROVE,
+        CallKind.STATE,
+        CallKind.COMPENSATE,
+    }
 )
 
 
@@ -72,7 +80,9 @@ class Event(_View):
     """One event of a task; a field that does not belong to its kind is null.
 
     `seconds` is how long a call took, `tokens` what it used, `costUSD` what that costs, null where a price is
-    unknown. `outcome` is that of a call, or the status of the task at its end.
+    unknown. `outcome` is that of a call, or the status of the task at its end. `waitedSeconds` is the part of
+    `seconds` in which a call waited for its turn at `rateLimit`. `answeredBy` is the model that answered in
+    the place of the target, `cached` whether the cache answered, where it may.
     """
 
     at: datetime
@@ -92,6 +102,10 @@ class Event(_View):
     waits_for: Wait | None = None
     by: str | None = None
     answers: bool | None = None
+    cached: bool | None = None
+    answered_by: str | None = None
+    rate_limit: str | None = None
+    waited_seconds: float | None = None
     offset: int | None = None
     text: str | None = None
     arguments: Any = None
@@ -357,6 +371,10 @@ def _call_ended(done: Done, intent: Intended | None) -> Event:
         cost_usd=None if done.nano_usd is None else (spent_nano_usd + done.nano_usd) / NANO_PER_UNIT,
         problem=done.problem,
         by=decided_by,
+        cached=done.cached,
+        answered_by=done.answered_by,
+        rate_limit=done.rate_limit,
+        waited_seconds=None if done.limited_ms is None else done.limited_ms / 1000,
         result=done.value,
     )
 

@@ -149,6 +149,9 @@ class Replays:
 def cannot_be_replayed(loaded: LoadedTask) -> ProblemError | None:
     """Why this task has no replay."""
     record = loaded.record
+    if record.actor is not None:
+        detail = f"the task is a message for the actor {record.actor.to.name}; have it sent anew"
+        return ProblemError(HTTPStatus.CONFLICT, "message", detail)
     if record.parent is not None:
         root = record.root or record.parent
         detail = f"the task was spawned by another one; replay the one that was submitted, {root}"

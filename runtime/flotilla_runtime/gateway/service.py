@@ -299,7 +299,11 @@ class TaskService:
             models=self._config.models,
             capacity=self._capacity().models,
         )
-        return figures.model_copy(update={"tools": await self.asked(self._store.tool_reports.now)})
+        told = {
+            "tools": await self.asked(self._store.tool_reports.now),
+            "tool_requests": await self.asked(self._store.tool_requests.figures),
+        }
+        return figures.model_copy(update=told)
 
     async def admission(self) -> Admission:
         """How many tasks may be at work over the whole fleet."""

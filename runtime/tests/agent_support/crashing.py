@@ -5,7 +5,16 @@ from typing import TypeVar
 
 from agent_support.memory import CrashPoints
 from flotilla_runtime.agent.journal import Entry, Intended
-from flotilla_runtime.agent.protocols import Came, ChildEnd, Finish, OneEntry, StateRequest, Waits, Written
+from flotilla_runtime.agent.protocols import (
+    Came,
+    ChildEnd,
+    Finish,
+    OneEntry,
+    Post,
+    StateRequest,
+    Waits,
+    Written,
+)
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import Claim
 
@@ -25,6 +34,9 @@ class CrashingJournal:
 
     async def spawn(self, claim: Claim, expected: int, intent: Intended, child_input: str) -> Written:
         return await self._passed("spawn", lambda: self._store.spawn(claim, expected, intent, child_input))
+
+    async def deliver(self, claim: Claim, expected: int, intent: Intended, post: Post) -> Written:
+        return await self._passed("deliver", lambda: self._store.deliver(claim, expected, intent, post))
 
     async def state(self, claim: Claim, expected: int, intent: Intended, request: StateRequest) -> Written:
         return await self._passed("state", lambda: self._store.state(claim, expected, intent, request))

@@ -109,6 +109,11 @@ async def narrow_agent(ctx: Any) -> None:
     pass
 
 
+async def short_nap() -> str:
+    await asyncio.sleep(0.2)
+    return "awake"
+
+
 def names_a_city(result: dict[str, Any]) -> dict[str, Any]:
     """Refuses answers without a city."""
     return {"accepted": "Lisbon" in str(result), "reason": "it names no city"}

@@ -60,7 +60,8 @@ class Story:
             if self.task.finish is not None:
                 self.check()
                 return self
-            self.crash_at(None)
+            if self.store.points.has_crashed:
+                self.crash_at(None)
             waits = self.task.waits
             if waits is not None and waits.until is not None:
                 self.store.now_ms = max(self.store.now_ms, waits.until)

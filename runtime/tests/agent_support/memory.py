@@ -10,10 +10,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from flotilla_runtime.agent.budgets import NOTHING, Amount, Budget, LimitName, Refusal
+from flotilla_runtime.agent.actors import OF_ACTORS
+from flotilla_runtime.agent.budgets import NOTHING, Amount, Budget, LimitName, MessageRefusal, Refusal
 from flotilla_runtime.agent.engine.history import reserve_of, spent_of, use_of
 from flotilla_runtime.agent.errors import LeaseLostError
 from flotilla_runtime.agent.journal import (
+    ENDING,
     WAIT_OUTSIDE,
     CallKind,
     CallOutcome,
@@ -37,6 +39,7 @@ from flotilla_runtime.agent.protocols import (
     ChildEnd,
     Finish,
     OneEntry,
+    Post,
     StateOperation,
     StateRequest,
     Waits,
@@ -147,6 +150,16 @@ class Stored:
     decided: dict[str, Any] = field(default_factory=dict)
     signals: dict[str, tuple[str, Any]] = field(default_factory=dict)
     signalled: int = 0
+    post: Post | None = None
+
+    @property
+    def line(self) -> tuple[str, str] | None:
+        """The mailbox that it is in."""
+        return (self.post.agent, self.post.delivery.to.name) if self.post else None
+
+    @property
+    def unwinds(self) -> bool:
+        return any(isinstance(entry, Intended) and entry.call == ENDING for entry in self.entries)
 
     @property
     def entries(self) -> list[Entry]:
@@ -216,6 +229,8 @@ class MemoryStore:
             "attempts": str(task.attempts),
             "suspendedMs": str(task.idle_ms),
         }
+        if task.post is not None:
+            fields |= {"actor": task.post.delivery.text, "conversation": "actor-"}
         if task.cancel_requested:
             fields["cancelRequested"] = "1"
         if task.agent:
@@ -300,6 +315,27 @@ class MemoryStore:
         await self._reach(f"after spawn {intent.call}")
         return self._written(task, [refusal] if refusal else [])
 
+    async def deliver(self, claim: Claim, expected: int, intent: Intended, post: Post) -> Written:
+        await self._reach(f"before deliver {intent.call}")
+        task = self._owned(claim, expected)
+        assert intent.child is not None
+        is_known = intent.child in self.tasks
+        refusal = (None if is_known else self._declined(task, intent, post)) or self._reserve(task, intent)
+        if refusal is None:
+            self._append(task, intent)
+            if not is_known:
+                message = Stored(id=intent.child, input=post.text, limits=task.limits, tree=task.tree)
+                message.depth = task.depth + post.is_asked
+                message.parent = task.id if post.is_asked else None
+                message.post = post
+                self._store(message)
+        await self._reach(f"after deliver {intent.call}")
+        return self._written(task, [refusal] if refusal else [])
+
+    def mailbox(self, line: tuple[str, str]) -> list[Stored]:
+        """The messages of an actor that have not ended, in order."""
+        return [task for task in self.tasks.values() if task.line == line and task.finish is None]
+
     async def state(self, claim: Claim, expected: int, intent: Intended, request: StateRequest) -> Written:
         await self._reach(f"before state {intent.call}")
         task = self._owned(claim, expected)
@@ -309,6 +345,8 @@ class MemoryStore:
             value = request.operation is StateOperation.PUT or kept == request.expected
             if value:
                 self.state_of[request.agent, request.key] = request.value
+                if not request.value:
+                    del self.state_of[request.agent, request.key]
                 self.state_writes.append(request.value)
         done = Done(at=self.now_ms, call=intent.call, outcome=CallOutcome.SUCCEEDED, took_ms=0, value=value)
         for entry in (intent, done):
@@ -337,7 +375,9 @@ class MemoryStore:
     async def suspend(self, claim: Claim, expected: int, waits: Waits) -> bool:
         await self._reach("before suspend")
         task = self._owned(claim, expected)
-        has_come = task.cancel_requested or (waits.until is not None and waits.until <= self.now_ms)
+        has_come = (task.cancel_requested and not task.unwinds) or (
+            waits.until is not None and waits.until <= self.now_ms
+        )
         if has_come or self._has_come(task) or any(self.tasks[child].finish for child in waits.children):
             return False
         self._append(
@@ -415,6 +455,26 @@ class MemoryStore:
             task.tree.check()
             task.open[intent.call] = intent
         return refusal
+
+    def _declined(self, task: Stored, intent: Intended, post: Post) -> Refusal | None:
+        to, space = post.delivery.to, post.agent + OF_ACTORS
+        waiting = len(self.mailbox((post.agent, to.name)))
+        askers: list[Stored] = [task]
+        while (above := askers[-1].parent) is not None:
+            askers.append(self.tasks[above])
+        refused = None
+        if any((space, f"ended/{name}") in self.state_of for name in to.line):
+            refused = (MessageRefusal.ACTOR_ENDED, 0, 0)
+        elif post.is_asked and (post.agent, to.name) in [one.line for one in askers]:
+            refused = (MessageRefusal.ASKS_ITSELF, 0, 0)
+        elif waiting >= post.mailbox:
+            refused = (MessageRefusal.MAILBOX_FULL, post.mailbox, waiting)
+        if refused is None:
+            return self._no_room(task, intent) if post.is_asked else None
+        limit, most, committed = refused
+        return Refusal(
+            call=intent.call, limit=limit, most=most, committed=committed, wanted=1, may_change=False
+        )
 
     def _no_room(self, task: Stored, intent: Intended) -> Refusal | None:
         siblings = sum(one.parent == task.id and one.finish is None for one in self.tasks.values())

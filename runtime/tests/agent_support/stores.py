@@ -17,10 +17,9 @@ END: Final = Finish(
 
 def open_store(server: Any, objects: ObjectStore | None = None, **settings: Any) -> TaskStore:
     config = QueueConfig(
-        fleet="default/support",
         url=server.url,
         password_path=server.password_path,
-        **{"lease_seconds": 30, **settings},
+        **{"fleet": "default/support", "lease_seconds": 30, **settings},
     )
     return TaskStore(connect(config), config, objects)
 

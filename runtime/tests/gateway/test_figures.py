@@ -137,6 +137,13 @@ def test_what_a_fleet_asks_of_a_model(
     assert figures([window], replace(EMPTY, **now), models=("m",)).models["m"] == demand
 
 
+def test_what_the_cache_answered_is_counted_beside_the_calls() -> None:
+    status = figures(
+        [{"calls:Cache/Hit": 3, "calls:Tool/t": 1}, {"calls:Cache/Miss": 1, "calls:Cache/Hit": 2}]
+    )
+    assert (status.cache_hits, status.cache_misses) == (5, 1)
+
+
 @pytest.mark.parametrize(
     ("changes", "limit_mib", "problem"),
     [

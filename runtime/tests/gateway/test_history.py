@@ -101,6 +101,21 @@ AT = "2023-11-14T22:13:20Z"
             id="a call that ended",
         ),
         pytest.param(
+            done(0, "turn/1", cached=False, answered_by="small", rate_limit="openai", limited_ms=400),
+            {
+                "event": "callEnded",
+                "call": "turn/1",
+                "outcome": "Succeeded",
+                "seconds": 0.9,
+                "tries": 1,
+                "cached": False,
+                "answeredBy": "small",
+                "rateLimit": "openai",
+                "waitedSeconds": 0.4,
+            },
+            id="a call that waited for its turn, and was answered by another model",
+        ),
+        pytest.param(
             Suspended(at=START, waits_for=WaitKind.EFFECT, call="turn/1/tool/pay", until=START),
             {
                 "event": "suspended",

@@ -2,6 +2,8 @@
 
 redis     the first passwords, the claim and the server. With a Redis of the user's, the managed one goes
 gateway   its objects
+executors before the workers that ask them: as many pods as are wanted, and the end of those that nobody
+          needs
 workers   the costs of deleting their pods, where there are to be fewer; their objects, as many pods as are
           wanted. The settings of an older revision are nowhere but in its own objects, so these are only
           scaled and deleted
@@ -9,7 +11,7 @@ password  passwords that replace lost ones, after everything that had the lost o
 """
 
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from flotilla_operator.api.fleet_queue import RedisMode
@@ -17,9 +19,12 @@ from flotilla_operator.api.parts import DeletionPolicy
 from flotilla_operator.api.pods import PodOptions
 from flotilla_operator.cluster.writes import Acts, Apply, Create, Delete, JsonPatch, Write
 from flotilla_operator.controllers.agent_fleet.decide import Decision, PartReason
+from flotilla_operator.controllers.agent_fleet.executors import executors_to_delete
 from flotilla_operator.controllers.agent_fleet.password import PasswordReason, with_password_made
+from flotilla_operator.controllers.agent_fleet.rollout import RevisionWorkers
 from flotilla_operator.controllers.agent_fleet.seen import Observed, RedisSecret
 from flotilla_operator.controllers.claims import ClaimReason
+from flotilla_operator.controllers.live_objects import LiveObject
 from flotilla_operator.objects import deletion_cost
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.resources import (
@@ -69,6 +74,7 @@ def _writes(observed: Observed, decision: Decision, make_password: Callable[[], 
         revision = decision.rollout.revision
         manifests = workloads.gateway_manifests(owner, spec, wiring, images, revision)
         yield from (apply(one, "spec.gateway.pod", spec.gateway.pod) for one in manifests)
+    yield from _executors(observed, decision, apply)
     yield from _deletion_costs(observed, decision)
     if decision.workers is PartReason.WRITTEN:
         replicas, adopted = decision.worker_pods.newest.wanted, decision.rollout.adopted
@@ -87,10 +93,15 @@ def _secret(owner: Owner, secret: RedisSecret, make_password: Callable[[], str])
             return workloads.password_secret(owner, make_password())
         case RedisSecret.USERS:
             return workloads.users_secret(owner, {user: make_password() for user in workloads.REDIS_USERS})
+        case RedisSecret.EXECUTOR:
+            return workloads.executor_secret(owner, make_password())
 
 
 def _redis(observed: Observed, decision: Decision) -> list[Manifest]:
-    manifests = workloads.redis_manifests(observed.owner, observed.spec.queue.redis, observed.images)
+    has_executors = RedisSecret.EXECUTOR in RedisSecret.needed(observed.spec)
+    manifests = workloads.redis_manifests(
+        observed.owner, observed.spec.queue.redis, observed.images, has_executors=has_executors
+    )
     if decision.redis is PartReason.WRITTEN:
         return manifests
     return [manifest for manifest in manifests if manifest["kind"] != STATEFUL_SETS.kind]
@@ -125,14 +136,53 @@ def _deletion_costs(observed: Observed, decision: Decision) -> Iterable[Write]:
     """Before there are fewer workers: how many tasks each one holds, so that those with fewer go first."""
     if observed.figures is None:
         return
+    held = observed.figures.workers
+    yield from _costs(decision.worker_pods.by_revision, observed.workers, held)
+    if (executors := decision.worker_pods.executors) is not None:
+        held = observed.figures.tool_requests.executors
+        yield from _costs(executors.by_revision, observed.executors, held)
+
+
+def _costs(
+    shares: Iterable[tuple[str, int]], pods: Mapping[str, RevisionWorkers], held: Mapping[str, int]
+) -> Iterable[Write]:
     path = f"/metadata/annotations/{deletion_cost.ANNOTATION.replace('/', '~1')}"
-    for revision, wanted in decision.worker_pods.shares:
-        workers = observed.workers.get(revision)
+    for revision, wanted in shares:
+        workers = pods.get(revision)
         if workers is None or not 0 < wanted < workers.deployment.replicas:
             continue
-        for pod, cost in costs_to_write(workers.pods, observed.figures.workers):
+        for pod, cost in costs_to_write(workers.pods, held):
             operations = [{"op": "add", "path": path, "value": cost}]
             yield JsonPatch(ref=pod.ref, uid=pod.uid, operations=operations)
+
+
+def _executors(
+    observed: Observed, decision: Decision, apply: Callable[[Manifest, str, PodOptions], Write]
+) -> Iterable[Write]:
+    """The executors of the revision in force, the number of older ones, and the end of what nobody needs."""
+    owner, spec, wanted = observed.owner, observed.spec, decision.worker_pods.executors
+    if decision.workers is PartReason.WRITTEN and workloads.has_executors(spec) and wanted is not None:
+        assert spec.tool_executors is not None
+        replicas, options = wanted.newest.wanted, spec.tool_executors.pod
+        manifests = workloads.executor_manifests(owner, spec, observed.wiring, observed.images, replicas)
+        yield from (apply(one, "spec.toolExecutors.pod", options) for one in manifests)
+    rollout, executors = decision.rollout, observed.executors
+    for one in executors_to_delete(spec, observed.figures, rollout, executors):
+        yield from _end_of(one)
+    for revision, number in {} if wanted is None else wanted.older.items():
+        yield from _scaled(executors[revision].deployment, number)
+
+
+def _end_of(one: RevisionWorkers) -> Iterable[Write]:
+    yield Delete(ref=one.deployment.ref, uid=one.deployment.uid)
+    if one.config_map is not None:
+        yield Delete(ref=one.config_map.ref, uid=one.config_map.uid)
+
+
+def _scaled(deployment: LiveObject, wanted: int) -> Iterable[Write]:
+    if wanted != deployment.replicas:
+        operations = [{"op": "replace", "path": "/spec/replicas", "value": wanted}]
+        yield JsonPatch(ref=deployment.ref, uid=deployment.uid, operations=operations)
 
 
 def _older_revisions(decision: Decision) -> Iterable[Write]:
@@ -141,12 +191,9 @@ def _older_revisions(decision: Decision) -> Iterable[Write]:
         deployment = one.workers.deployment
         wanted = decision.worker_pods.older.get(one.revision)
         if one.goes:
-            yield Delete(ref=deployment.ref, uid=deployment.uid)
-            if (config_map := one.workers.config_map) is not None:
-                yield Delete(ref=config_map.ref, uid=config_map.uid)
-        elif wanted is not None and wanted != deployment.replicas:
-            operations = [{"op": "replace", "path": "/spec/replicas", "value": wanted}]
-            yield JsonPatch(ref=deployment.ref, uid=deployment.uid, operations=operations)
+            yield from _end_of(one.workers)
+        elif wanted is not None:
+            yield from _scaled(deployment, wanted)
 
 
 def _apply(

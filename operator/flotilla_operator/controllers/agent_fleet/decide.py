@@ -14,7 +14,7 @@ look      Soon while a secret is missing, because secrets are not watched, and w
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -22,6 +22,7 @@ from flotilla_operator.api.agent_fleet import AgentFleetSpec
 from flotilla_operator.api.parts import DeletionPolicy
 from flotilla_operator.autoscaling.revisions import Older, RevisionsDecision, decide_revisions
 from flotilla_operator.autoscaling.workers import WorkerMemory, WorkerPolicy, WorkerSignals, at_work
+from flotilla_operator.controllers.agent_fleet.executors import decide_executors, executor_facts, is_current
 from flotilla_operator.controllers.agent_fleet.memory import FleetMemory
 from flotilla_operator.controllers.agent_fleet.password import PasswordDecision, password_decision
 from flotilla_operator.controllers.agent_fleet.rollout import Rollout, RolloutFacts, rollout_of, tasks_of
@@ -136,9 +137,11 @@ def _worker_pods(observed: Observed, rollout: Rollout, now: datetime) -> Revisio
     """The last decision of the steering loop, made again if the spec or the revisions have changed since."""
     policy, last = policy_of(observed.spec), observed.scaled
     kept = {one.revision for one in rollout.kept}
+    facts = executor_facts(observed.spec, observed.figures, rollout, observed.executors)
     same_spec = last is not None and (last.policy, last.revision) == (policy, rollout.revision)
-    if last is not None and same_spec and set(last.older) == kept:
+    if last is not None and same_spec and set(last.older) == kept and is_current(last.executors, facts):
         return last
+    executors, _ = decide_executors(facts, WorkerMemory(), now)
     decision, _ = decide_revisions(
         signals_of(observed.figures, rollout),
         policy,
@@ -148,7 +151,7 @@ def _worker_pods(observed: Observed, rollout: Rollout, now: datetime) -> Revisio
         older=older_of(observed.figures, rollout),
         now=now,
     )
-    return decision
+    return replace(decision, executors=executors)
 
 
 def policy_of(spec: AgentFleetSpec) -> WorkerPolicy:

@@ -11,6 +11,7 @@ CANCELLED = "Cancelled"
 WINDOW_MINUTES = 60
 QUEUE = "Queue"
 MODEL = "Model/"
+RATE_LIMIT = "RateLimit/"
 NOTICEABLE_WAIT_SHARE = 0.1  # below a tenth of all task time, waiting in the queue is no bottleneck
 
 
@@ -28,6 +29,7 @@ def figures_status(figures: contract.FleetStatus, spec: AgentFleetSpec) -> dict[
     """What the status shows of the gateways' figures."""
     completed, judged = completed_tasks(figures), judged_tasks(figures)
     ended = sum(figures.ended.values())
+    looked_up = figures.cache_hits + figures.cache_misses
     cost = None if figures.cost_usd is None or not ended else figures.cost_usd / ended
     return {
         "tasks": {
@@ -56,21 +58,41 @@ def figures_status(figures: contract.FleetStatus, spec: AgentFleetSpec) -> dict[
         "successRate": rounded(completed / judged) if judged else None,
         "tokensPerTask": rounded(figures.tokens / ended) if ended else None,
         "costPerTaskUSD": rounded(cost),
+        "cacheHitRate": rounded(figures.cache_hits / looked_up) if looked_up else None,
         "bottleneck": bottleneck(figures, spec),
     }
+
+
+def waits_for_executors(figures: contract.FleetStatus, spec: AgentFleetSpec) -> bool:
+    """Whether calls wait for tool executors although there are as many as allowed."""
+    executors, revisions = spec.tool_executors, figures.tool_requests.revisions.values()
+    if executors is None:
+        return False
+    waiting, running = sum(one.waiting for one in revisions), sum(one.running for one in revisions)
+    return waiting > 0 and waiting + running > executors.max_replicas * executors.concurrency
 
 
 def bottleneck(figures: contract.FleetStatus, spec: AgentFleetSpec) -> str:
     """What limits the fleet, judged by where the tasks of the last hour spent their time.
 
-    "None" while no task waits and the tasks spent less than a tenth of their time waiting. "Workers" when
-    `maxReplicas` workers would all be fully occupied. The model that has no room for the tasks that wait.
-    Otherwise the model, index or tool on which the workers spent most of their time.
+    "ToolExecutors" when `maxReplicas` tool executors would be fully occupied, and calls wait for one.
+    "None" while no task waits and the tasks spent less than a tenth of their time waiting, in the queue or
+    at rate limits. The rate limit at which workers spent most of their time, if it was one: more workers
+    would wait there too. "Workers" when `maxReplicas` workers would all be fully occupied. The model that has
+    no room for the tasks that wait. Otherwise the model, index or tool on which the workers spent most of
+    their time.
     """
+    if waits_for_executors(figures, spec):
+        return "ToolExecutors"
     total = sum(figures.busy_seconds.values())
-    waited = figures.busy_seconds.get(QUEUE, 0.0)
+    called = {part: spent for part, spent in figures.busy_seconds.items() if part != QUEUE}
+    limited = sum(spent for part, spent in called.items() if part.startswith(RATE_LIMIT))
+    waited = figures.busy_seconds.get(QUEUE, 0.0) + limited
     if not figures.waiting and (not total or waited < NOTICEABLE_WAIT_SHARE * total):
         return "None"
+    slowest = max(sorted(called), key=lambda part: called[part], default="Workers")
+    if slowest.startswith(RATE_LIMIT):
+        return slowest
     workers = spec.workers
     if figures.in_flight >= workers.max_replicas * workers.concurrency:
         return "Workers"
@@ -78,7 +100,4 @@ def bottleneck(figures: contract.FleetStatus, spec: AgentFleetSpec) -> str:
     most = None if admission is None else admission.most
     if admission is not None and most is not None and figures.waiting and figures.in_flight >= most:
         return f"{MODEL}{admission.model}"
-    called = {part: spent for part, spent in figures.busy_seconds.items() if part != QUEUE}
-    if not called:
-        return "Workers"
-    return max(sorted(called), key=lambda part: called[part])
+    return slowest

@@ -22,13 +22,37 @@ def a_tool_cannot_be_called(facts: Facts) -> Finding | None:
 
 
 def the_image_lacks_a_function(facts: Facts) -> Finding | None:
-    """Workers have ended because `image` does not bring a function of the spec."""
-    workers = facts.observed.workers.get(facts.decision.rollout.revision)
-    pods = [] if workers is None else [pod for pod in workers.pods if pod.lacks_function]
-    if not pods or (workers is not None and workers.has_ready):
-        return None
-    message = f"spec.image lacks a function that the spec names: {pods[0].trouble}"
-    return Finding(reason=Reason.FUNCTION_MISSING, message=message, mended_by=MendedBy.PERSON)
+    """Workers or executors have ended because `image` does not bring a function of the spec."""
+    for found in (facts.observed.workers, facts.observed.executors):
+        one = found.get(facts.decision.rollout.revision)
+        pods = [] if one is None else [pod for pod in one.pods if pod.lacks_function]
+        if pods and one is not None and not one.has_ready:
+            message = f"spec.image lacks a function that the spec names: {pods[0].trouble}"
+            return Finding(reason=Reason.FUNCTION_MISSING, message=message, mended_by=MendedBy.PERSON)
+    return None
+
+
+def the_executors_lack_a_class(facts: Facts) -> Finding | None:
+    """A class of the executors' pods is missing."""
+    return finding_of(facts.observed.missing.executors)
+
+
+def no_executor_is_ready(facts: Facts) -> Finding | None:
+    """Tool executors of a revision are needed, and none of it runs."""
+    wanted = facts.decision.worker_pods.executors
+    for revision, number in () if wanted is None else wanted.by_revision:
+        one = facts.observed.executors.get(revision)
+        if not number or (one is not None and one.has_ready):
+            continue
+        pods = () if one is None else one.pods
+        hopeless = next((pod for pod in pods if pod.hopeless), None)
+        trouble = hopeless or next((pod for pod in pods if pod.trouble), None)
+        told = "" if trouble is None else f"; {trouble.trouble}"
+        message = f"0 of {number} tool executors are ready, and calls of Python tools wait for one{told}"
+        if hopeless is not None:
+            return Finding(reason=Reason.EXECUTORS_FAIL, message=message, mended_by=MendedBy.PERSON)
+        return Finding(reason=Reason.EXECUTORS_STARTING, message=message)
+    return None
 
 
 def workers_cannot_use_a_tool(facts: Facts) -> Finding | None:

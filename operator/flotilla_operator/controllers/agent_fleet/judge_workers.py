@@ -55,7 +55,7 @@ def workers_fail(facts: Facts) -> Finding | None:
 
 def no_worker_is_ready(facts: Facts) -> Finding | None:
     """Workers of a revision are needed and none of it runs."""
-    for revision, wanted in facts.decision.worker_pods.shares:
+    for revision, wanted in facts.decision.worker_pods.by_revision:
         workers = facts.observed.workers.get(revision)
         if wanted and not _ready(workers):
             pods = () if workers is None else workers.pods
@@ -117,7 +117,7 @@ def _tasks(count: int | None) -> str:
 
 
 def _workers(facts: Facts) -> str:
-    (revision, wanted), *older = facts.decision.worker_pods.shares
+    (revision, wanted), *older = facts.decision.worker_pods.by_revision
     workers = facts.observed.workers
     told = [f"{_ready(workers.get(revision))} of {wanted} workers are ready"]
     told += [f"of revision {one} {_ready(workers.get(one))} of {number}" for one, number in older if number]

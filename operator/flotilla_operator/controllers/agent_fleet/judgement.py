@@ -23,6 +23,8 @@ from flotilla_operator.controllers.agent_fleet.judge_queue import (
 from flotilla_operator.controllers.agent_fleet.judge_tools import (
     a_tool_cannot_be_called,
     names_no_tool,
+    no_executor_is_ready,
+    the_executors_lack_a_class,
     the_image_lacks_a_function,
     tools_can_be_called,
     workers_cannot_use_a_tool,
@@ -197,6 +199,8 @@ CONDITIONS: tuple[Chain[Facts], ...] = (
         checks=(
             a_tool_cannot_be_called,
             the_image_lacks_a_function,
+            the_executors_lack_a_class,
+            no_executor_is_ready,
             workers_cannot_use_a_tool,
             names_no_tool,
         ),

@@ -38,6 +38,7 @@ from flotilla_operator.objects.resources import (
 from flotilla_operator.telemetry.measurements import Answered, Target, newest_first
 from flotilla_operator.workloads import agent_fleet as workloads
 from flotilla_operator.workloads.agent_fleet.worker_pods import WorkerPod, worker_pod
+from flotilla_operator.workloads.labels import Child
 from flotilla_runtime import contract
 
 
@@ -70,7 +71,8 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
         certificate_problem=certificate_problem_of(answers, spec),
         scaled=world.decisions.last(owner.uid),
         live=_live(owner, world.caches),
-        workers=_workers(owner, world.caches),
+        workers=_by_revision(workloads.workers(owner), owner, world.caches),
+        executors=_by_revision(workloads.executors(owner), owner, world.caches),
         adopted=_adopted(owner, world.caches),
         secrets_found=secrets_found,
         targets=targets,
@@ -84,20 +86,33 @@ async def _secrets_found(
         return None
     redis = world.caches.get(STATEFUL_SETS, owner.namespace, workloads.redis(owner).name)
     ready = redis is not None and live_object(redis).ready_replicas
+    needs_executor = RedisSecret.EXECUTOR in RedisSecret.needed(spec)
     interval = timedelta(seconds=world.config.loop.sweep_interval_seconds)
-    if ready and before is not None and not before.missing and now - before.at < interval:
+    has_user = not needs_executor or knows_executor(redis)
+    if ready and has_user and before is not None and not before.missing and now - before.at < interval:
         return None
     found = [
         secret
-        for secret in RedisSecret
+        for secret in RedisSecret.needed(spec)
         if await world.own_secret(owner.namespace, secret.name_of(owner), owner.uid) is not None
     ]
     return frozenset(found)
 
 
+def knows_executor(redis: Manifest | None) -> bool:
+    """Whether Redis was started with the executors' user."""
+    annotations = {} if redis is None else live_object(redis).template_annotations
+    return workloads.EXECUTOR_USER in annotations.get(workloads.ANNOTATION_USERS, "").split(",")
+
+
 def _live(owner: Owner, caches: Caches) -> dict[tuple[str, str], LiveObject]:
     """The objects that have the names of the fleet's parts, whoever owns them."""
-    parts = (workloads.redis(owner), workloads.gateway(owner), workloads.workers(owner))
+    parts = (
+        workloads.redis(owner),
+        workloads.gateway(owner),
+        workloads.workers(owner),
+        workloads.executors(owner),
+    )
     resources = (
         DEPLOYMENTS,
         STATEFUL_SETS,
@@ -114,12 +129,13 @@ def _live(owner: Owner, caches: Caches) -> dict[tuple[str, str], LiveObject]:
     }
 
 
-def _workers(owner: Owner, caches: Caches) -> dict[str, RevisionWorkers]:
-    """The Deployments of workers that this fleet made, by revision."""
-    config_maps = {one["metadata"]["name"]: live_object(one) for one in _ours(CONFIG_MAPS, owner, caches)}
-    pods = _worker_pods(owner, caches)
+def _by_revision(part: Child, owner: Owner, caches: Caches) -> dict[str, RevisionWorkers]:
+    """The Deployments of workers, or of executors, that this fleet made, by revision."""
+    named = ((one["metadata"]["name"], one) for one in _ours(CONFIG_MAPS, part, owner, caches))
+    config_maps = {name: live_object(one) for name, one in named}
+    pods = _worker_pods(part, owner, caches)
     found = {}
-    for deployment in _ours(DEPLOYMENTS, owner, caches):
+    for deployment in _ours(DEPLOYMENTS, part, owner, caches):
         revision = _revision(deployment)
         found[revision] = RevisionWorkers(
             revision=revision,
@@ -134,7 +150,7 @@ def _adopted(owner: Owner, caches: Caches) -> tuple[str, ...]:
     """The revisions that any workers of the fleet were told to adopt."""
     lists = (
         (config_map.get("data") or {}).get(contract.ADOPTED_FILE)
-        for config_map in _ours(CONFIG_MAPS, owner, caches)
+        for config_map in _ours(CONFIG_MAPS, workloads.workers(owner), owner, caches)
     )
     return tuple(sorted({revision for text in lists if text is not None for revision in _listed(text)}))
 
@@ -148,20 +164,19 @@ def _listed(text: str) -> Iterable[str]:
     return (one for one in found if isinstance(one, str)) if isinstance(found, list) else ()
 
 
-def _ours(resource: Resource, owner: Owner, caches: Caches) -> list[Manifest]:
-    component = workloads.workers(owner).component
+def _ours(resource: Resource, part: Child, owner: Owner, caches: Caches) -> list[Manifest]:
     return [
         one
         for one in caches.by_label(resource, contract.LABEL_OWNER_NAME, owner.name)
         if one["metadata"].get("namespace") == owner.namespace
         and controller_uid(one) == owner.uid
-        and (one["metadata"].get("labels") or {}).get(contract.LABEL_COMPONENT) == component
+        and (one["metadata"].get("labels") or {}).get(contract.LABEL_COMPONENT) == part.component
         and "deletionTimestamp" not in one["metadata"]
     ]
 
 
-def _worker_pods(owner: Owner, caches: Caches) -> list[WorkerPod]:
-    selector = workloads.workers(owner).selector
+def _worker_pods(part: Child, owner: Owner, caches: Caches) -> list[WorkerPod]:
+    selector = part.selector
     return [
         worker_pod(pod)
         for pod in caches.by_label(PODS, contract.LABEL_OWNER_NAME, owner.name)

@@ -56,7 +56,8 @@ def password_decision(observed: Observed, now: datetime) -> PasswordDecision:
         return PasswordDecision(
             reason=PasswordReason.NOT_LOOKED_FOR, seen=before, recorded=password_made(redis)
         )
-    missing = tuple(secret for secret in RedisSecret if secret not in observed.secrets_found)
+    needed = RedisSecret.needed(observed.spec)
+    missing = tuple(secret for secret in needed if secret not in observed.secrets_found)
     if not missing:
         seen = PasswordSeen(at=now)
         return PasswordDecision(reason=PasswordReason.THERE, seen=seen, recorded=password_made(redis))
@@ -74,7 +75,14 @@ def _runs_with(redis: LiveObject | None, secret: RedisSecret, owner: Owner) -> b
     """Whether this fleet's Redis runs with the passwords of a secret."""
     if redis is None or redis.controller_uid != owner.uid:
         return False
-    return secret is RedisSecret.PASSWORD or workloads.ANNOTATION_USERS in redis.template_annotations
+    users = redis.template_annotations.get(workloads.ANNOTATION_USERS)
+    match secret:
+        case RedisSecret.PASSWORD:
+            return True
+        case RedisSecret.USERS:
+            return users is not None
+        case RedisSecret.EXECUTOR:
+            return workloads.EXECUTOR_USER in (users or "").split(",")
 
 
 def password_made(redis: LiveObject | None) -> str | None:

@@ -39,6 +39,8 @@ class Reason(StrEnum):
     TOOL_UNREACHABLE = "ToolUnreachable"
     TOOL_MISSING = "ToolMissing"
     TOOL_UNUSABLE = "ToolUnusable"
+    EXECUTORS_STARTING = "ExecutorsStarting"
+    EXECUTORS_FAIL = "ExecutorsFail"
     TOOLS_AVAILABLE = "ToolsAvailable"
     NO_TOOLS = "NoTools"
 

@@ -31,6 +31,7 @@ from flotilla_operator.objects.resources import (
     Manifest,
 )
 from flotilla_operator.workloads.agent_fleet import IndexKey, SecretEntry, Wiring
+from flotilla_operator.workloads.agent_fleet.model_names import model_names
 from flotilla_operator.workloads.agent_fleet.payloads import ENTRIES, endpoint_of
 from flotilla_operator.workloads.agent_fleet.telemetry import telemetry_config
 from flotilla_operator.workloads.agent_fleet.tools import called_urls
@@ -40,7 +41,6 @@ from flotilla_operator.workloads.vector_index.retriever import retriever_url
 from flotilla_operator.workloads.vector_index.retriever_key import KEY_ENTRY, retriever_key
 from flotilla_runtime import contract
 
-EMBED_ROLE = "Embed"
 INDEX_PROMOTING = "Promoting"  # the phase of an index that is built for the first time and not Ready yet
 CLASS_MISSING = {
     PRIORITY_CLASSES: Reason.PRIORITY_CLASS_MISSING,
@@ -66,6 +66,7 @@ class Found:
     missing_gateway: list[Missing] = field(default_factory=list)
     missing_certificate: list[Missing] = field(default_factory=list)
     missing_workers: list[Missing] = field(default_factory=list)
+    missing_executors: list[Missing] = field(default_factory=list)
     telemetry: contract.TelemetryConfig | None = None
 
 
@@ -123,6 +124,7 @@ class References:
             gateway=tuple(found.missing_gateway),
             certificate=tuple(found.missing_certificate),
             workers=tuple(found.missing_workers),
+            executors=tuple(found.missing_executors),
         )
 
     async def _model(self, model: FleetModel) -> None:
@@ -144,7 +146,7 @@ class References:
         self._found.models.append(
             contract.ModelConnection(
                 role=model.role,
-                name=endpoint.model,
+                name=model_names(self._spec.models)[model.role],
                 url=endpoint.url,
                 model=endpoint.model,
                 context_tokens=self._context(model.role, context_of_endpoint(model)),
@@ -152,6 +154,8 @@ class References:
                 key_environment=variable,
                 pricing=prices_of(model, None),
                 timeouts=timeouts_of(model),
+                rate_limit=model.rate_limit,
+                overflow_to=model.overflow_to,
             )
         )
 
@@ -165,7 +169,9 @@ class References:
         role = model.role
         field_path = f"spec.models[{role}].modelRef"
         missing = self._found.missing_models
-        found = self._called_set(field_path, name, Task.EMBED if role == EMBED_ROLE else Task.GENERATE)
+        found = self._called_set(
+            field_path, name, Task.EMBED if role == contract.EMBED_ROLE else Task.GENERATE
+        )
         if isinstance(found, Missing):
             missing.append(found)
             return
@@ -194,6 +200,8 @@ class References:
                 tokenizes=found.spec.model.task is Task.GENERATE,
                 pricing=prices_of(model, found.spec.pricing),
                 timeouts=timeouts_of(model),
+                rate_limit=model.rate_limit,
+                overflow_to=model.overflow_to,
             )
         )
 
@@ -394,7 +402,12 @@ class References:
 
     def _classes(self) -> None:
         found = self._found
-        reports = (found.missing_queue, found.missing_gateway, found.missing_workers)
+        reports = (
+            found.missing_queue,
+            found.missing_gateway,
+            found.missing_workers,
+            found.missing_executors,
+        )
         for report, classes in zip(reports, classes_by_part(self._spec), strict=True):
             report += [
                 Missing(reason=CLASS_MISSING[named.resource], message=named.missing)
@@ -465,14 +478,14 @@ def _made_for(replica_set: Manifest) -> int | None:
     return length
 
 
-def classes_by_part(
-    spec: AgentFleetSpec,
-) -> tuple[list[NamedClass], list[NamedClass], list[NamedClass]]:
-    """The classes that the spec names for Redis, for the gateway and for the workers."""
+def classes_by_part(spec: AgentFleetSpec) -> tuple[list[NamedClass], ...]:
+    """The classes that the spec names for Redis, for the gateway, for the workers and for tool executors."""
+    executors = spec.tool_executors
     return (
         list(classes_of("spec.queue.redis.pod", spec.queue.redis.pod)),
         list(classes_of("spec.gateway.pod", spec.gateway.pod)),
         list(classes_of("spec.workers.pod", spec.workers.pod)),
+        [] if executors is None else list(classes_of("spec.toolExecutors.pod", executors.pod)),
     )
 
 

@@ -26,11 +26,23 @@ class RedisSecret(StrEnum):
 
     PASSWORD = "Password"  # noqa: S105 - of its default user
     USERS = "Users"
+    EXECUTOR = "Executor"  # the user of tool executors
 
     def name_of(self, owner: Owner) -> str:
         """The secret's name."""
-        part = workloads.redis if self is RedisSecret.PASSWORD else workloads.redis_users
-        return part(owner).name
+        match self:
+            case RedisSecret.PASSWORD:
+                return workloads.redis(owner).name
+            case RedisSecret.USERS:
+                return workloads.redis_users(owner).name
+            case RedisSecret.EXECUTOR:
+                return workloads.redis_executor(owner).name
+
+    @classmethod
+    def needed(cls, spec: AgentFleetSpec) -> tuple["RedisSecret", ...]:
+        """Those that the fleet needs."""
+        without = () if spec.tool_executors is not None else (cls.EXECUTOR,)
+        return tuple(secret for secret in cls if secret not in without)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +56,7 @@ class MissingParts:
     gateway: tuple[Missing, ...] = ()
     certificate: tuple[Missing, ...] = ()
     workers: tuple[Missing, ...] = ()
+    executors: tuple[Missing, ...] = ()
 
     @property
     def of_secrets(self) -> bool:
@@ -66,10 +79,10 @@ class Observed:
     """One observation of a fleet.
 
     `live` holds the objects that have the names of the fleet's parts, by kind and name, whoever owns them.
-    `workers` are the fleet's own, by revision; `adopted` is what they were last told to adopt. `scaled` is
-    the last decision of autoscaling. `secrets_found` are those of the managed Redis that are there; None when
-    nobody looked for them. `certificate_problem` is what gateways say of the certificate that they
-    mount.
+    `workers` and `executors` are the fleet's own, by revision; `adopted` is what workers were last told to
+    adopt. `scaled` is the last decision of autoscaling. `secrets_found` are those of the managed Redis that
+    are there; None when nobody looked for them. `certificate_problem` is what gateways say of the certificate
+    that they mount.
     """
 
     manifest: Manifest
@@ -85,6 +98,7 @@ class Observed:
     scaled: RevisionsDecision | None = None
     live: Mapping[tuple[str, str], LiveObject] = field(default_factory=dict)
     workers: Mapping[str, RevisionWorkers] = field(default_factory=dict)
+    executors: Mapping[str, RevisionWorkers] = field(default_factory=dict)
     adopted: tuple[str, ...] = ()
     secrets_found: frozenset[RedisSecret] | None = None
     targets: tuple[Target, ...] = ()

@@ -1,13 +1,18 @@
 """The objects of an AgentFleet: Redis, the gateway and the workers."""
 
+from flotilla_operator.workloads.agent_fleet.executors import executor_manifests
 from flotilla_operator.workloads.agent_fleet.parts import (
+    EXECUTOR_USER,
     REDIS_USERS,
     IndexKey,
     SecretEntry,
     Wiring,
+    executors,
+    executors_of,
     gateway,
     gateway_url,
     redis,
+    redis_executor,
     redis_users,
     workers,
     workers_of,
@@ -16,24 +21,33 @@ from flotilla_operator.workloads.agent_fleet.pods import gateway_manifests, work
 from flotilla_operator.workloads.agent_fleet.redis_server import (
     ANNOTATION_USERS,
     claim,
+    executor_secret,
     password_secret,
     redis_manifests,
     users_secret,
 )
 from flotilla_operator.workloads.agent_fleet.revision import revision_of
+from flotilla_operator.workloads.agent_fleet.tools import has_executors
 
 __all__ = [
     "ANNOTATION_USERS",
+    "EXECUTOR_USER",
     "REDIS_USERS",
     "IndexKey",
     "SecretEntry",
     "Wiring",
     "claim",
+    "executor_manifests",
+    "executor_secret",
+    "executors",
+    "executors_of",
     "gateway",
     "gateway_manifests",
     "gateway_url",
+    "has_executors",
     "password_secret",
     "redis",
+    "redis_executor",
     "redis_manifests",
     "redis_users",
     "revision_of",

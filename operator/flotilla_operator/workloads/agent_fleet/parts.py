@@ -10,6 +10,7 @@ from flotilla_runtime import contract
 
 GATEWAY_USER, WORKER_USER = "gateway", "worker"
 REDIS_USERS = (GATEWAY_USER, WORKER_USER)
+EXECUTOR_USER = "executor"
 REDIS_PASSWORD_PATH = f"{contract.REDIS_SECRET_DIRECTORY}/{contract.REDIS_PASSWORD_KEY}"
 
 
@@ -21,6 +22,11 @@ def redis(owner: Owner) -> Child:
 def redis_users(owner: Owner) -> Child:
     """The users of the managed Redis: `NAME-redis-users` is the secret with their passwords."""
     return Child(owner=owner, component="redis", suffix="redis-users")
+
+
+def redis_executor(owner: Owner) -> Child:
+    """The executors' user of the managed Redis: `NAME-redis-executor` is the secret with its password."""
+    return Child(owner=owner, component="redis", suffix="redis-executor")
 
 
 def gateway(owner: Owner) -> Child:
@@ -41,6 +47,16 @@ def workers_of(owner: Owner, revision: str) -> Child:
     if not revision:
         return workers(owner)
     return Child(owner=owner, component="worker", suffix=f"worker-{revision}", revision=revision)
+
+
+def executors(owner: Owner) -> Child:
+    """The pods that run tools, of all revisions; their network policy is `NAME-executor`."""
+    return Child(owner=owner, component="executor", suffix="executor")
+
+
+def executors_of(owner: Owner, revision: str) -> Child:
+    """The pods that run tools of one revision: `NAME-executor-REVISION`."""
+    return Child(owner=owner, component="executor", suffix=f"executor-{revision}", revision=revision)
 
 
 def gateway_url(owner: Owner, spec: GatewaySpec) -> str:

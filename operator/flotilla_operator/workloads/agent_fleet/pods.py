@@ -4,13 +4,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from flotilla_operator.api.agent_fleet import AgentFleetSpec, AuthMode
-from flotilla_operator.api.fleet_agent import FleetModel
 from flotilla_operator.api.fleet_queue import RedisMode
 from flotilla_operator.objects.hashes import stable_hash
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.resources import Manifest
 from flotilla_operator.workloads import objects
 from flotilla_operator.workloads.agent_fleet.delegates import agent_configs, validator_configs
+from flotilla_operator.workloads.agent_fleet.levers import cache, rate_limits
+from flotilla_operator.workloads.agent_fleet.model_names import model_names
 from flotilla_operator.workloads.agent_fleet.parts import (
     GATEWAY_USER,
     REDIS_PASSWORD_PATH,
@@ -30,7 +31,12 @@ from flotilla_operator.workloads.agent_fleet.payloads import (
 )
 from flotilla_operator.workloads.agent_fleet.revision import revision_of
 from flotilla_operator.workloads.agent_fleet.telemetry import headers_volume, receivers
-from flotilla_operator.workloads.agent_fleet.tools import called_urls, secret_volumes, tool_configs
+from flotilla_operator.workloads.agent_fleet.tools import (
+    called_urls,
+    has_executors,
+    secret_volumes,
+    tool_configs,
+)
 from flotilla_operator.workloads.certificate import TLS_DIRECTORY, certificate_volume
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.ingress import from_everybody, from_monitoring
@@ -76,7 +82,7 @@ def gateway_config(
     owner: Owner, spec: AgentFleetSpec, wiring: Wiring, revision: str
 ) -> contract.GatewayConfig:
     """The configuration of the gateway, which gives new tasks this revision."""
-    names = {model.role: _name_of(model) for model in spec.models}
+    names = model_names(spec.models)
     priced = {model.role for model in wiring.models if model.pricing.is_known}
     return contract.GatewayConfig(
         queue=queue_config(owner, spec, GATEWAY_USER),
@@ -99,12 +105,6 @@ def gateway_config(
     )
 
 
-def _name_of(model: FleetModel) -> str:
-    if model.model_ref is not None:
-        return model.model_ref.name
-    return model.endpoint.model if model.endpoint is not None else ""
-
-
 def _once(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
@@ -115,6 +115,7 @@ def worker_config(owner: Owner, spec: AgentFleetSpec, wiring: Wiring) -> contrac
         queue=queue_config(owner, spec, WORKER_USER),
         prompt=spec.agent.prompt or "",
         entrypoint=spec.agent.entrypoint,
+        has_executors=has_executors(spec),
         retrieval=contract.Retrieval(spec.agent.retrieval),
         tools=tool_configs(spec),
         agents=agent_configs(spec),
@@ -123,6 +124,8 @@ def worker_config(owner: Owner, spec: AgentFleetSpec, wiring: Wiring) -> contrac
         adopted_path=contract.ADOPTED_PATH,
         models=wiring.models,
         indexes=wiring.indexes,
+        rate_limits=rate_limits(spec),
+        cache=cache(spec),
         limits=_limits(spec),
         telemetry=wiring.telemetry,
         concurrency=spec.workers.concurrency,
@@ -236,15 +239,15 @@ def _gateway_pod(
         pull_policy=images.pull_policy,
         args=["flotilla_runtime.gateway"],
         env=environment,
-        ports=[_port("http", contract.PORT_GATEWAY), _port("metrics", contract.PORT_METRICS)],
+        ports=[pod_port("http", contract.PORT_GATEWAY), pod_port("metrics", contract.PORT_METRICS)],
         resources=GATEWAY_RESOURCES,
         volumeMounts=mounts,
-        **_probes(),
+        **pod_probes(),
     )
     return objects.PodParts(
         containers=[container],
         volumes=volumes,
-        annotations={**_annotations(data, wiring, environment), contract.LABEL_REVISION: revision},
+        annotations={**pod_annotations(data, wiring, environment), contract.LABEL_REVISION: revision},
         termination_grace_seconds=GATEWAY_STOP_SECONDS,
         image_pull_secrets=images.pull_secrets,
     )
@@ -272,17 +275,17 @@ def _worker_pod(
         command=RUNTIME_COMMAND if spec.image is not None else None,
         args=["flotilla_runtime.agent"],
         env=environment,
-        ports=[_port("metrics", contract.PORT_METRICS)],
+        ports=[pod_port("metrics", contract.PORT_METRICS)],
         resources=spec.workers.resources.manifest() if asks(spec.workers.resources) else WORKER_RESOURCES,
         volumeMounts=[*mounts, *secret_mounts, *spec.workers.pod.volume_mounts],
-        **_probes(),
+        **pod_probes(),
     )
     pull_secrets = (secret.name for secret in spec.workers.pod.image_pull_secrets)
     return objects.PodParts(
         containers=[container],
         volumes=[*volumes, *secret_files, *spec.workers.pod.volumes],
         labels={contract.LABEL_INDEX_KEYS: contract.INDEX_KEYS_SENT} if wiring.sends_keys else {},
-        annotations=_annotations(data, wiring, environment),
+        annotations=pod_annotations(data, wiring, environment),
         termination_grace_seconds=WORKER_STOP_SECONDS,
         image_pull_secrets=tuple(dict.fromkeys((*images.pull_secrets, *pull_secrets))),
     )
@@ -300,6 +303,19 @@ def _common(
     part: Child, user: str, owner: Owner, spec: AgentFleetSpec, wiring: Wiring
 ) -> tuple[list[Manifest], list[Manifest], list[Manifest]]:
     """The volumes, mounts and environment of gateway and workers: configuration, Redis, payloads, traces."""
+    volumes, mounts, environment = redis_access(part, (redis_users(owner).name, user), spec)
+    files, their_mounts = credentials_volume(spec.queue.payloads)
+    headers, mounted = headers_volume(spec.telemetry, wiring)
+    return [*volumes, *files, *headers], [*mounts, *their_mounts, *mounted], environment
+
+
+def redis_access(
+    part: Child, user: tuple[str, str], spec: AgentFleetSpec
+) -> tuple[list[Manifest], list[Manifest], list[Manifest]]:
+    """The volumes, mounts and environment of a pod with a configuration and Redis.
+
+    `user` is the secret with the password for a managed Redis, and its entry there.
+    """
     volume, mount = objects.config_volume(part.name)
     volumes, mounts = [volume], [mount]
     environment: list[Manifest] = [
@@ -307,8 +323,9 @@ def _common(
     ]
     secret_ref = spec.queue.redis.url_secret_ref
     if spec.queue.redis.mode is RedisMode.MANAGED:
-        items = [{"key": user, "path": contract.REDIS_PASSWORD_KEY}]
-        volumes.append({"name": "redis", "secret": {"secretName": redis_users(owner).name, "items": items}})
+        secret, entry_of_user = user
+        items = [{"key": entry_of_user, "path": contract.REDIS_PASSWORD_KEY}]
+        volumes.append({"name": "redis", "secret": {"secretName": secret, "items": items}})
         mounts.append({"name": "redis", "mountPath": contract.REDIS_SECRET_DIRECTORY, "readOnly": True})
     elif secret_ref is not None:
         entry = SecretEntry(environment=contract.ENV_REDIS_URL, name=secret_ref.name, key=secret_ref.key)
@@ -321,16 +338,14 @@ def _common(
         mounts.append(
             {"name": "flotilla-sentinel", "mountPath": contract.SENTINEL_DIRECTORY, "readOnly": True}
         )
-    files, their_mounts = credentials_volume(spec.queue.payloads)
-    headers, mounted = headers_volume(spec.telemetry, wiring)
-    return [*volumes, *files, *headers], [*mounts, *their_mounts, *mounted], environment
+    return volumes, mounts, environment
 
 
 def _object_store(spec: AgentFleetSpec) -> tuple[str, ...]:
     return () if spec.queue.payloads is None else (endpoint_of(spec.queue.payloads),)
 
 
-def _annotations(data: dict[str, str], wiring: Wiring, environment: list[Manifest]) -> dict[str, str]:
+def pod_annotations(data: dict[str, str], wiring: Wiring, environment: list[Manifest]) -> dict[str, str]:
     """The annotation that replaces the pods when their configuration or a secret of theirs changes."""
     named = {
         source["secretKeyRef"]["name"]
@@ -359,11 +374,14 @@ def _from_secret(entry: SecretEntry) -> Manifest:
     }
 
 
-def _port(name: str, number: int) -> Manifest:
+def pod_port(name: str, number: int) -> Manifest:
+    """A port of a container."""
     return {"name": name, "containerPort": number, "protocol": "TCP"}
 
 
-def _probes() -> dict[str, Any]:
+def pod_probes() -> dict[str, Any]:
+    """The probes of a container that tells its health on its port for metrics."""
+
     def probe(path: str, period_seconds: int) -> dict[str, Any]:
         return {
             "httpGet": {"path": path, "port": "metrics"},

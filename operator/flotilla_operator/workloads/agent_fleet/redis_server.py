@@ -9,6 +9,9 @@ Gateways and workers have a user each, who may use this fleet's keys and adminis
 are in a secret that is made once; Redis has only the hashes of them. Redis' default user may do everything.
 Its password is in another secret, which only the pod of Redis has, for its probes and for people. Redis reads
 both from files, so no password is in a command line.
+
+Tool executors, where there are any, have a third user, who may use the keys of their queue alone. Its secret
+is of its own, so a fleet without executors has no such user, and one that gets them starts Redis anew once.
 """
 
 import base64
@@ -23,7 +26,16 @@ from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.quantities import quantity
 from flotilla_operator.objects.resources import Manifest
 from flotilla_operator.workloads import objects
-from flotilla_operator.workloads.agent_fleet.parts import REDIS_USERS, gateway, redis, redis_users, workers
+from flotilla_operator.workloads.agent_fleet.parts import (
+    EXECUTOR_USER,
+    REDIS_USERS,
+    executors,
+    gateway,
+    redis,
+    redis_executor,
+    redis_users,
+    workers,
+)
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.ingress import from_pods
 from flotilla_operator.workloads.labels import Child
@@ -37,6 +49,9 @@ USERS_FILE: Final = "users.conf"
 ANNOTATION_USERS: Final = f"{contract.DOMAIN}/redis-users"  # of the pod: those that its Redis knows
 # All that reads and writes keys, scripts that do so, and INFO, which says how full Redis is.
 COMMANDS: Final = "+@all -@admin -@dangerous +info -function -script +script|load +script|exists"
+EXECUTOR_DIRECTORY: Final = f"{contract.REDIS_SECRET_DIRECTORY}-executor"
+# The same, without those that name keys of others or how many there are.
+EXECUTOR_COMMANDS: Final = f"{COMMANDS} -@pubsub -scan -randomkey -dbsize"
 STOP_SECONDS = 30
 # The append-only file can double in size before it is rewritten, and is on the disk twice during the rewrite.
 MEMORY_PERCENT_OF_CLAIM = 40
@@ -45,7 +60,7 @@ RESOURCES = {"requests": {"cpu": "50m", "memory": "128Mi"}}
 FSYNC = {Fsync.ALWAYS: "always", Fsync.EVERY_SECOND: "everysec"}
 
 
-def redis_configuration(spec: RedisSpec) -> str:
+def redis_configuration(spec: RedisSpec, *, has_executors: bool = False) -> str:
     """redis.conf for Redis 7.0 and later."""
     lines = [
         f"port {contract.PORT_REDIS}",
@@ -59,6 +74,8 @@ def redis_configuration(spec: RedisSpec) -> str:
         f"include {contract.REDIS_SECRET_DIRECTORY}/{PASSWORD_FILE}",
         f"include {USERS_DIRECTORY}/{USERS_FILE}",
     ]
+    if has_executors:
+        lines.append(f"include {EXECUTOR_DIRECTORY}/{USERS_FILE}")
     return "\n".join(lines) + "\n"
 
 
@@ -88,6 +105,14 @@ def users_secret(owner: Owner, passwords: Mapping[str, str]) -> Manifest:
     return _secret(redis_users(owner), {**passwords, USERS_FILE: "".join(lines)})
 
 
+def executor_secret(owner: Owner, password: str) -> Manifest:
+    """The secret with the password of the executors' user, and its rights: the keys of their queue alone."""
+    prefix = contract.ExecutorKeys(f"{owner.namespace}/{owner.name}").prefix
+    digest = hashlib.sha256(password.encode()).hexdigest()
+    line = f"user {EXECUTOR_USER} on #{digest} ~{prefix}* {EXECUTOR_COMMANDS}\n"
+    return _secret(redis_executor(owner), {EXECUTOR_USER: password, USERS_FILE: line})
+
+
 def _secret(part: Child, entries: Mapping[str, str]) -> Manifest:
     return {
         "apiVersion": "v1",
@@ -108,10 +133,15 @@ def claim(owner: Owner, spec: RedisSpec) -> Manifest:
     )
 
 
-def redis_manifests(owner: Owner, spec: RedisSpec, images: Images) -> list[Manifest]:
-    """All objects of Redis except the secret and the claim, which are written differently."""
+def redis_manifests(
+    owner: Owner, spec: RedisSpec, images: Images, *, has_executors: bool = False
+) -> list[Manifest]:
+    """All objects of Redis except the secrets and the claim, which are written differently."""
     part = redis(owner)
-    data = {"redis.conf": redis_configuration(spec)}
+    data = {"redis.conf": redis_configuration(spec, has_executors=has_executors)}
+    connect = [gateway(owner).selector, workers(owner).selector]
+    if has_executors:
+        connect.append(executors(owner).selector)
     port = objects.Port(name="redis", number=contract.PORT_REDIS)
     return [
         objects.config_map(part, data=data),
@@ -119,33 +149,37 @@ def redis_manifests(owner: Owner, spec: RedisSpec, images: Images) -> list[Manif
         objects.network_policy(
             part,
             selector=part.selector,
-            ingress=[
-                from_pods(gateway(owner).selector, workers(owner).selector, ports=(contract.PORT_REDIS,))
-            ],
+            ingress=[from_pods(*connect, ports=(contract.PORT_REDIS,))],
             may_connect=False,
         ),
-        with_options(_stateful_set(owner, images, data), spec.pod),
+        with_options(_stateful_set(owner, images, data, has_executors), spec.pod),
     ]
 
 
-def _stateful_set(owner: Owner, images: Images, data: dict[str, str]) -> Manifest:
-    part = redis(owner)
+def _stateful_set(owner: Owner, images: Images, data: dict[str, str], has_executors: bool) -> Manifest:
+    part, users = redis(owner), (*REDIS_USERS, *((EXECUTOR_USER,) if has_executors else ()))
     template = {
         "metadata": {
             "labels": part.labels,
-            "annotations": {**objects.config_hash_annotation(data), ANNOTATION_USERS: ",".join(REDIS_USERS)},
+            "annotations": {**objects.config_hash_annotation(data), ANNOTATION_USERS: ",".join(users)},
         },
-        "spec": objects.pod_spec(_pod_parts(owner, images)),
+        "spec": objects.pod_spec(_pod_parts(owner, images, has_executors)),
     }
     return objects.single_stateful_set(part, template)
 
 
-def _pod_parts(owner: Owner, images: Images) -> objects.PodParts:
+def _pod_parts(owner: Owner, images: Images, has_executors: bool) -> objects.PodParts:
     part = redis(owner)
     config_volume, config_mount = objects.config_volume(part.name)
     secret_volume = {"name": "secret", "secret": {"secretName": part.name}}
     items = [{"key": USERS_FILE, "path": USERS_FILE}]
     users_volume = {"name": "users", "secret": {"secretName": redis_users(owner).name, "items": items}}
+    executor_volumes: list[Manifest] = []
+    executor_mounts: list[Manifest] = []
+    if has_executors:
+        secret = {"secretName": redis_executor(owner).name, "items": items}
+        executor_volumes.append({"name": "executor", "secret": secret})
+        executor_mounts.append({"name": "executor", "mountPath": EXECUTOR_DIRECTORY, "readOnly": True})
     data_volume = {"name": "data", "persistentVolumeClaim": {"claimName": part.name}}
     password = {"name": part.name, "key": contract.REDIS_PASSWORD_KEY}
     container = objects.container(
@@ -160,6 +194,7 @@ def _pod_parts(owner: Owner, images: Images) -> objects.PodParts:
             config_mount,
             {"name": "secret", "mountPath": contract.REDIS_SECRET_DIRECTORY, "readOnly": True},
             {"name": "users", "mountPath": USERS_DIRECTORY, "readOnly": True},
+            *executor_mounts,
             {"name": "data", "mountPath": DATA_DIRECTORY},
         ],
         # After a crash, Redis may read a long append-only file for minutes. Liveness only needs an open port.
@@ -169,7 +204,7 @@ def _pod_parts(owner: Owner, images: Images) -> objects.PodParts:
     )
     return objects.PodParts(
         containers=[container],
-        volumes=[config_volume, secret_volume, users_volume, data_volume],
+        volumes=[config_volume, secret_volume, users_volume, *executor_volumes, data_volume],
         termination_grace_seconds=STOP_SECONDS,
         image_pull_secrets=images.pull_secrets,
     )

@@ -1,8 +1,8 @@
 """The revision of a fleet's agent: a hash of what decides how its tasks run.
 
-These are agent, agents, image, tools, validators, the models by role and the indexes. Limits, prices, keys
-and the workers' pods are not: a change of them replaces workers within their revision. Fields that have their
-default do not count, so a field that a later release adds changes no revision.
+These are agent, agents, image, tools, validators, the models by role and the indexes. Limits, rate limits,
+prices, keys and the workers' pods are not: a change of them replaces workers within their revision. Fields
+that have their default do not count, so a field that a later release adds changes no revision.
 """
 
 from typing import Any
@@ -25,7 +25,12 @@ PARTS: dict[str, Any] = {
 def revision_of(spec: AgentFleetSpec) -> str:
     """The revision that new tasks of this spec get."""
     written = spec.model_dump(
-        mode="json", by_alias=True, include=PARTS, exclude_defaults=True, exclude_none=True
+        mode="json",
+        by_alias=True,
+        include=PARTS,
+        exclude={"tools": {"__all__": {"rate_limit"}}},
+        exclude_defaults=True,
+        exclude_none=True,
     )
     models = sorted(written.pop("models"), key=lambda model: str(model["role"]))
     return stable_hash({**written, "models": models}, length=LENGTH)

@@ -53,6 +53,21 @@ def tool_configs(spec: AgentFleetSpec) -> tuple[contract.ToolConfig, ...]:
     return tuple(_tool(tool) for tool in spec.tools)
 
 
+def function_configs(spec: AgentFleetSpec) -> tuple[contract.ToolConfig, ...]:
+    """The tools with a function of the fleet's image: their own, or that of their `reconcile`."""
+    return tuple(
+        config
+        for config in tool_configs(spec)
+        if config.python is not None or (config.reconcile is not None and config.reconcile.python is not None)
+    )
+
+
+def has_executors(spec: AgentFleetSpec) -> bool:
+    """Whether tool executors run functions of this fleet."""
+    checks = any(one.python is not None for one in spec.validators)
+    return spec.tool_executors is not None and (checks or bool(function_configs(spec)))
+
+
 def secret_volumes(spec: AgentFleetSpec) -> tuple[list[Manifest], list[Manifest]]:
     """The volumes and mounts of the secrets with the tools' headers, and with the URLs of their databases."""
     volumes: list[Manifest] = []
@@ -85,6 +100,7 @@ def _tool(tool: Tool) -> contract.ToolConfig:
         reconcile=None if tool.reconcile is None else _reconcile(tool.name, tool.reconcile),
         timeout_seconds=tool.timeout_seconds,
         max_result_kib=tool.max_result_kib,
+        rate_limit=tool.rate_limit,
     )
 
 

@@ -494,6 +494,8 @@ async def test_figures_become_the_status() -> None:
                 "admission": FULL,
                 "p50_seconds": 1.2345,
                 "p95_seconds": 9.876,
+                "cache_hits": 30,
+                "cache_misses": 10,
             }
         )
     )
@@ -514,6 +516,7 @@ async def test_figures_become_the_status() -> None:
     assert plan.status["latency"] == {"p50Seconds": 1.2, "p95Seconds": 9.9, "waitP95Seconds": None}
     assert (plan.status["goodputPerMinute"], plan.status["successRate"]) == (0.5, 0.789)
     assert (plan.status["tokensPerTask"], plan.status["costPerTaskUSD"]) == (309, 0.025)
+    assert plan.status["cacheHitRate"] == 0.75
     assert plan.status["store"] == {"usedMiB": 12.0, "limitMiB": 300.0, "replicas": 1}
 
 
@@ -535,6 +538,19 @@ async def test_figures_that_are_unknown_are_left_out() -> None:
         ),
         pytest.param(
             {"busy_seconds": {"Queue": 50, "Model/a": 10, "Index/b": 40}}, "Index/b", id="waited, not now"
+        ),
+        pytest.param(
+            {"busy_seconds": {"Model/a": 40, "RateLimit/openai": 60}},
+            "RateLimit/openai",
+            id="calls waited for their turn, and no task in the queue",
+        ),
+        pytest.param(
+            {"waiting": 5, "in_flight": 4000, "busy_seconds": {"Model/a": 40, "RateLimit/openai": 60}},
+            "RateLimit/openai",
+            id="workers that are full of calls that wait for their turn",
+        ),
+        pytest.param(
+            {"busy_seconds": {"Model/a": 99, "RateLimit/openai": 1}}, "None", id="hardly any turn waited for"
         ),
         pytest.param(
             {"waiting": 5, "in_flight": 4000, "busy_seconds": {"Queue": 50, "Model/a": 40}},

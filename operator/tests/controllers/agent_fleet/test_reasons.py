@@ -552,6 +552,46 @@ def the_image_lacks_the_function(stage: Stage) -> None:
     workers_crash(stage, 3)
 
 
+def executors_of(stage: Stage, ready: int, **status: Any) -> None:
+    """A call waits for an executor, of which there is one Deployment."""
+    stage.everything_runs()
+    executor = worker_of(stage.fleet).replace("worker", "executor")
+    stage.run("Deployment", executor, ready, 1)
+    revision = executor.removeprefix("executor-")
+    pod = unready_pod(revision)
+    labels = {**pod["metadata"]["labels"], contract.LABEL_COMPONENT: "executor"}
+    stage.put({**pod, "metadata": {**pod["metadata"], "labels": labels}, **status})
+    waiting = {revision: contract.ToolRequestsOfRevision(waiting=1)}
+    stage.report(IDLE.model_copy(update={"tool_requests": contract.ToolRequestFigures(revisions=waiting)}))
+
+
+def ended(exit_code: int) -> dict[str, Any]:
+    container = {
+        "name": "executor",
+        "ready": False,
+        "restartCount": 3,
+        "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+        "lastState": {"terminated": {"exitCode": exit_code, "message": "spec.tools[t].python: no module"}},
+    }
+    return {"spec": {"nodeName": "a"}, "status": {"containerStatuses": [container]}}
+
+
+def executors_crash(stage: Stage) -> None:
+    executors_of(stage, 0, **ended(1))
+
+
+def executors_lack_the_function(stage: Stage) -> None:
+    executors_of(stage, 0, **ended(3))
+
+
+def executors_start(stage: Stage) -> None:
+    executors_of(stage, 0)
+
+
+def an_executor_runs(stage: Stage) -> None:
+    executors_of(stage, 1)
+
+
 def tasks_are_fast(stage: Stage) -> None:
     """All but one in a hundred ended within four seconds."""
     stage.everything_runs()
@@ -571,6 +611,14 @@ def tasks_fail(stage: Stage) -> None:
 
 
 ON_ALL = agent_fleet(**WITH_INDEX)
+WITH_EXECUTORS = agent_fleet(
+    image="registry.example/agents:1", tools=[{"name": "t", "python": "app:t"}], toolExecutors={}
+)
+SANDBOXED_EXECUTORS = agent_fleet(
+    image="registry.example/agents:1",
+    tools=[{"name": "t", "python": "app:t"}],
+    toolExecutors={"pod": {"runtimeClassName": "absent"}},
+)
 IN_CODE = agent_fleet(agent={"entrypoint": "app:main"}, image="registry.example/agents:1")
 PROGRESSING = ConditionType.PROGRESSING
 WITH_SLO, SLO = agent_fleet(slo={}), ConditionType.MEETING_SLO
@@ -747,6 +795,31 @@ SECRETS = {"redis": {"url": "redis://elsewhere:6379"}, "tls": {"tls.crt": "x", "
             id="its start",
         ),
         pytest.param(workers_crash, ON_ALL, WORKERS, "False", Reason.WORKERS_FAIL, id="workers that end"),
+        pytest.param(
+            executors_start, WITH_EXECUTORS, TOOLS, "False", Reason.EXECUTORS_STARTING, id="no executor yet"
+        ),
+        pytest.param(
+            executors_crash, WITH_EXECUTORS, TOOLS, "False", Reason.EXECUTORS_FAIL, id="executors that end"
+        ),
+        pytest.param(
+            an_executor_runs, WITH_EXECUTORS, TOOLS, "True", Reason.TOOLS_AVAILABLE, id="an executor runs"
+        ),
+        pytest.param(
+            executors_lack_the_function,
+            WITH_EXECUTORS,
+            TOOLS,
+            "False",
+            Reason.FUNCTION_MISSING,
+            id="an image without the function of an executor",
+        ),
+        pytest.param(
+            everything,
+            SANDBOXED_EXECUTORS,
+            TOOLS,
+            "False",
+            Reason.RUNTIME_CLASS_MISSING,
+            id="a class of executors",
+        ),
         pytest.param(
             the_image_lacks_the_function,
             IN_CODE,

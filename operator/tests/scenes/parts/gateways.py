@@ -8,11 +8,15 @@ from flotilla_runtime import contract
 
 @dataclass(slots=True)
 class PlayedTasks:
-    """The tasks of one fleet by revision, how many each worker pod holds, and what workers say of tools."""
+    """The tasks of one fleet by revision, how many each worker pod holds, and what workers say of tools.
+
+    `requests` are the calls that wait for tool executors or that these run, by revision.
+    """
 
     revisions: dict[str, contract.RevisionTasks] = field(default_factory=dict)
     workers: dict[str, int] = field(default_factory=dict)
     tools: tuple[contract.ToolReport, ...] = ()
+    requests: dict[str, contract.ToolRequestsOfRevision] = field(default_factory=dict)
 
     def are(self, revision: str, *, waiting: int = 0, running: int = 0, suspended: int = 0) -> None:
         """From now on a revision has these."""
@@ -31,6 +35,7 @@ class PlayedTasks:
             revisions={name: tasks for name, tasks in self.revisions.items() if tasks != NONE},
             workers=self.workers,
             tools=self.tools,
+            tool_requests=contract.ToolRequestFigures(revisions=self.requests),
         )
 
 

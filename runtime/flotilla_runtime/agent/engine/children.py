@@ -42,6 +42,10 @@ class Children:
         if child is None:
             child = child_id(self._task_id, wanted.id)
             await self._submit(wanted, child, child_input)
+        return await self.awaited(wanted, child)
+
+    async def awaited(self, wanted: Wanted, child: str) -> Done:
+        """The end of a task that is submitted."""
         started = self._pace.now_ms()
         with self._pace.waiting(Parked(kind=WaitKind.CHILDREN, call=wanted.id, child=child)):
             end = await self._recall.readable(self._watch.end_of(child))

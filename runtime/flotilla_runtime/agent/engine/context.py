@@ -12,12 +12,17 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from flotilla_runtime.agent.actors import Address, Policy, address_of, reference_of
 from flotilla_runtime.agent.answers import Answer, Found
 from flotilla_runtime.agent.engine.branches import Branches
+from flotilla_runtime.agent.engine.compensations import MOST_ARGUMENTS_BYTES as MOST_COMPENSATION_BYTES
+from flotilla_runtime.agent.engine.compensations import MOST_REGISTERED
 from flotilla_runtime.agent.engine.engine import Engine
 from flotilla_runtime.agent.engine.entries import Wanted
+from flotilla_runtime.agent.engine.mail import ActorRef, Mail
 from flotilla_runtime.agent.engine.scopes import Scopes
 from flotilla_runtime.agent.engine.state import State
+from flotilla_runtime.agent.engine.using import MOST_ARGUMENTS_BYTES, Using, failed_call
 from flotilla_runtime.agent.engine.validating import Refusals, Validating, judging
 from flotilla_runtime.agent.failures import (
     ChildFailedError,
@@ -27,7 +32,7 @@ from flotilla_runtime.agent.failures import (
     SearchFailedError,
     ToolFailedError,
 )
-from flotilla_runtime.agent.journal import OF_APPROVAL, CallKind, CallOutcome, TaskStatus
+from flotilla_runtime.agent.journal import CallKind, CallOutcome, TaskStatus
 from flotilla_runtime.agent.models import ModelRequest, NamedTool, ToolChoice, ToolDeclaration
 from flotilla_runtime.agent.models.journal_form import is_cut, schema_value_of, text_of, tool_calls_of
 from flotilla_runtime.agent.models.values import OnEvent
@@ -36,10 +41,9 @@ from flotilla_runtime.agent.patterns.runtime import Branching
 from flotilla_runtime.agent.programs import Program
 from flotilla_runtime.agent.protocols import ChildEnd, SearchRequest, Session
 from flotilla_runtime.agent.tasks import Decision
-from flotilla_runtime.agent.tools.results import KIB, document_of
-from flotilla_runtime.contract import DEFAULT_ROLE, Approval, Effect, Passage, Priority, TaskLimits
+from flotilla_runtime.agent.tools.results import document_of
+from flotilla_runtime.contract import DEFAULT_ROLE, Effect, Passage, Priority, TaskLimits
 
-MOST_ARGUMENTS_BYTES: Final = 256 * 1024
 MOST_INPUT_BYTES: Final = 1024 * 1024
 A_DAY_SECONDS: Final = 86_400.0
 MOST_FOUND_BYTES: Final = 64 * 1024  # about; an index's own limits decide
@@ -66,7 +70,13 @@ class Context(Patterns):
     """The runtime, as an agent sees it."""
 
     def __init__(
-        self, engine: Engine, program: Program, session: Session, scopes: Scopes, task_input: str = ""
+        self,
+        engine: Engine,
+        program: Program,
+        session: Session,
+        scopes: Scopes,
+        task_input: str = "",
+        address: Address | None = None,
     ) -> None:
         self.partial: Any = None
         self._engine: Final = engine
@@ -74,6 +84,10 @@ class Context(Patterns):
         self._session: Final = session
         self._scopes: Final = scopes
         self.branches: Branching = Branches(engine, scopes)
+        self._using: Final = Using(engine, program)
+        self._registered = 0
+        self._address: Final = address
+        self._mail: Final = Mail(engine, scopes, session)
         self.validating: Final = Validating(
             program.config.validators, task_input, engine, scopes, judging(self)
         )
@@ -161,23 +175,23 @@ class Context(Patterns):
         self, tool: str, arguments: Mapping[str, Any] | None = None, *, name: str | None = None
     ) -> Awaitable[Any]:
         """Call a tool of the fleet with these arguments, JSON or pydantic models. Raises ToolFailedError."""
-        document = document_of(dict(arguments or {}), MOST_ARGUMENTS_BYTES)
-        told = document.value if document.problem is None else {}
-        known = self.program.tools.get(tool)
-        wanted = Wanted(
-            id=self._scopes.call_id(name or f"tool/{tool}"),
-            kind=CallKind.TOOL,
-            target=tool,
-            hashed={"tool": tool, "arguments": told},
-            request=told,
-            arguments=told,
-            effect=known.config.effect if known is not None else Effect.PURE,
-            most_bytes=known.config.max_result_kib * KIB if known is not None else 0,
-        )
-        problem = f"there is no tool {tool}" if known is None else known.problem_of(told)
-        if document.problem is not None:
-            problem = f"what is given to {tool} {document.problem}"
-        return self._used(wanted, problem)
+        call = self._scopes.call_id(name or f"tool/{tool}")
+        return self._using.used(*self._using.wanted(call, tool, arguments))
+
+    def compensate(
+        self, tool: str, arguments: Mapping[str, Any] | None = None, *, name: str | None = None
+    ) -> Awaitable[None]:
+        """Have a tool called if the task ends without a result. Await this before the effect that it undoes.
+
+        Compensations are called in reverse order, after the agent has ended. Raises ToolFailedError where the
+        tool cannot be called so.
+        """
+        self._registered += 1
+        if self._registered > MOST_REGISTERED:
+            raise ValueError(f"a task may register {MOST_REGISTERED} compensations at most")
+        call = self._scopes.call_id(name or f"compensate/{tool}")
+        wanted, problem = self._using.wanted(call, tool, arguments, MOST_COMPENSATION_BYTES)
+        return self._noted(replace(wanted, kind=CallKind.COMPENSATE, effect=Effect.PURE), problem)
 
     def spawn(self, task_input: str, *, agent: str | None = None, name: str | None = None) -> Awaitable[Any]:
         """Have a task of its own done by the same agent, or by another one of the fleet; return its result.
@@ -197,6 +211,25 @@ class Context(Patterns):
             hashed=task_input if agent is None else {"agent": agent, "input": task_input},
         )
         return self._spawned(wanted, task_input)
+
+    @property
+    def address(self) -> str | None:
+        """The address of the actor that handles a message; None in a task of its own."""
+        return self._address.name if self._address else None
+
+    def actor(self, name: str, handler: Any, *, child: bool = False) -> ActorRef:
+        """An actor of this task's tenant, to which one sends with `tell` and `ask`.
+
+        `handler` is the class or function of the image whose `receive(ctx, state, message)` handles its
+        messages. With `child`, the actor that handles a message is its parent, and its address begins with
+        the parent's. Raises ValueError.
+        """
+        if child and self._address is None:
+            raise ValueError(f"the actor {name} can be a child only of an actor that handles a message")
+        parent = self._address if child else None
+        address = address_of(name, parent.name if parent else None)
+        to = Address(name=address, handler=reference_of(handler))
+        return ActorRef(self._mail, to, Policy.of(handler), parent)
 
     def validate(self, result: Any) -> Awaitable[Refusals]:
         """Ask the fleet's validators about a result; who refuses it. The agent may then return a better one.
@@ -253,7 +286,7 @@ class Context(Patterns):
         if done.outcome is not CallOutcome.SUCCEEDED:
             too_long = done.outcome is CallOutcome.PROMPT_TOO_LONG
             error = PromptTooLongError if too_long else ModelFailedError
-            raise error(wanted.id, wanted.target, done.outcome, done.problem or str(done.outcome))
+            raise error(*failed_call(wanted, done))
         return Answer(
             text=text_of(done.value),
             tool_calls=tool_calls_of(done.value),
@@ -266,36 +299,15 @@ class Context(Patterns):
     async def _found(self, wanted: Wanted) -> Found:
         done = await self._engine.call(wanted)
         if done.outcome is not CallOutcome.SUCCEEDED:
-            problem = done.problem or str(done.outcome)
-            raise SearchFailedError(wanted.id, wanted.target, done.outcome, problem)
+            raise SearchFailedError(*failed_call(wanted, done))
         passages = tuple(Passage.model_validate(passage) for passage in done.value or ())
         return Found(passages=passages, generation=done.generation or "")
 
-    async def _used(self, wanted: Wanted, problem: str | None) -> Any:
-        if problem is None or self._engine.recall.has_begun(wanted.id):  # by what the tool was when it began
-            await self._approved(wanted)
-            done = await self._engine.call(wanted)
-        else:
-            done = await self._engine.note(wanted, None, CallOutcome.INVALID, problem)
+    async def _noted(self, wanted: Wanted, problem: str | None) -> None:
+        outcome = CallOutcome.SUCCEEDED if problem is None else CallOutcome.INVALID
+        done = await self._engine.note(wanted, None, outcome, problem)
         if done.outcome is not CallOutcome.SUCCEEDED:
-            said = done.problem or str(done.outcome)
-            raise ToolFailedError(wanted.id, wanted.target, done.outcome, said)
-        return done.value
-
-    async def _approved(self, wanted: Wanted) -> None:
-        """Return when the call may be made; raise ToolFailedError when somebody says no, or nobody yes.
-
-        What the journal knows counts, whatever the tool's `approval` was at that time.
-        """
-        approval = replace(wanted, id=f"{wanted.id}{OF_APPROVAL}", kind=CallKind.APPROVE, request=None)
-        tool = self.program.tools.get(wanted.target)
-        must_ask = tool is not None and tool.config.approval is Approval.ALWAYS
-        is_asked = must_ask and not self._engine.recall.has_begun(wanted.id)
-        if not is_asked and not self._engine.recall.has_begun(approval.id):
-            return
-        done = await self._engine.outside(approval, A_DAY_SECONDS)
-        if done.outcome is not CallOutcome.SUCCEEDED:
-            raise ToolFailedError(wanted.id, wanted.target, done.outcome, f"not called: {done.problem}")
+            raise ToolFailedError(*failed_call(wanted, done))
 
     async def _decided(self, wanted: Wanted, seconds: float) -> Decision:
         done = await self._engine.outside(wanted, seconds)

@@ -14,8 +14,9 @@ from flotilla_runtime.agent.engine.history import PastCall
 from flotilla_runtime.agent.engine.pace import Pace, never
 from flotilla_runtime.agent.engine.recording import Recording
 from flotilla_runtime.agent.engine.stops import Parked, Stop, StopKind
+from flotilla_runtime.agent.failures import EffectUnknownError
 from flotilla_runtime.agent.journal import CallOutcome, Done, EndReason, Intended, Resolved, WaitKind
-from flotilla_runtime.agent.protocols import Call, Calls, Reply, Session
+from flotilla_runtime.agent.protocols import Call, Calls, Reconciled, Reply, Session
 
 BY_RECONCILE: Final = "reconcile"
 BY_WORKER: Final = "worker"
@@ -34,18 +35,26 @@ class Effects:
         recording: Recording,
         pace: Pace,
         unknown_effect_seconds: float,
+        *,
+        ends_task: bool = True,
     ) -> None:
         self._calls = calls
         self._session = session
         self._recording = recording
         self._pace = pace
         self._unknown_effect_seconds = unknown_effect_seconds
+        self._ends_task = ends_task
 
     async def settled(self, call: Call, past: PastCall) -> Done | None:
         """The result of an Unsafe call that may have happened; None if it did not, and may be made."""
         resolved = past.resolved
         if resolved is None:
-            resolved = await self._reconciled(call, past.intent)
+            known = await self._calls.reconcile(call, self._session)
+            if known is not None and known.reply is not None:
+                done = done_of(call.id, self._pace.now_ms(), known.reply)
+                await self._recording.write(done)
+                return done
+            resolved = await self._resolved(call, past.intent, known)
             if not resolved.happened:
                 await self._recording.write(resolved)
         if not resolved.happened:
@@ -77,7 +86,9 @@ class Effects:
 
     async def _reconciled(self, call: Call, intent: Intended) -> Resolved:
         """What the tool's `reconcile` says; if it does not know, this waits for somebody who does."""
-        known = await self._calls.reconcile(call, self._session)
+        return await self._resolved(call, intent, await self._calls.reconcile(call, self._session))
+
+    async def _resolved(self, call: Call, intent: Intended, known: Reconciled | None) -> Resolved:
         if known is None:
             return await self._unknown(intent)
         return Resolved(
@@ -89,7 +100,10 @@ class Effects:
         )
 
     async def _unknown(self, intent: Intended) -> Never:
-        """Wait for somebody who says whether the call happened; end the task if nobody does in time."""
+        """Wait for somebody who says whether the call happened; end the task if nobody does in time.
+
+        A run that compensates goes on instead: this then raises EffectUnknownError.
+        """
         until = intent.at + round(self._unknown_effect_seconds * 1000)
         with self._pace.waiting(Parked(kind=WaitKind.EFFECT, call=intent.call, until=until)):
             await asyncio.sleep(max(0, until - self._pace.now_ms()) / 1000)
@@ -97,5 +111,7 @@ class Effects:
             f"it is not known whether the call {intent.call} of {intent.target} happened, and nobody said "
             f"so within recovery.unknownEffectSeconds ({self._unknown_effect_seconds:g} s)"
         )
+        if not self._ends_task:
+            raise EffectUnknownError(message)
         self._pace.stop(Stop(kind=StopKind.END, reason=EndReason.UNKNOWN_EFFECT, message=message))
         await never()

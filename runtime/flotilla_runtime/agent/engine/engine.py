@@ -8,13 +8,13 @@ branches.py.
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Never
 
 from flotilla_runtime.agent.engine.children import Children
 from flotilla_runtime.agent.engine.effects import Effects
 from flotilla_runtime.agent.engine.entries import Wanted, call_of, done_of, intent_of
-from flotilla_runtime.agent.engine.history import PARTS, History, PastCall, part_of
+from flotilla_runtime.agent.engine.history import PARTS, History, PastCall, busy_of, counted_of, part_of
 from flotilla_runtime.agent.engine.outside import Outside
 from flotilla_runtime.agent.engine.pace import Pace, never
 from flotilla_runtime.agent.engine.recalling import Recall
@@ -22,7 +22,7 @@ from flotilla_runtime.agent.engine.recording import Recording
 from flotilla_runtime.agent.engine.reserving import Reserving
 from flotilla_runtime.agent.engine.stops import Parked
 from flotilla_runtime.agent.engine.writer import Writer
-from flotilla_runtime.agent.journal import CallOutcome, Done, Intended, Resolved, WaitKind
+from flotilla_runtime.agent.journal import CallKind, CallOutcome, Done, Intended, Resolved, WaitKind
 from flotilla_runtime.agent.patterns.values import OnPattern, unheard
 from flotilla_runtime.agent.protocols import Call, Calls, Certainty, Reply, Session, TaskJournal
 from flotilla_runtime.agent.tasks import Claim
@@ -33,12 +33,14 @@ from flotilla_runtime.contract import Effect
 class RunSettings:
     """What a run needs to know besides its task.
 
-    `now_ms` is Redis' time, counted on by a clock that does not jump.
+    `now_ms` is Redis' time, counted on by a clock that does not jump. A run that `is_unwinding` makes the
+    compensations of a task that has come to its end already, so a cancellation does not stop it.
     """
 
     now_ms: Callable[[], int]
     unknown_effect_seconds: float
     on_pattern: OnPattern = unheard
+    is_unwinding: bool = False
 
 
 class Engine:
@@ -61,21 +63,29 @@ class Engine:
         self.counts: Final = history.counts()
         self.on_pattern: Final = settings.on_pattern
         self.recall: Final = Recall(history, journal, session.task_id, self.pace)
-        self.recording: Final = Recording(writer, self.pace)
+        self.recording: Final = Recording(writer, self.pace, heeds_cancellation=not settings.is_unwinding)
+        self.must_unwind = any(call.intent.kind is CallKind.COMPENSATE for call in history.calls.values())
         self.reserving: Final = Reserving(
             calls, session, writer, self.recording, self.pace, steps=history.steps
         )
         self._calls = calls
         self._session = session
-        self._effects = Effects(calls, session, self.recording, self.pace, settings.unknown_effect_seconds)
+        self._effects = Effects(
+            calls,
+            session,
+            self.recording,
+            self.pace,
+            settings.unknown_effect_seconds,
+            ends_task=not settings.is_unwinding,
+        )
         self._outside = Outside(claim, journal, self.pace, self.recording, self.reserving)
-        self._children = Children(
+        self.children: Final = Children(
             session.task_id, journal, self.pace, self.recall, self.recording, self.reserving
         )
 
     async def close(self) -> None:
         """Cancel the calls that are still under way."""
-        self._children.close()
+        self.children.close()
         await self.pace.close()
 
     # What an agent may await
@@ -124,7 +134,7 @@ class Engine:
         past = self.recall.known(wanted)
         if (known := await self.recall.result(past)) is not None:
             return known
-        return await self.pace.guarded(self._children.ended(wanted, past, child_input))
+        return await self.pace.guarded(self.children.ended(wanted, past, child_input))
 
     # How they come to their results
 
@@ -140,8 +150,9 @@ class Engine:
         try:
             call = await self.reserving.begin(asked, wanted, past)
             started = self.pace.now_ms()
-            reply = await self._calls.make(call, self._session)
-            entries = await self._outcome(call, reply, self.pace.now_ms() - started)
+            reply = await self._calls.make(replace(call, goes_on=self.pace.goes_on), self._session)
+            took_ms = self.pace.now_ms() - started + (call.waited_ms or 0)
+            entries = await self._outcome(call, reply, took_ms)
         except asyncio.CancelledError:
             self.reserving.give_up(wanted.id)
             raise
@@ -177,6 +188,7 @@ class Engine:
         self, wanted: Wanted, draw: Callable[[], Any] | None, outcome: CallOutcome, problem: str | None
     ) -> Done:
         await self.pace.may_begin()
+        self.must_unwind = self.must_unwind or wanted.kind is CallKind.COMPENSATE
         reply = Reply(outcome=outcome, value=draw() if draw is not None else None, problem=problem)
         done = done_of(wanted.id, self.pace.now_ms(), reply)
         await self.recording.write(intent_of(wanted, self.pace.now_ms(), self.reserving.step(wanted)), done)
@@ -203,8 +215,9 @@ class Engine:
 
     def _count(self, intent: Intended, done: Done) -> None:
         if intent.kind in PARTS:
-            part = part_of(intent)
-            self.busy_ms[part] = self.busy_ms.get(part, 0) + done.took_ms
-            self.counts[part] = self.counts.get(part, 0) + 1
+            for part, milliseconds in busy_of(intent, done).items():
+                self.busy_ms[part] = self.busy_ms.get(part, 0) + milliseconds
+            for part in counted_of(intent, done):
+                self.counts[part] = self.counts.get(part, 0) + 1
             if done.first_token_ms is not None:
-                self.first_tokens_ms.setdefault(part, []).append(done.first_token_ms)
+                self.first_tokens_ms.setdefault(part_of(intent, done), []).append(done.first_token_ms)

@@ -20,7 +20,8 @@ HASH_LETTERS: Final = 32
 class Wanted:
     """A call as the agent asks for it. `arguments` go into the journal; `hashed` must stay the same.
 
-    `most_bytes` is what its result may take there, about.
+    `most_bytes` is what its result may take there, about. Calls with one `key` share an idempotency key; it
+    is the id if there is none.
     """
 
     id: str
@@ -33,6 +34,7 @@ class Wanted:
     steps: int = 0
     most_bytes: int = 0
     on_event: OnEvent | None = None
+    key: str | None = None
 
 
 def hash_of(value: Any) -> str:
@@ -48,7 +50,7 @@ def call_of(wanted: Wanted, task_id: str, effect: Effect) -> Call:
         kind=wanted.kind,
         target=wanted.target,
         request=wanted.request,
-        key=hash_of([task_id, wanted.id]),
+        key=hash_of([task_id, wanted.key or wanted.id]),
         effect=effect,
         most_bytes=wanted.most_bytes,
         on_event=wanted.on_event,
@@ -107,6 +109,11 @@ def done_of(call: str, at: int, reply: Reply, took_ms: int = 0, signal: str | No
         problem=reply.problem,
         signal=signal,
         replica=reply.replica,
+        cached=reply.cached,
+        answered_by=reply.answered_by,
+        rate_limit=reply.rate_limit,
+        limited_ms=reply.limited_ms,
+        retry_after_ms=reply.retry_after_ms,
     )
 
 

@@ -8,6 +8,7 @@ one that may still be open.
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from flotilla_runtime.agent.budgets import NOTHING, Amount
 from flotilla_runtime.agent.journal import (
@@ -19,12 +20,14 @@ from flotilla_runtime.agent.journal import (
     Intended,
     Resolved,
 )
+from flotilla_runtime.contract import CACHE_HIT, CACHE_MISS
 
 PARTS: Mapping[CallKind, str] = {
     CallKind.MODEL: "Model",
     CallKind.RETRIEVE: "Index",
     CallKind.TOOL: "Tool",
 }
+RATE_LIMIT: Final = "RateLimit"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,10 +61,10 @@ class History:
 
     def busy_ms(self) -> dict[str, int]:
         """The time that finished calls took, by part of the fleet."""
-        busy: dict[str, int] = {}
+        busy: Counter[str] = Counter()
         for call in self._finished():
-            part = part_of(call.intent)
-            busy[part] = busy.get(part, 0) + (call.done.took_ms if call.done else 0)
+            if call.done is not None:
+                busy.update(busy_of(call.intent, call.done))
         return busy
 
     def first_tokens_ms(self) -> dict[str, list[int]]:
@@ -69,12 +72,17 @@ class History:
         waits: dict[str, list[int]] = {}
         for call in self._finished():
             if call.done is not None and call.done.first_token_ms is not None:
-                waits.setdefault(part_of(call.intent), []).append(call.done.first_token_ms)
+                waits.setdefault(part_of(call.intent, call.done), []).append(call.done.first_token_ms)
         return waits
 
     def counts(self) -> dict[str, int]:
         """How many calls finished, by part of the fleet."""
-        return Counter(part_of(call.intent) for call in self._finished())
+        return Counter(
+            part
+            for call in self._finished()
+            if call.done is not None
+            for part in counted_of(call.intent, call.done)
+        )
 
     def began_at(self) -> dict[str, int]:
         """When the first call within each scope was made; a scope's path ends in a slash."""
@@ -96,9 +104,25 @@ class History:
         )
 
 
-def part_of(intent: Intended) -> str:
-    """The part of the fleet that a call keeps busy, as the figures name it."""
-    return f"{PARTS[intent.kind]}/{intent.target}"
+def busy_of(intent: Intended, done: Done) -> dict[str, int]:
+    """The time that a finished call took, by part; what it waited at a rate limit is that of the limit."""
+    waited = done.limited_ms or 0
+    busy = {part_of(intent, done): max(0, done.took_ms - waited)}
+    if done.rate_limit is not None and waited:
+        busy[f"{RATE_LIMIT}/{done.rate_limit}"] = waited
+    return busy
+
+
+def counted_of(intent: Intended, done: Done) -> list[str]:
+    """What a finished call is counted as; one that the cache answered kept no part busy."""
+    if done.cached is None:
+        return [part_of(intent, done)]
+    return [CACHE_HIT] if done.cached else [part_of(intent, done), CACHE_MISS]
+
+
+def part_of(intent: Intended, done: Done) -> str:
+    """The part that made a call, which may be another model than was asked for."""
+    return f"{PARTS[intent.kind]}/{done.answered_by or intent.target}"
 
 
 def reserve_of(intent: Intended) -> Amount:

@@ -30,6 +30,7 @@ class Pace:
         self.now_ms: Final = now_ms
         self._bar: Stop | None = None
         self._leaving = False
+        self._goes_on = False
         self._active = 0
         self._parked: set[Parked] = set()
         self._held_back = 0
@@ -39,7 +40,12 @@ class Pace:
     def stop(self, stop: Stop) -> None:
         """Stop the run for this reason, unless it has stopped already."""
         if not self.stopped.done():
+            self._goes_on = stop.kind is not StopKind.END
             self.stopped.set_result(stop)
+
+    def goes_on(self) -> bool:
+        """Whether another run goes on with the calls that this one leaves; not with what an agent gave up."""
+        return self._goes_on
 
     def bar(self, stop: Stop, grace_seconds: float) -> None:
         """Stop before the next call that is not in the journal, and in any case after this time."""
@@ -54,7 +60,8 @@ class Pace:
 
     async def close(self) -> None:
         """Cancel the calls that are still under way."""
-        self.stop(LOST)
+        if not self.stopped.done():
+            self.stopped.set_result(LOST)
         left = self._under_way - {asyncio.current_task()}
         for task in left:
             task.cancel()

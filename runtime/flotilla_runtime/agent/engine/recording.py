@@ -13,7 +13,7 @@ from flotilla_runtime.agent.engine.pace import CANCELLED, SETTLE_SECONDS, Pace, 
 from flotilla_runtime.agent.engine.stops import Stop, StopKind
 from flotilla_runtime.agent.engine.writer import Writer
 from flotilla_runtime.agent.journal import Done, EndReason, Entry, Intended
-from flotilla_runtime.agent.protocols import StateRequest
+from flotilla_runtime.agent.protocols import Post, StateRequest
 
 FIRST_PAUSE_SECONDS: Final = 0.25  # in which others may settle what they reserved
 LONGEST_PAUSE_SECONDS: Final = 5.0
@@ -23,9 +23,10 @@ NOTHING_ELSE: Final[AbstractContextManager[None]] = nullcontext()
 class Recording:
     """The entries of one run."""
 
-    def __init__(self, writer: Writer, pace: Pace) -> None:
+    def __init__(self, writer: Writer, pace: Pace, *, heeds_cancellation: bool = True) -> None:
         self._writer = writer
         self._pace = pace
+        self._heeds_cancellation = heeds_cancellation
 
     async def write(self, *entries: Entry) -> Refusal | None:
         """Write entries; the refusal of an intent by a limit of the tree."""
@@ -62,6 +63,12 @@ class Recording:
         """Submit a spawned task, and write its intent; the refusal by a limit or for want of room."""
         return await self._writer.spawn(intent, child_input)
 
+    async def deliver(self, intent: Intended, post: Post) -> Refusal | None:
+        """Submit a message to an actor, and write its intent; the refusal by a limit or by the actor."""
+        refused = await self._writer.deliver(intent, post)
+        self._bar_if_cancelled()
+        return refused
+
     async def others_settle(
         self, pause: float, meanwhile: AbstractContextManager[None] = NOTHING_ELSE
     ) -> float:
@@ -88,7 +95,7 @@ class Recording:
         return await self.others_settle(pause)
 
     def _bar_if_cancelled(self) -> None:
-        if self._writer.cancel_requested.is_set():
+        if self._heeds_cancellation and self._writer.cancel_requested.is_set():
             self._pace.bar(CANCELLED, SETTLE_SECONDS)
 
 

@@ -7,7 +7,7 @@ was done. An agent whose calls all have results may still end after a cancellati
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
@@ -15,17 +15,20 @@ import structlog
 
 from flotilla_runtime.agent.budgets import Budget
 from flotilla_runtime.agent.conversations import Message, turn_messages
+from flotilla_runtime.agent.engine import compensations
 from flotilla_runtime.agent.engine.context import Context, Task
 from flotilla_runtime.agent.engine.endings import Ending, of_error, of_result
 from flotilla_runtime.agent.engine.engine import Engine, RunSettings
+from flotilla_runtime.agent.engine.handling import Handling
 from flotilla_runtime.agent.engine.history import History, read
 from flotilla_runtime.agent.engine.pace import CANCELLED, LOST, SETTLE_SECONDS
 from flotilla_runtime.agent.engine.scopes import Scopes
 from flotilla_runtime.agent.engine.stops import Stop, StopKind
+from flotilla_runtime.agent.engine.unwinding import Unwinding
 from flotilla_runtime.agent.engine.writer import Writer
-from flotilla_runtime.agent.errors import LeaseLostError, StoreUnavailableError
+from flotilla_runtime.agent.errors import LeaseLostError, NoRoomError, StoreUnavailableError
 from flotilla_runtime.agent.failures import AgentError
-from flotilla_runtime.agent.journal import EndReason, TaskStatus
+from flotilla_runtime.agent.journal import ENDING, EndReason, TaskStatus
 from flotilla_runtime.agent.patterns.values import OnPattern, unheard
 from flotilla_runtime.agent.programs import Program
 from flotilla_runtime.agent.protocols import Calls, Finish, Session, TaskJournal
@@ -84,6 +87,7 @@ class TaskRun:
         self._means: Final = means
         self._started: Final = means.clock.monotonic_seconds()
         self._history: Final = read(task.entries)
+        self._unwound: Final = self._history.calls.get(ENDING)
         self._session: Final = Session(
             task_id=claim.id,
             tenant=task.record.tenant or task.record.caller,
@@ -111,8 +115,16 @@ class TaskRun:
                 now_ms=self._now_ms,
                 unknown_effect_seconds=program.config.queue.unknown_effect_seconds,
                 on_pattern=means.on_pattern,
+                is_unwinding=self._unwound is not None,
             ),
         )
+        self._scopes: Final = Scopes()
+        delivery = task.record.actor
+        self._handling: Final = (
+            Handling(self._engine, self._scopes, self._session, delivery) if delivery else None
+        )
+        self._engine.must_unwind = self._engine.must_unwind or delivery is not None
+        self._unwinding: Final = Unwinding(self._engine, program, self._history, self._handling)
 
     @property
     def elapsed_seconds(self) -> float:
@@ -122,8 +134,10 @@ class TaskRun:
     def interrupt(self, reason: Interrupt) -> None:
         """Stop the calls in flight, for this reason."""
         match reason:
-            case Interrupt.CANCEL:
+            case Interrupt.CANCEL if self._unwound is None:
                 self._engine.pace.bar(CANCELLED, SETTLE_SECONDS)
+            case Interrupt.CANCEL:
+                pass  # it has come to its end already
             case Interrupt.LEAVE:
                 self._engine.pace.stop(Stop(kind=StopKind.HAND_OVER))
             case Interrupt.LOST:
@@ -141,14 +155,18 @@ class TaskRun:
             return RunOutcome.LOST
 
     async def _run(self) -> RunOutcome:
-        scopes = Scopes()
-        context = Context(self._engine, self._program, self._session, scopes, self._task.record.input)
-        for reason in self._stops_from_the_start():
+        record = self._task.record
+        address = record.actor.to if record.actor else None
+        context = Context(self._engine, self._program, self._session, self._scopes, record.input, address)
+        stops = self._stops_from_the_start()
+        if self._is_given_up and self._engine.must_unwind:  # its agent may have killed the workers
+            return await self._stop(stops[0], context)
+        for reason in stops:
             self._engine.pace.bar(reason, REPLAY_SECONDS)
         timer = asyncio.get_running_loop().call_later(
             self._left_seconds(), self._engine.pace.stop, self._timeout()
         )
-        agent = asyncio.create_task(self._main(context, scopes), name=f"agent-{self.claim.id}")
+        agent = asyncio.create_task(self._main(context), name=f"agent-{self.claim.id}")
         try:
             await asyncio.wait({agent, self._engine.pace.stopped}, return_when=asyncio.FIRST_COMPLETED)
             ending = _ending_of(agent)
@@ -161,8 +179,10 @@ class TaskRun:
             return await self._stop(stop, context)
         return await self._finish(ending or CANCELLED_ITSELF, context)
 
-    async def _main(self, context: Context, scopes: Scopes) -> Any:
-        scopes.enter_root()
+    async def _main(self, context: Context) -> Any:
+        self._scopes.enter_root()
+        if self._unwound is not None:
+            return await self._unwinding.ending()
         record = self._task.record
         task = Task(
             id=record.id,
@@ -174,6 +194,8 @@ class TaskRun:
             history=[message.document for message in self._task.history],
         )
         try:
+            if self._handling is not None:
+                return await self._handling.answer(context, task.input)
             return await context.validating.passed(await self._program.main(context, task))
         except SystemExit as problem:  # which would end the worker, and all its tasks
             raise RuntimeError(f"the agent's code left by SystemExit({problem.code!r})") from problem
@@ -201,6 +223,8 @@ class TaskRun:
                 if await self._means.journal.suspend(self.claim, self._writer.length, stop.waits):
                     return RunOutcome.SUSPENDED
                 return await self._hand_over()
+            case StopKind.END if self._unwound is not None:
+                return await self._finish(self._unwinding.cut_short(stop.message), context)
             case StopKind.END if stop.reason is not None:
                 return await self._finish(Ending.without_result(stop.reason, stop.message), context)
             case _:
@@ -212,6 +236,9 @@ class TaskRun:
 
     async def _finish(self, ending: Ending, context: Context) -> RunOutcome:
         partial = None if ending.status is TaskStatus.SUCCEEDED else ending.partial_of(context.partial)
+        unwinds = self._engine.must_unwind and self._unwound is None
+        if unwinds and ending.status is not TaskStatus.SUCCEEDED:
+            return await self._unwind(replace(ending, partial=partial))
         finish = Finish(
             status=ending.status,
             reason=ending.reason,
@@ -225,14 +252,29 @@ class TaskRun:
             },
             calls=self._engine.counts,
             said=self._said(ending),
+            unwinds=unwinds,
         )
-        await self._means.journal.finish(self.claim, finish)
+        try:
+            await self._means.journal.finish(self.claim, finish)
+        except NoRoomError as problem:
+            return await self._unwind(Ending.without_result(EndReason.INFRASTRUCTURE, str(problem)))
         return RunOutcome.ENDED
+
+    async def _unwind(self, ending: Ending) -> RunOutcome:
+        """Note how the task is to end, and leave its compensations to the next run."""
+        step, elapsed_ms = self._history.steps, round(self.elapsed_seconds * 1000)
+        self._writer.hand_in(*compensations.noted(ending, self._now_ms(), step, elapsed_ms))
+        await self._writer.drained()
+        return await self._hand_over()
 
     def _said(self, ending: Ending) -> tuple[Message, ...]:
         """What the task adds to its conversation; nothing without a result."""
         record = self._task.record
-        if record.conversation is None or ending.status is not TaskStatus.SUCCEEDED:
+        if (
+            record.conversation is None
+            or record.actor is not None
+            or ending.status is not TaskStatus.SUCCEEDED
+        ):
             return ()
         return turn_messages(record.history, record.input, ending.result)
 
@@ -241,25 +283,40 @@ class TaskRun:
         passed = self._means.clock.monotonic_seconds() - self._started
         return self._task.read_at + round(passed * 1000)
 
+    @property
+    def _most_seconds(self) -> float:
+        """How long the task may run in all; its compensations have a time of their own."""
+        if self._unwound is None:
+            return self._task.record.limits.max_wall_seconds
+        return float(self._unwound.intent.arguments["elapsedMs"]) / 1000 + compensations.SECONDS
+
     def _left_seconds(self) -> float:
-        left = self._task.record.limits.max_wall_seconds - self.elapsed_seconds
+        left = self._most_seconds - self.elapsed_seconds
         return max(left, REPLAY_SECONDS if left <= 0 else 0.0)
 
     def _timeout(self) -> Stop:
         limit = self._task.record.limits.max_wall_seconds
+        if self._unwound is not None:
+            message = f"the compensations did not end within {compensations.SECONDS:g} s"
+            return Stop(kind=StopKind.END, reason=EndReason.TIMEOUT, message=message)
         message = f"the task did not end within limits.maxWallSeconds ({limit:g} s)"
         return Stop(kind=StopKind.END, reason=EndReason.TIMEOUT, message=message)
+
+    @property
+    def _is_given_up(self) -> bool:
+        most = self._program.config.queue.max_attempts
+        return self._history.attempts > most and self._unwound is None
 
     def _stops_from_the_start(self) -> list[Stop]:
         """Why this task may make no further call."""
         stops = []
-        if self._task.record.cancel_requested:
+        if self._task.record.cancel_requested and self._unwound is None:
             stops.append(CANCELLED)
-        most = self._program.config.queue.max_attempts
-        if self._history.attempts > most:
+        if self._is_given_up:
+            most = self._program.config.queue.max_attempts
             message = f"the task was given up, because {most} workers were lost while they ran it"
             stops.append(Stop(kind=StopKind.END, reason=EndReason.INFRASTRUCTURE, message=message))
-        if self.elapsed_seconds >= self._task.record.limits.max_wall_seconds:
+        if self.elapsed_seconds >= self._most_seconds:
             stops.append(self._timeout())
         return stops
 
@@ -269,6 +326,8 @@ def _ending_of(agent: "asyncio.Task[Any]") -> Ending | None:
     if not agent.done() or agent.cancelled():
         return None
     error = agent.exception()
+    if error is None and isinstance(agent.result(), Ending):
+        return agent.result()  # type: ignore[no-any-return]
     return of_result(agent.result()) if error is None else of_error(error)
 
 

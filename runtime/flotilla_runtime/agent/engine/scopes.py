@@ -48,6 +48,7 @@ class Scopes:
     def __init__(self) -> None:
         self._root = Scope(path="", owner=None)
         self._given: set[str] = set()
+        self._aside: dict[str, Scope] = {}
 
     def enter_root(self) -> None:
         """Begin at the root, in the asyncio task that runs the agent."""
@@ -67,6 +68,12 @@ class Scopes:
     def allotted(self, name: str, within: Scope | None = None) -> Scope:
         """A scope that an asyncio task enters later. It has its path from now on, whenever that is."""
         return self._below(within or self._own(name), name)
+
+    @contextmanager
+    def aside(self, name: str) -> Iterator[None]:
+        """A scope of the runtime's own calls, whose path no name of an agent can have."""
+        with self.entered(self._aside.setdefault(name, Scope(path=f"#{name}/", owner=None))):
+            yield
 
     @contextmanager
     def entered(self, scope: Scope) -> Iterator[None]:

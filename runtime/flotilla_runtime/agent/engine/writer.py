@@ -13,7 +13,7 @@ from typing import Final
 from flotilla_runtime.agent.budgets import Budget, LimitName, Refusal
 from flotilla_runtime.agent.engine.history import reserve_of, spent_of, use_of
 from flotilla_runtime.agent.journal import Done, Entry, Intended
-from flotilla_runtime.agent.protocols import StateRequest, TaskJournal, Written
+from flotilla_runtime.agent.protocols import Post, StateRequest, TaskJournal, Written
 from flotilla_runtime.agent.tasks import Claim
 
 
@@ -21,12 +21,14 @@ from flotilla_runtime.agent.tasks import Claim
 class _Piece:
     """Entries that one caller waits for; with `child_input`, the intent of a spawned task.
 
-    With `state`, the intent of an access to the state, which gets its result as `done`.
+    With `state`, the intent of an access to the state, which gets its result as `done`; with `post`, that of
+    a message to an actor.
     """
 
     entries: tuple[Entry, ...]
     child_input: str | None = None
     state: StateRequest | None = None
+    post: Post | None = None
     done: Done | None = None
     written: "asyncio.Future[Refusal | None]" = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
@@ -35,7 +37,7 @@ class _Piece:
     @property
     def is_alone(self) -> bool:
         """Whether it needs a write of its own."""
-        return self.child_input is not None or self.state is not None
+        return self.child_input is not None or self.state is not None or self.post is not None
 
 
 class Writer:
@@ -74,6 +76,10 @@ class Writer:
     async def spawn(self, intent: Intended, child_input: str) -> Refusal | None:
         """Write the intent of a spawned task and submit the task."""
         return await asyncio.shield(self._add(_Piece(entries=(intent,), child_input=child_input)))
+
+    async def deliver(self, intent: Intended, post: Post) -> Refusal | None:
+        """Write the intent of a message to an actor and submit its task."""
+        return await asyncio.shield(self._add(_Piece(entries=(intent,), post=post)))
 
     async def state(self, intent: Intended, request: StateRequest) -> Done | Refusal:
         """Read or write a value of the state, and write this call of it with its result; or the refusal."""
@@ -136,8 +142,10 @@ class Writer:
 
     async def _write(self, pieces: Sequence[_Piece]) -> None:
         entries = [entry for piece in pieces for entry in piece.entries]
-        child_input, state = pieces[0].child_input, pieces[0].state
-        if state is not None and isinstance(entries[0], Intended):
+        child_input, state, post = pieces[0].child_input, pieces[0].state, pieces[0].post
+        if post is not None and isinstance(entries[0], Intended):
+            written = await self._journal.deliver(self._claim, self._length, entries[0], post)
+        elif state is not None and isinstance(entries[0], Intended):
             written = await self._journal.state(self._claim, self._length, entries[0], state)
             pieces[0].done = written.done
             entries = [*entries, *([written.done] if written.done else [])]

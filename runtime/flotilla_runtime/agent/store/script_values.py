@@ -6,9 +6,18 @@ from dataclasses import replace
 from importlib.resources import files
 from typing import Any, Final
 
-from flotilla_runtime.agent.budgets import NANO_PER_UNIT, LimitName, Refusal
+from flotilla_runtime.agent.budgets import NANO_PER_UNIT, LimitName, MessageRefusal, Refusal
 from flotilla_runtime.agent.errors import LeaseLostError
-from flotilla_runtime.agent.journal import WAIT_OUTSIDE, Done, Entry, Intended, decode
+from flotilla_runtime.agent.journal import (
+    ENDING,
+    OF_COMPENSATION,
+    WAIT_OUTSIDE,
+    CallKind,
+    Done,
+    Entry,
+    Intended,
+    decode,
+)
 from flotilla_runtime.agent.protocols import Came, Written
 from flotilla_runtime.agent.tasks import ApproveOutcome, Claim, Decision, Verdict, read_budget
 
@@ -31,13 +40,14 @@ MORE_PARTS: Final = {
     "claim": ("request", "adoption", "sweep", "grants", "share", "suspects", "streams"),
 }
 # Redis makes the functions of a script anew in each run: with all parts, `rate` took twice as long.
-NEED_PRELUDE_ALONE: Final = ("rate", "text")
+NEED_PRELUDE_ALONE: Final = ("rate", "text", "limit", "cache_put")
 SCRIPTS: Final = (
     "submit",
     "claim",
     "leave",
     "append",
     "spawn",
+    "deliver",
     "suspend",
     "renew",
     "finish",
@@ -89,6 +99,7 @@ def about(entry: Entry) -> dict[str, Any]:
             }
             if entry.kind in WAIT_OUTSIDE:
                 told["waits"] = {"kind": entry.kind, "until": entry.until, "name": entry.target}
+            told |= _of_compensations(entry)
             if entry.spent_tokens is not None:
                 told["spent"] = _use(entry.spent_tokens, entry.spent_nano_usd)
             return told
@@ -99,6 +110,18 @@ def about(entry: Entry) -> dict[str, Any]:
             }
             return result if entry.signal is None else {**result, "signal": entry.signal}
     return {}
+
+
+def _of_compensations(entry: Intended) -> dict[str, bool]:
+    """Whether a task has something to make when it comes to nothing, or has come to it.
+
+    What it makes then is written also where the caller's share of the bytes has no room.
+    """
+    if entry.call == ENDING:
+        return {"unwinds": True, "beyond": True}
+    if OF_COMPENSATION in entry.call:
+        return {"beyond": True}
+    return {"compensates": True} if entry.kind is CallKind.COMPENSATE else {}
 
 
 def _use(tokens: int, nano_usd: int | None) -> dict[str, int]:
@@ -156,12 +179,16 @@ def read_came(claim: Claim, answer: Sequence[str]) -> Came | None:
 def _refusal(told: Mapping[str, Any]) -> Refusal:
     return Refusal(
         call=told["call"],
-        limit=LimitName(told["limit"]),
+        limit=_limit(told["limit"]),
         most=_figure(told, "most"),
         committed=_figure(told, "committed"),
         wanted=_figure(told, "wanted"),
         may_change=told["may_change"],
     )
+
+
+def _limit(name: str) -> LimitName | MessageRefusal:
+    return MessageRefusal(name) if name in set(MessageRefusal) else LimitName(name)
 
 
 def _figure(told: Mapping[str, Any], name: str) -> float:

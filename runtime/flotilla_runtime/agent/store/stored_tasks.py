@@ -19,6 +19,7 @@ from flotilla_runtime.agent.store.redis_facts import SECTIONS, RedisFacts
 from flotilla_runtime.agent.store.replicas import Replicas
 from flotilla_runtime.agent.store.script_values import SCRIPTS, about, script_source, script_text
 from flotilla_runtime.agent.store.tool_reports import ToolReports
+from flotilla_runtime.agent.store.tool_requests import ToolRequests
 from flotilla_runtime.agent.tasks import BUDGET_FIELDS, LoadedTask, TaskRecord, read_budget
 from flotilla_runtime.contract import QueueConfig, RedisTopology, TaskKeys
 
@@ -29,6 +30,7 @@ class StoredTasks:
     def __init__(self, client: Redis, config: QueueConfig, objects: ObjectStore | None = None) -> None:
         self.keys: Final = TaskKeys(config.fleet)
         self.tool_reports: Final = ToolReports(client, self.keys)
+        self.tool_requests: Final = ToolRequests(client, config)
         self._client = client
         self._config = config
         self._replicas = Replicas(client, self.keys.confirmations)

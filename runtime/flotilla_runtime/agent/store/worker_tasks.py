@@ -10,10 +10,11 @@ from dataclasses import replace
 from typing import Any, Final
 
 from flotilla_runtime.agent import journal
+from flotilla_runtime.agent.actors import OF_ACTORS, line_key
 from flotilla_runtime.agent.conversations import messages_text
-from flotilla_runtime.agent.errors import LeaseLostError
+from flotilla_runtime.agent.errors import LeaseLostError, NoRoomError
 from flotilla_runtime.agent.journal import CallOutcome, Done, EndReason, Entry, Intended, TaskStatus
-from flotilla_runtime.agent.protocols import Came, ChildEnd, Finish, StateRequest, Waits, Written
+from flotilla_runtime.agent.protocols import Came, ChildEnd, Finish, Post, StateRequest, Waits, Written
 from flotilla_runtime.agent.store.payloads import is_large, json_text, payload_field, payload_text
 from flotilla_runtime.agent.store.redis_errors import asked
 from flotilla_runtime.agent.store.script_values import (
@@ -33,9 +34,10 @@ MOST_TOKEN_STEP: Final = 2**36
 # Of one tenant and agent.
 MOST_STATE_KEYS: Final = 1000
 MOST_STATE_BYTES: Final = 4 * 2**20
-STATE_IS_FULL: Final = (
-    f"the state of this tenant and agent has {MOST_STATE_KEYS} keys, or {MOST_STATE_BYTES} bytes, at most"
-)
+# Of all actors of one tenant and agent, those that have ended included.
+MOST_ACTOR_KEYS: Final = 10_000
+MOST_ACTOR_BYTES: Final = 16 * 2**20
+STATE_IS_FULL: Final = "the state of this tenant and agent has {} keys, or {} bytes, at most"
 
 
 def new_request() -> str:
@@ -131,6 +133,35 @@ class WorkerTasks(StoredTasks):
         )
         return read_written(claim, answer)
 
+    async def deliver(
+        self, claim: Claim, expected: int, intent: Intended, post: Post, write: str | None = None
+    ) -> Written:
+        """Write the intent of a message and submit the task that handles it, both or neither."""
+        told = {
+            "actor": post.delivery.text,
+            "line": post.delivery.to.line,
+            "space": post.agent + OF_ACTORS,
+            "mailbox": post.mailbox,
+            "mailbox_key": line_key(post.tenant, post.agent, post.delivery.to.name),
+            "is_asked": post.is_asked,
+        }
+        answer = await self._run(
+            "deliver",
+            claim.id,
+            claim.token,
+            self.lease_ms,
+            write or new_request(),
+            expected,
+            intent.child or child_id(claim.id, intent.call),
+            intent.call,
+            journal.encode(intent),
+            json.dumps(about(intent)),
+            post.text,
+            await self._share(),
+            json.dumps(told),
+        )
+        return read_written(claim, answer)
+
     async def state(
         self,
         claim: Claim,
@@ -140,8 +171,12 @@ class WorkerTasks(StoredTasks):
         write: str | None = None,
     ) -> Written:
         """Read or write a value of the state, and write the call with its result, both or neither."""
+        is_of_actors = request.agent.endswith(OF_ACTORS)
+        most_keys = MOST_ACTOR_KEYS if is_of_actors else MOST_STATE_KEYS
+        most_bytes = MOST_ACTOR_BYTES if is_of_actors else MOST_STATE_BYTES
+        problem = STATE_IS_FULL.format(most_keys, most_bytes)
         good = Done(at=intent.at, call=intent.call, outcome=CallOutcome.SUCCEEDED, took_ms=0)
-        full = replace(good, outcome=CallOutcome.FAILED, problem=STATE_IS_FULL)
+        full = replace(good, outcome=CallOutcome.FAILED, problem=problem)
         answer = await self._run(
             "state",
             claim.id,
@@ -157,8 +192,8 @@ class WorkerTasks(StoredTasks):
             journal.encode(intent),
             journal.encode(good),
             journal.encode(full),
-            MOST_STATE_KEYS,
-            MOST_STATE_BYTES,
+            most_keys,
+            most_bytes,
             intent.call,
             await self._share(),
         )
@@ -204,7 +239,8 @@ class WorkerTasks(StoredTasks):
     async def finish(self, claim: Claim, finish: Finish) -> None:
         """End the task. Reservations of calls without a result count as used.
 
-        It ends as Infrastructure if its caller's share of the bytes has no room for what it has found.
+        It ends as Infrastructure if its caller's share of the bytes has no room for what it has found; one
+        that unwinds does not end then: this raises NoRoomError.
         """
         outcome = await self._finished(claim, finish)
         if outcome == "NoRoom":
@@ -212,6 +248,8 @@ class WorkerTasks(StoredTasks):
                 "there is no room for the result: the tasks of this caller hold their share of the store "
                 "(gateway.callerLimits.queuePercent of queue.maxStoredMiB)"
             )
+            if finish.unwinds:
+                raise NoRoomError(message)
             failed = replace(
                 finish, status=TaskStatus.FAILED, reason=EndReason.INFRASTRUCTURE, message=message
             )

@@ -9,6 +9,7 @@ import structlog
 from flotilla_runtime.agent.journal import CallOutcome
 from flotilla_runtime.agent.models.values import shown
 from flotilla_runtime.agent.protocols import Call, Certainty, Reconciled, Reply, Threads
+from flotilla_runtime.agent.tool_requests import FunctionKind, RunsElsewhere
 from flotilla_runtime.agent.tools.http_tool import HttpCall, HttpTools
 from flotilla_runtime.agent.tools.openapi_tool import call_operation
 from flotilla_runtime.agent.tools.python_tool import (
@@ -29,16 +30,18 @@ log = structlog.get_logger(__name__)
 
 
 class ToolRunner:
-    """The tools of one worker."""
+    """The tools of one worker, or of one executor. With `elsewhere`, functions are called there."""
 
     def __init__(
         self,
         tools: Mapping[str, Tool],
         http: HttpTools | None = None,
         functions: Functions | None = None,
+        elsewhere: RunsElsewhere | None = None,
         validators: Mapping[str, Tool] = NO_TOOLS,
     ) -> None:
         self._tools = tools
+        self._elsewhere = elsewhere
         self._validators = validators
         self._http = http or HttpTools()
         self._functions = functions or Functions()
@@ -71,19 +74,26 @@ class ToolRunner:
         return Reply(outcome=CallOutcome.INVALID, problem=f"this release cannot call the tool {call.target}")
 
     async def reconcile(self, call: Call) -> Reconciled | None:
-        """What the tool's `reconcile` knows of the call with this key; None if nobody knows."""
+        """What is known of the call with this key; None if nobody knows.
+
+        An executor that was given the call may have kept its reply. Else the tool's `reconcile` is asked.
+        """
         tool = self._tools.get(call.target)
+        if self._elsewhere is not None and tool is not None and tool.function is not None:
+            kept = await self._elsewhere.kept(call, most_kib=tool.config.max_result_kib)
+            if kept is not None:
+                return Reconciled(happened=kept.outcome is CallOutcome.SUCCEEDED, reply=kept)
         asked = tool.config.reconcile if tool is not None else None
         if tool is None or asked is None:
             return None
-        about = {"key": call.key, "arguments": dict(call.request)}
+        about: dict[str, Any] = {"key": call.key, "arguments": dict(call.request)}
         if tool.config.mcp is not None:  # one entry of the spec stands for several tools
             about["tool"] = call.target
         if asked.http is not None:
             pure = Call(id=call.id, kind=call.kind, target=call.target, request=about, key=call.key)
             reply = await self._over_http(tool.config, asked.http, pure, about)
         elif tool.reconcile is not None:
-            reply = await self._asked_in_python(tool, about)
+            reply = await self._told(tool, call, about)
         else:
             return None
         if reply.outcome is not CallOutcome.SUCCEEDED:
@@ -110,11 +120,24 @@ class ToolRunner:
         problem = function.problem_of(call.request)
         if problem is not None:
             return Reply(outcome=CallOutcome.INVALID, problem=problem)
+        if self._elsewhere is not None:
+            return await self._elsewhere.make(call, call.target, most_kib=config.max_result_kib)
         keywords = function.keywords(call.request, call.key)
         return await self._returned(config, function.call, keywords, call.effect)
 
-    async def _asked_in_python(self, tool: Tool, about: Mapping[str, Any]) -> Reply:
+    async def say_whether_happened(self, call: Call) -> Reply:
+        """What a tool's `reconcile` in Python says of the call of which the arguments tell."""
+        tool = self._tools.get(call.target)
+        if tool is None or tool.reconcile is None:
+            return Reply(outcome=CallOutcome.INVALID, problem=f"{call.target} has no reconcile in Python")
+        return await self._told(tool, call, call.request)
+
+    async def _told(self, tool: Tool, call: Call, about: Mapping[str, Any]) -> Reply:
         assert tool.reconcile is not None
+        if self._elsewhere is not None:
+            asked = Call(id=call.id, kind=call.kind, target=call.target, request=about, key=call.key)
+            name, most_kib = tool.config.name, tool.config.max_result_kib
+            return await self._elsewhere.make(asked, name, FunctionKind.RECONCILE, most_kib=most_kib)
         takes = inspect.signature(tool.reconcile).parameters
         keywords = {name: value for name, value in about.items() if name in takes}
         return await self._returned(tool.config, tool.reconcile, keywords, Effect.PURE)

@@ -23,13 +23,13 @@ class Answer:
 
 
 async def tried(one: Callable[[], Awaitable[Answer]], retries: RetryPolicy, draw: Draw) -> Reply:
-    """The reply of the last try."""
+    """The reply of the last try; refused if yet another one might have done better."""
     for failures in range(1, retries.tries + 1):
         answer = await one()
         if not answer.may_pass or failures == retries.tries:
             break
         await asyncio.sleep(retries.pause_seconds(failures, None, draw))
-    return replace(answer.reply, tries=failures)
+    return replace(answer.reply, tries=failures, is_refused=answer.may_pass)
 
 
 def failed(problem: str, certainty: Certainty = Certainty.KNOWN) -> Reply:

@@ -106,7 +106,7 @@ def of_call(intent: Intended, done: Done, model: ModelConnection | None) -> dict
             told[gen_ai.GEN_AI_DATA_SOURCE_ID] = intent.target
             if done.generation is not None:
                 told[GENERATION] = done.generation
-        case CallKind.SPAWN if intent.child is not None:
+        case CallKind.SPAWN | CallKind.TELL if intent.child is not None:
             told[CHILD] = intent.child
     return told
 

@@ -64,9 +64,9 @@ class TaskTrace:
 
 
 def trace_of(record: TaskRecord) -> TaskTrace:
-    """The trace of a task. Above a spawned task is the call that spawned it."""
+    """The trace of a task. Above a spawned task, or a message, is the call that made it."""
     trace = submitted_trace(record.root or record.id, record.traceparent)
-    if record.parent is None:
+    if record.parent is None and record.actor is None:
         return replace(trace, task=record.id)
     return replace(trace, task=record.id, above=spawning(record.id))
 

@@ -36,7 +36,9 @@ from flotilla_runtime.contract import ModelConnection
 OF_NO_LENGTH: Final = frozenset({CallKind.NOW, CallKind.RANDOM, CallKind.CHOICE})
 
 # The default names of calls have a target or a name behind them.
-NAMED_BY_TARGET: Final = frozenset({"agent", "approve", "llm", "retrieve", "signal", "state", "tool"})
+NAMED_BY_TARGET: Final = frozenset(
+    {"agent", "approve", "ask", "compensate", "llm", "retrieve", "signal", "state", "tell", "tool"}
+)
 
 
 class SpanKind(StrEnum):
@@ -173,7 +175,7 @@ class TaskSpans:
         own = saying.of_call(intent, done, self._fleet.models.get(intent.target))
         if self._fleet.content:
             own |= saying.content_of_call(intent, done, request)
-        is_spawn = intent.kind is CallKind.SPAWN and intent.child is not None
+        is_spawn = intent.kind in (CallKind.SPAWN, CallKind.TELL) and intent.child is not None
         span = self._span(
             spawning(str(intent.child)) if is_spawn else self.trace.call(done.call),
             above,

@@ -65,7 +65,7 @@ def load_tools(configs: Sequence[ToolConfig], http: HttpTools) -> Catalogue:
     return Catalogue(fixed, declaring)
 
 
-def load_tool(place: int, config: ToolConfig) -> Tool:
+def load_tool(place: int | str, config: ToolConfig) -> Tool:
     """A tool that the configuration declares, with what its arguments must be; raises ProgramError."""
     field = f"spec.tools[{place}]"
     asked = _reconcile(field, config)

@@ -16,6 +16,7 @@ from flotilla_runtime.agent.protocols import (
     ChildEnd,
     Finish,
     OneEntry,
+    Post,
     StateRequest,
     Waits,
     Written,
@@ -76,6 +77,13 @@ class PersistentJournal:
         write = new_request()
         return await self._patience.answered(
             lambda: self._store.spawn(claim, expected, intent, child_input, write)
+        )
+
+    async def deliver(self, claim: Claim, expected: int, intent: Intended, post: Post) -> Written:
+        """Write the intent of a message and submit its task."""
+        write = new_request()
+        return await self._patience.answered(
+            lambda: self._store.deliver(claim, expected, intent, post, write)
         )
 
     async def state(self, claim: Claim, expected: int, intent: Intended, request: StateRequest) -> Written:

@@ -38,7 +38,7 @@ def reserved(
     once = _amount(prompt, max_tokens, pricing)
     # Two tries may fail after the prompt was read, with much or little of the answer written.
     more = (_amount(reads * prompt, answers * max_tokens, pricing) for reads, answers in READS_AND_ANSWERS)
-    amount = next((each for each in more if _fits(each, budget)), once)
+    amount = next((each for each in more if budget.has_room(each)), once)
     cut = replace(request, max_tokens=max_tokens, prompt_tokens=prompt, allowance_tokens=amount.tokens)
     return cut, amount
 
@@ -68,9 +68,3 @@ def _affordable_answer(prompt: int, pricing: Pricing, budget: Budget, *, most: i
         return most
     left = budget.most_nano_usd - budget.used.nano_usd - budget.reserved.nano_usd - read
     return int(left / (Fraction(str(price)) * NANO_USD_PER_PRICE))
-
-
-def _fits(amount: Amount, budget: Budget) -> bool:
-    held = budget.used.nano_usd + budget.reserved.nano_usd + amount.nano_usd
-    has_money = budget.most_nano_usd is None or held <= budget.most_nano_usd
-    return amount.tokens <= budget.left_tokens and has_money

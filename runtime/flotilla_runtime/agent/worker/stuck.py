@@ -7,21 +7,21 @@ ready; after a while its liveness probe fails.
 from collections.abc import Callable
 
 import structlog
+from prometheus_client import Gauge
 
 from flotilla_runtime.agent.protocols import Threads
-from flotilla_runtime.agent.worker.metrics import WorkerMetrics
 
 log = structlog.get_logger(__name__)
 
 
 class ThreadWatch:
-    """Looks at the threads of one worker; without any, it is never stuck."""
+    """Looks at the threads of one worker or executor; without any, it is never stuck."""
 
     def __init__(
-        self, threads: Threads | None, metrics: WorkerMetrics, monotonic_seconds: Callable[[], float]
+        self, threads: Threads | None, left_behind: Gauge, monotonic_seconds: Callable[[], float]
     ) -> None:
         self._threads = threads
-        self._metrics = metrics
+        self._left_behind = left_behind
         self._clock = monotonic_seconds
         self._since: float | None = None
 
@@ -37,7 +37,7 @@ class ThreadWatch:
 
     def look(self) -> None:
         """Note when it became stuck, and how many threads were left behind."""
-        self._metrics.left_behind.set(0 if self._threads is None else self._threads.left_behind)
+        self._left_behind.set(0 if self._threads is None else self._threads.left_behind)
         if not self.is_stuck:
             self._since = None
         elif self._since is None:

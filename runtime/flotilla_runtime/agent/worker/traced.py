@@ -17,6 +17,7 @@ from flotilla_runtime.agent.protocols import (
     ChildEnd,
     Finish,
     OneEntry,
+    Post,
     Reconciled,
     Reply,
     Session,
@@ -103,6 +104,13 @@ class TracedJournal:
     async def spawn(self, claim: Claim, expected: int, intent: Intended, child_input: str) -> Written:
         """Write the intent of a spawned task and submit that task."""
         written = await self._journal.spawn(claim, expected, intent, child_input)
+        if not written.refused:
+            self._tell([intent])
+        return written
+
+    async def deliver(self, claim: Claim, expected: int, intent: Intended, post: Post) -> Written:
+        """Write the intent of a message and submit its task."""
+        written = await self._journal.deliver(claim, expected, intent, post)
         if not written.refused:
             self._tell([intent])
         return written

@@ -132,7 +132,7 @@ class Worker:
         self._clock = clock
         self._program = program
         self._calls = MeasuredCalls(calls, self.metrics, clock)
-        self._threads = ThreadWatch(threads, self.metrics, clock.monotonic_seconds)
+        self._threads = ThreadWatch(threads, self.metrics.left_behind, clock.monotonic_seconds)
         self._patience = Patience(metrics=self.metrics, clock=clock)
         self._process = f"{name}#{new_request()}"
         self._revisions = Revisions(config.revision, config.adopted_path, clock.monotonic_seconds)

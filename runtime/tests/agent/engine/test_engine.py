@@ -309,6 +309,32 @@ async def test_an_unsafe_call_with_an_intent_is_asked_for(
     ]
 
 
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("reply", "result"),
+    [
+        (Reply(outcome=CallOutcome.SUCCEEDED, value="receipt 7"), "receipt 7"),
+        (Reply(outcome=CallOutcome.FAILED, problem="no money"), "no money"),
+    ],
+)
+async def test_an_unsafe_call_whose_executor_has_kept_its_reply_is_as_if_it_stood_in_the_journal(
+    reply: Reply, result: str
+) -> None:
+    async def careful(ctx: Context, task: Task) -> Any:
+        try:
+            return await ctx.tool("pay", {"euro": 5})
+        except ToolFailedError as error:
+            return error.problem
+
+    store = await crashed_call(Effect.UNSAFE)
+    happened = reply.outcome is CallOutcome.SUCCEEDED
+    calls = ScriptedCalls(known=Reconciled(happened=happened, reply=reply))
+    assert await run(store, program_of(careful, tool_of("pay")), calls) is RunOutcome.ENDED
+    assert store.tasks["t1"].finish is not None
+    assert (store.tasks["t1"].finish.result, calls.made) == (result, [])
+    assert entries_of(store, Resolved) == []
+
+
 @pytest.mark.parametrize(
     ("happened", "made", "result"),
     [

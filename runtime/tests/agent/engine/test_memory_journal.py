@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from agent_support.memory import MemoryStore
+from flotilla_runtime.agent.actors import Address, Delivery
 from flotilla_runtime.agent.errors import LeaseLostError
 from flotilla_runtime.agent.journal import (
+    ENDING,
     CallKind,
     CallOutcome,
     Done,
@@ -18,7 +20,7 @@ from flotilla_runtime.agent.journal import (
     TaskStatus,
     WaitKind,
 )
-from flotilla_runtime.agent.protocols import Finish, StateOperation, StateRequest, Waits
+from flotilla_runtime.agent.protocols import Finish, Post, StateOperation, StateRequest, Waits
 from flotilla_runtime.agent.store.connections import connect
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import Claim, Decision, LoadedTask, NewTask, child_id
@@ -234,6 +236,31 @@ async def waiting_outside(both: Both) -> list[Any]:
     return answers
 
 
+async def delivering(both: Both) -> list[Any]:
+    """Messages to actors that are taken, and such that are not, and a task that makes compensations."""
+    await both.submit()
+    claim, _ = await both.claim(PARENT)
+    answers: list[Any] = []
+    at = 2
+    for call, post in (
+        ("a", letter("one", mailbox=1)),
+        ("b", letter("one", mailbox=1)),
+        ("c", letter("two", is_asked=True)),
+    ):
+        sent = intent(call, steps=1, kind=CallKind.TELL, child=child_id(PARENT, call))
+        written = await both.store.deliver(claim, at, sent, post)
+        at = written.length
+        answers.append(told(written))
+    written = await both.store.append(claim, at, [done("a"), intent(ENDING, kind=CallKind.COMPENSATE)])
+    answers.append(told(written))
+    return answers
+
+
+def letter(name: str, **fields: Any) -> Post:
+    delivery = Delivery(to=Address(name=name, handler="m:h"))
+    return Post(**{"agent": "", "tenant": "ann", "delivery": delivery, "text": "1", "mailbox": 9, **fields})
+
+
 async def _raised(ask: Callable[[], Awaitable[Any]]) -> str:
     try:
         await ask()
@@ -242,7 +269,7 @@ async def _raised(ask: Callable[[], Awaitable[Any]]) -> str:
     return "nothing"
 
 
-@pytest.mark.parametrize("conversation", [reserving, spawning, refusing, waiting_outside])
+@pytest.mark.parametrize("conversation", [reserving, spawning, refusing, waiting_outside, delivering])
 async def test_both_stores_answer_alike(
     conversation: Callable[[Both], Awaitable[list[Any]]], real: Both
 ) -> None:

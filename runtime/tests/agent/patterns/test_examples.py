@@ -10,8 +10,9 @@ import pytest
 
 from agent_support.lives import Story
 from agent_support.memory import MemoryStore
+from agent_support.postal import Village
 from agent_support.running import PASSAGE, ScriptedCalls, found, run, said
-from flotilla_runtime.agent.journal import CallKind, EndReason
+from flotilla_runtime.agent.journal import CallKind, EndReason, TaskStatus
 from flotilla_runtime.agent.models import ModelOutcome, ModelReply, ToolCall
 from flotilla_runtime.agent.models.journal_form import value_of
 from flotilla_runtime.agent.protocols import Call, Reply
@@ -106,6 +107,36 @@ async def test_fastest_quote_takes_the_other_supplier(monkeypatch: pytest.Monkey
     story = await example(monkeypatch, config_of("fastest_quote", "usual", "other"), "a pump")
     assert story.result == {"from": "other", "quote": {"item": "a pump", "euro": 12}}
     assert story.given_up() == {"race/usual/tool/usual"}
+
+
+async def test_bank_adds_each_amount_once_and_prints_receipts(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = config_of("bank", "receipt")
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    program = load_program(config)
+    runner = ToolRunner(program.tools)
+    try:
+        village = await Village(program, runner.make, "5 x 7").to_the_end()
+        assert village.result == {"balance": 12}
+        assert sys.modules["bank"].RECEIPTS == ["account/main: 5", "account/main: 12"]
+    finally:
+        sys.modules.pop("bank", None)
+    failed = [one.finish for one in village.messages("account/main") if one.finish]
+    assert [one.status is TaskStatus.SUCCEEDED for one in failed] == [True, False, True, True]
+    assert '"state":2' in (village.kept("actor/account/main/printer") or "")
+
+
+@pytest.mark.parametrize(("city", "rooms"), [("Lisbon", ["Lisbon"]), ("Faro", [])])
+async def test_trip_saga_books_both_or_neither(
+    monkeypatch: pytest.MonkeyPatch, city: str, rooms: list[str]
+) -> None:
+    config = config_of("trip_saga", "hotel", "cancel_hotel", "flight", "cancel_flight")
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    load_program(config)
+    booked = sys.modules["trip_saga"].BOOKED
+    story = await example(monkeypatch, config, city)
+    assert list(booked.values()) == rooms
+    undone = [call.target for call in story.calls.asked if call.target.startswith("cancel")]
+    assert undone == ([] if rooms else ["cancel_flight", "cancel_hotel"])
 
 
 @pytest.mark.parametrize(

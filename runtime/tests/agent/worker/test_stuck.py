@@ -10,9 +10,9 @@ import pytest
 from prometheus_client import generate_latest
 
 from agent_support.running import ScriptedCalls, config_of, program_of
-from flotilla_runtime.agent.__main__ import health_application
 from flotilla_runtime.agent.engine.context import Context, Task
 from flotilla_runtime.agent.engine.run import Clock
+from flotilla_runtime.agent.health import health_application
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import Claim
 from flotilla_runtime.agent.worker.worker import SILENT_AFTER_SECONDS, Worker
@@ -52,7 +52,7 @@ async def idle(ctx: Context, task: Task) -> Any:
 
 
 async def asked(worker: Worker, path: str) -> tuple[int, str]:
-    transport = httpx.ASGITransport(app=health_application(worker))
+    transport = httpx.ASGITransport(app=health_application(worker, worker.metrics.registry))
     async with httpx.AsyncClient(transport=transport, base_url="http://w") as client:
         answer = await client.get(path)
     return answer.status_code, answer.text

@@ -26,6 +26,7 @@ end
 
 local entries, refusals, left_out, more = {}, {}, {}, 0
 local function beyond_share(about, bytes)
+  if about.beyond then return nil end
   local call = what_is_refused(about, bytes)
   if not call then return nil end
   local wanted = bytes + (about.room or 0) - room_of(id, call)
@@ -61,6 +62,8 @@ for place = 8, #ARGV, 3 do
     refusals[#refusals + 1] = refused
   elseif not left_out[about.does] then
     if about.does then settled(about) end
+    if about.compensates then redis.call('HSET', task_key(id), 'compensates', '1') end
+    if about.unwinds then redis.call('HSET', task_key(id), 'unwinds', '1') end
     more = more + #entry + ENTRY_BYTES
     entries[#entries + 1] = entry
     keep_payload(id, about.payload, payload, held.caller)

@@ -15,6 +15,8 @@ local function budget_of(id, root, token)
     budget.used[name] = tonumber(told[place] or '0')
     budget.held[name] = tonumber(told[place + 3] or '0')
     budget.most[name] = tonumber(told[place + 6] or nil)
+    -- A message may outlive the task from which it came; when that is forgotten, nothing more may be used.
+    if root ~= id and not told[7] then budget.most[name] = 0 end
   end
   return budget
 end

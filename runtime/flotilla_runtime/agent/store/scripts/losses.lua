@@ -31,8 +31,11 @@ local function lose(id, alone_for_sure, max_attempts)
   leave_worker(id)
   spend_open(id)
   redis.call('HINCRBY', task_key(id), 'losses', 1)
-  if alone and tonumber(held[3]) > max_attempts then
-    local message = 'the task was given up, because ' .. text(max_attempts) .. ' workers were lost while they ran it alone'
+  -- As many attempts again for the compensations, in which its agent does not run.
+  local most = must_run_to_end(id) and 2 * max_attempts or max_attempts
+  if alone and tonumber(held[3]) > most then
+    local message = 'the task was given up, because ' .. text(most) .. ' workers were lost while they ran it alone'
+    if most > max_attempts then message = message .. '; its compensations were not all made' end
     return end_task(id, {status = 'Failed', reason = 'Infrastructure', message = message, shown = {}, busy = {},
       calls = {}})
   end

@@ -100,13 +100,13 @@ local function tell_parent(id, parent, ran_ms)
 end
 
 local function count_ended(id, how, ran_ms)
-  local held = redis.call('HMGET', task_key(id), 'submittedAt', 'startedAt', 'losses', 'parent', 'usedSteps',
+  local held = redis.call('HMGET', task_key(id), 'submittedAt', 'startedAt', 'losses', 'root', 'usedSteps',
     'usedTokens', 'usedNano', 'unpriced', 'awayMs')
   local amounts = {work = math.max(0, ran_ms - tonumber(held[9] or '0'))} -- on a worker
   for part, milliseconds in pairs(how.busy) do amounts['busy:' .. part] = milliseconds end
   for part, milliseconds in pairs(how.waited or {}) do amounts['slot-wait:' .. part] = milliseconds end
   for part, made in pairs(how.calls) do amounts['calls:' .. part] = made end
-  if not held[4] then -- a spawned task is a part of the task that was submitted
+  if not held[4] or held[4] == id then -- a spawned task, or a message, is a part of the task that was submitted
     local submitted = tonumber(held[1])
     local waited = tonumber(held[2] or now) - submitted
     amounts['reason:' .. how.reason] = 1
@@ -120,12 +120,21 @@ local function count_ended(id, how, ran_ms)
   count_in_window(amounts)
 end
 
+-- A task that has compensations, or handles a message of an actor, ends by its next run alone, once it has begun. One that
+-- makes its compensations already `unwinds`.
+local function must_run_to_end(id)
+  local held = redis.call('HMGET', task_key(id), 'compensates', 'startedAt')
+  return held[1] and held[2]
+end
+
 -- Every task that ends comes through here. The tasks that it spawned end with it.
 local end_task
 local function cancel_task(id, message)
-  local status = redis.call('HGET', task_key(id), 'status')
-  if status == 'Running' then
+  local held = redis.call('HMGET', task_key(id), 'status', 'unwinds')
+  local status = held[1]
+  if status == 'Running' or (LIVE[status] and must_run_to_end(id)) then
     redis.call('HSETNX', task_key(id), 'cancelRequested', text(now))
+    if status == 'Suspended' and not held[2] then resume(id, 0) end
   elseif LIVE[status] then
     end_task(id, {status = 'Cancelled', reason = 'Cancelled', message = message, shown = {}, busy = {}, calls = {}})
   end

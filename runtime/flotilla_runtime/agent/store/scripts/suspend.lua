@@ -9,7 +9,7 @@ if before[1] == token and before[2] == write then return 'Suspended' end
 local held = owned(id, token)
 if not held then return 'Stale' end
 if redis.call('LLEN', journal_key(id)) ~= expected then return 'Conflict' end
-if held.cancel_requested == 1 then return 'Come' end
+if held.cancel_requested == 1 and redis.call('HEXISTS', task, 'unwinds') == 0 then return 'Come' end
 if until_ms ~= '' and tonumber(until_ms) <= now then return 'Come' end
 for _, child in ipairs(cjson.decode(children)) do
   if not LIVE[redis.call('HGET', task_key(child), 'status')] then return 'Come' end

@@ -1,0 +1,1 @@
+"""What calls stand under beside their budgets: rate limits, circuits, another model, the cache."""

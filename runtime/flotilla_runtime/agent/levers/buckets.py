@@ -1,0 +1,90 @@
+"""The turns of calls at a rate limit.
+
+A call takes what it is expected to use before it begins, and what it used more or less is corrected
+afterwards. Calls that find too little wait in the order in which they came. Only turns of the next minute are
+given, so what a lost worker's calls have taken delays others by a minute at most. Who comes while they are
+all given asks again later, and may then come after somebody who came later.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from flotilla_runtime.backoff import Draw
+
+AHEAD_SECONDS: Final = 60.0  # for which turns are given
+SPREAD: Final = 1.5  # calls that were sent away together do not ask again together
+LEAST_PAUSE_SECONDS: Final = 0.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """When a call may begin. Unless it `is_taken`, nothing was taken, and the call would wait that long."""
+
+    wait_seconds: float
+    is_taken: bool
+
+
+class Buckets(Protocol):
+    """The buckets of a fleet. Where they cannot be reached, every call may begin."""
+
+    async def take(self, limit: str, tokens: int, most_wait_seconds: float) -> Turn:
+        """Take one request and these tokens, unless the turn comes later than that."""
+
+    async def correct(self, limit: str, *, requests: int, tokens: int) -> None:
+        """Take these too, whatever is left; less than nothing is given back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """What a call has taken, and for how many seconds it waited."""
+
+    limit: str
+    tokens: int
+    waited_seconds: float = 0.0
+
+
+class Turns:
+    """Waits for turns, and gives back those that nobody wants any more."""
+
+    def __init__(self, buckets: Buckets, *, monotonic_seconds: Callable[[], float], draw: Draw) -> None:
+        self._buckets = buckets
+        self._now = monotonic_seconds
+        self._draw = draw
+        self._giving_back: set[asyncio.Task[None]] = set()
+
+    async def at_once(self, limit: str, tokens: int) -> Taken | None:
+        """Take what a call needs if it may begin now."""
+        turn = await self._buckets.take(limit, tokens, 0.0)
+        return Taken(limit=limit, tokens=tokens) if turn.is_taken else None
+
+    async def waited(self, limit: str, tokens: int) -> Taken:
+        """Take what a call needs, and wait for its turn. Cancelled meanwhile, it gives the turn back."""
+        began = self._now()
+        while True:
+            turn = await self._buckets.take(limit, tokens, AHEAD_SECONDS)
+            if turn.is_taken:
+                break
+            pause = max(LEAST_PAUSE_SECONDS, turn.wait_seconds - AHEAD_SECONDS)
+            await asyncio.sleep(self._draw(pause, pause * SPREAD))
+        try:
+            if turn.wait_seconds:
+                await asyncio.sleep(turn.wait_seconds)
+        except asyncio.CancelledError:
+            self.give_back(Taken(limit=limit, tokens=tokens))
+            raise
+        waited = self._now() - began if turn.wait_seconds or not turn.is_taken else 0.0
+        return Taken(limit=limit, tokens=tokens, waited_seconds=max(0.0, waited))
+
+    async def settle(self, taken: Taken, *, tries: int, tokens: int) -> None:
+        """Correct what a call has taken by what it used: each try is a request."""
+        requests, more = max(0, tries - 1), tokens - taken.tokens
+        if requests or more:
+            await self._buckets.correct(taken.limit, requests=requests, tokens=more)
+
+    def give_back(self, taken: Taken) -> None:
+        """Give back what a call has taken that is not made, without waiting for it."""
+        giving = asyncio.create_task(self._buckets.correct(taken.limit, requests=-1, tokens=-taken.tokens))
+        self._giving_back.add(giving)
+        giving.add_done_callback(self._giving_back.discard)

@@ -1,0 +1,14 @@
+-- Takes a request back for which nobody waits any more.
+local id, waiter = ARGV[2], ARGV[3]
+local key = request_key(id)
+local held = redis.call('HMGET', key, 'state', 'waiter', 'revision', 'executor')
+if held[2] ~= waiter then return 'Ignored' end
+if held[1] == 'Waiting' then
+  redis.call('ZREM', waiting_key(held[3]), id)
+  redis.call('DEL', key)
+  return 'Withdrawn'
+end
+if held[1] ~= 'Running' then return 'Ignored' end
+redis.call('HSET', key, 'withdrawn', '1')
+tell(held[4], id)
+return 'Stopping'

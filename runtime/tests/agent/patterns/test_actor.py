@@ -1,0 +1,394 @@
+"""Actors: each message handled once and in order through a crash anywhere, state, children, supervision.
+
+What the store refuses and in which order it hands messages out is tested on a real Redis in
+store/test_store_actors.py.
+"""
+
+from typing import Any
+
+import pytest
+
+from agent_support.postal import Village, village_crashed_everywhere
+from agent_support.running import failed, program_of, tool_of, usual
+from flotilla_runtime.agent import actors
+from flotilla_runtime.agent.actors import (
+    Policy,
+    address_of,
+    failures_within,
+    line_key,
+    must_end,
+    reference_of,
+)
+from flotilla_runtime.agent.journal import EndReason, TaskStatus
+from flotilla_runtime.agent.protocols import Call, Reply
+from flotilla_runtime.agents import (
+    ActorEnded,
+    ChildFailedError,
+    Context,
+    LimitReachedError,
+    MessageRefusal,
+    MessageRefusedError,
+    Task,
+    TaskFailedError,
+    Turn,
+)
+from flotilla_runtime.contract import Effect, TaskLimits
+
+PRINT = tool_of("print", Effect.IDEMPOTENT)
+
+
+async def counter(ctx: Context, state: list[Any] | None, message: Any) -> Turn:
+    """Keeps all that it was told, and prints it."""
+    seen = [*(state or []), message]
+    if message == "bad":
+        raise TaskFailedError(EndReason.TOOL_FAILED, "no such message")
+    if message == "stop":
+        return Turn(state=seen, answer="stopped", ends=True)
+    await ctx.tool("print", {"seen": seen})
+    return Turn(state=seen, answer=len(seen))
+
+
+class Parent:
+    """Has a counter as a child, and keeps what it hears of its end."""
+
+    async def receive(self, ctx: Context, state: Any, message: Any) -> Turn:
+        if isinstance(message, ActorEnded):
+            heard = [message.address, str(message.reason), message.message]
+            return Turn(state=heard)
+        child = ctx.actor("child", counter, child=True)
+        if message == "heard":
+            return Turn(state=state, answer=state)
+        return Turn(state=state, answer=await child.tell(message))
+
+
+def printed(village: Village) -> list[Any]:
+    """What was printed: a call that is made again has the same key."""
+    by_key = {call.key: call.request["seen"] for call in village.calls.asked if call.target == "print"}
+    return list(by_key.values())
+
+
+async def teller(ctx: Context, _task: Task) -> Any:
+    one = ctx.actor("one", counter)
+    for number in range(3):
+        await one.tell(number)
+    return await one.ask("last")
+
+
+async def test_messages_are_handled_once_and_in_order_through_a_crash_anywhere() -> None:
+    villages = await village_crashed_everywhere(lambda: Village(program_of(teller, PRINT), usual))
+    assert len(villages) > 60
+    for village in villages:
+        assert village.result == 4
+        assert printed(village) == [[0], [0, 1], [0, 1, 2], [0, 1, 2, "last"]]
+        assert len(village.messages("one")) == 4, "no message is sent twice"
+        assert '"state":[0,1,2,"last"]' in (village.kept("actor/one") or "")
+
+
+async def test_an_actor_keeps_its_state_between_tasks_and_other_agents_do_not_see_it() -> None:
+    village = await Village(program_of(teller, PRINT), usual).to_the_end()
+    village.store.submit("01jd0000000000000000000002", "go", TaskLimits())
+    await village.to_the_end()
+    finish = village.store.tasks["01jd0000000000000000000002"].finish
+    assert finish is not None
+    assert finish.result == 8
+    assert line_key("ann", "", "one") != line_key("bob", "", "one")
+    assert line_key("ann", "a", "one") != line_key("ann", "b", "one")
+
+
+async def test_a_message_that_fails_leaves_the_state_and_the_actor_goes_on() -> None:
+    async def agent(ctx: Context, _task: Task) -> Any:
+        one = ctx.actor("one", counter)
+        await one.tell(1)
+        try:
+            await one.ask("bad")
+        except ChildFailedError as problem:
+            return [str(problem.end.reason), await one.ask(2)]
+
+    for village in await village_crashed_everywhere(lambda: Village(program_of(agent, PRINT), usual)):
+        assert village.result == ["ToolFailed", 2]
+        assert printed(village) == [[1], [1, 2]]
+
+
+async def fails_too_often(ctx: Context, _task: Task) -> Any:
+    parent = ctx.actor("house", Parent)
+    for message in ("a", "bad", "bad", "bad", "bad"):
+        await parent.ask(message)
+    try:
+        await ctx.actor("house/child", counter).ask("c")
+    except MessageRefusedError as refused:
+        return [str(refused.refusal), refused.problem, await parent.ask("heard")]
+
+
+async def test_an_actor_that_fails_too_often_ends_and_its_parent_is_told() -> None:
+    villages = await village_crashed_everywhere(
+        lambda: Village(program_of(fails_too_often, PRINT), usual), every=6
+    )
+    for village in villages:
+        refusal, problem, heard = village.result
+        assert refusal == MessageRefusal.ACTOR_ENDED
+        assert "ended" in problem
+        if heard is not None:  # the notice may come after the question
+            assert heard[:2] == ["house/child", "ToolFailed"]
+            assert "it failed 4 times within 60 s, and may be restarted 3 times" in heard[2]
+        ends = [str(one.finish.reason) for one in village.messages("house/child") if one.finish]
+        assert ends[:5] == ["Completed", *["ToolFailed"] * 4]
+        assert set(ends[5:]) <= {"ActorEnded"}
+        assert sum(one.post.delivery.is_notice for one in village.messages("house") if one.post) == 1
+        assert village.kept("actor/house/child") is None
+        assert '"house/child"' in (village.kept("actor/house") or "")
+
+
+async def test_an_actor_that_ends_by_itself_answers_first_and_then_refuses() -> None:
+    async def agent(ctx: Context, _task: Task) -> Any:
+        one = ctx.actor("one", counter)
+        stopped = await one.ask("stop")
+        try:
+            await one.tell("more")
+        except MessageRefusedError as refused:
+            return [stopped, str(refused.refusal), str(refused.outcome)]
+
+    for village in await village_crashed_everywhere(lambda: Village(program_of(agent, PRINT), usual)):
+        assert village.result == ["stopped", "actorEnded", "Refused"]
+        assert len(village.messages("one")) == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "reason"),
+    [
+        pytest.param("stop", EndReason.ACTOR_ENDED, id="the actor has ended"),
+        pytest.param("bad", EndReason.COMPLETED, id="the message before has failed"),
+    ],
+)
+async def test_how_a_message_ends_that_has_waited_behind_another_one(first: str, reason: EndReason) -> None:
+    async def agent(ctx: Context, _task: Task) -> Any:
+        one = ctx.actor("one", counter)
+        await one.tell(first)
+        try:
+            return await one.ask("late")
+        except MessageRefusedError as refused:
+            return refused.problem
+
+    village = await Village(program_of(agent, PRINT), usual).to_the_end()
+    late = village.messages("one")[1].finish
+    assert late is not None
+    assert late.reason is reason
+    if reason is EndReason.ACTOR_ENDED:
+        assert late.status is TaskStatus.FAILED
+        assert village.result == late.message == "the actor one has ended as Completed: it ended by itself"
+
+
+async def test_the_children_of_an_actor_that_has_ended_take_no_messages() -> None:
+    class_of_child = counter
+
+    async def agent(ctx: Context, _task: Task) -> Any:
+        await ctx.actor("one", counter).ask("stop")
+        try:
+            await ctx.actor("one/child", class_of_child).tell(1)
+        except MessageRefusedError as refused:
+            return str(refused.refusal)
+
+    assert (await Village(program_of(agent, PRINT), usual).to_the_end()).result == "actorEnded"
+
+
+async def narrow(ctx: Context, state: Any, message: Any) -> Turn:
+    return Turn(state=message)
+
+
+narrow.mailbox = 2  # type: ignore[attr-defined]
+
+
+async def test_a_full_mailbox_refuses_with_its_bound() -> None:
+    async def agent(ctx: Context, _task: Task) -> Any:
+        one = ctx.actor("one", narrow)
+        try:
+            for number in range(5):
+                await one.tell(number)
+        except MessageRefusedError as refused:
+            return [number, str(refused.refusal), refused.problem]
+
+    village = await Village(program_of(agent), usual).to_the_end()
+    assert village.result == [
+        2,
+        "mailbox",
+        "the mailbox of the actor one has 2 messages, and may have 2 (mailbox); send again later",
+    ]
+
+
+async def echo(ctx: Context, state: Any, message: Any) -> Turn:
+    """Asks the next actor of the message, as long as there is one."""
+    if not message:
+        return Turn(answer="end")
+    try:
+        return Turn(answer=await ctx.actor(message[0], echo).ask(message[1:]))
+    except MessageRefusedError as refused:
+        return Turn(answer=str(refused.refusal))
+
+
+async def test_an_actor_that_asks_itself_through_others_is_told_so_and_waits_for_nothing() -> None:
+    async def agent(ctx: Context, _task: Task) -> Any:
+        return [await ctx.actor("a", echo).ask([*path]) for path in ("a", "ba", "bc")]
+
+    village = await Village(program_of(agent), usual).to_the_end()
+    assert village.result == ["asksItself", "asksItself", "end"]
+
+
+async def chatty(ctx: Context, state: Any, message: Any) -> Turn:
+    await ctx.actor("pong" if ctx.address == "ping" else "ping", chatty).tell(message + 1)
+    return Turn(state=message)
+
+
+async def test_actors_that_tell_each_other_for_ever_end_with_the_steps_of_the_task() -> None:
+    async def agent(ctx: Context, _task: Task) -> Any:
+        return bool(await ctx.actor("ping", chatty).tell(0))
+
+    village = await Village(program_of(agent), usual, max_steps=20).to_the_end()
+    assert village.result is True
+    assert village.task.tree.used.steps == 20
+    last = list(village.store.tasks.values())[-1].finish
+    assert last is not None
+    assert last.reason is EndReason.MAX_STEPS
+
+
+async def test_a_task_without_steps_sends_nothing() -> None:
+    async def agent(ctx: Context, _task: Task) -> Any:
+        try:
+            await ctx.actor("one", counter).tell(0)
+        except LimitReachedError as problem:
+            return str(problem.limit)
+
+    village = Village(program_of(agent), usual, max_steps=0)
+    assert (await village.to_the_end()).result == "maxSteps"
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        pytest.param(("", counter, {}), "is no address", id="no name"),
+        pytest.param(("a b", counter, {}), "is no address", id="a space"),
+        pytest.param(("a/../b", counter, {}), "is no address", id="a way up"),
+        pytest.param(("x" * 151, counter, {}), "is no address", id="too long"),
+        pytest.param(("a", counter, {"child": True}), "only of an actor", id="a child of a task"),
+        pytest.param(("a", printed, {}), "handles no messages", id="a plain function"),
+        pytest.param(("a", Policy, {}), "handles no messages", id="a class without receive"),
+    ],
+)
+async def test_what_is_no_actor_is_refused(given: Any, problem: str) -> None:
+    name, handler, fields = given
+
+    async def agent(ctx: Context, _task: Task) -> Any:
+        try:
+            ctx.actor(name, handler, **fields)
+        except ValueError as refused:
+            return str(refused)
+
+    assert problem in (await Village(program_of(agent), usual).to_the_end()).result
+
+
+async def test_a_message_over_its_bound_is_refused_with_it() -> None:
+    async def agent(ctx: Context, _task: Task) -> Any:
+        try:
+            await ctx.actor("one", counter).tell("x" * actors.MOST_MESSAGE_BYTES)
+        except ValueError as refused:
+            return str(refused)
+
+    village = await Village(program_of(agent), usual).to_the_end()
+    assert village.result == "the message to the actor one has 49154 bytes, and at most 49152 are stored"
+
+
+async def large(ctx: Context, state: Any, message: Any) -> Turn:
+    return Turn(state="x" * 50_000)
+
+
+async def careless(ctx: Context, state: Any, message: Any) -> Any:
+    return state
+
+
+async def picky(ctx: Context, state: Any, message: Any) -> Any:
+    await ctx.tool("print", {"seen": 1})
+    raise TaskFailedError(EndReason.TOOL_FAILED, "no")
+
+
+@pytest.mark.parametrize(
+    ("handler", "problem"),
+    [
+        (large, "the state of the actor one has 50002 bytes, and at most 49152 are stored"),
+        (careless, "receive returned NoneType; it must return a Turn"),
+        (picky, "no"),
+    ],
+)
+async def test_what_a_handler_does_wrong_fails_its_message(handler: Any, problem: str) -> None:
+    async def agent(ctx: Context, _task: Task) -> Any:
+        try:
+            return await ctx.actor("one", handler).ask(1)
+        except ChildFailedError as refused:
+            return refused.end.message
+
+    assert problem in (await Village(program_of(agent, PRINT), usual).to_the_end()).result
+
+
+async def test_a_cancelled_message_is_no_failure_of_its_actor() -> None:
+    async def agent(ctx: Context, _task: Task) -> Any:
+        return await ctx.actor("one", counter).tell(1)
+
+    village = Village(program_of(agent, PRINT), usual)
+    await village.one_run(village.task)
+    (message,) = village.messages("one")
+    message.cancel_requested = True
+    await village.to_the_end()
+    assert message.finish is not None
+    assert message.finish.status is TaskStatus.CANCELLED
+    assert village.kept("actor/one") is None
+
+
+async def saga(ctx: Context, state: Any, message: Any) -> Turn:
+    await ctx.compensate("print", {"seen": "undone"})
+    await ctx.tool("pay")
+    return Turn(state="paid")
+
+
+async def test_a_handler_may_compensate() -> None:
+    async def agent(ctx: Context, _task: Task) -> Any:
+        return await ctx.actor("one", saga).tell(1)
+
+    def script(call: Call) -> Reply:
+        return failed("no money") if call.target == "pay" else usual(call)
+
+    program = program_of(agent, PRINT, tool_of("pay", Effect.IDEMPOTENT))
+    for village in await village_crashed_everywhere(lambda: Village(program, script)):
+        assert printed(village) == ["undone"]
+        assert '"failures":[1000000]' in (village.kept("actor/one") or "")
+
+
+@pytest.mark.parametrize(
+    ("failures", "at", "kept", "ends"),
+    [
+        ((), 100_000, (100_000,), False),
+        ((10_000, 20_000), 30_000, (10_000, 20_000, 30_000), False),
+        ((10_000, 20_000, 30_000), 40_000, (10_000, 20_000, 30_000, 40_000), True),
+        ((10_000, 20_000, 30_000), 80_000, (30_000, 80_000), False),
+    ],
+)
+def test_only_failures_within_the_window_count(
+    failures: tuple[int, ...], at: int, kept: tuple[int, ...], ends: bool
+) -> None:
+    counted = failures_within(failures, at, Policy())
+    assert (counted, must_end(counted, Policy())) == (kept, ends)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("mailbox", 0), ("mailbox", 1001), ("mailbox", "many"), ("restarts", -1), ("restart_seconds", 0)],
+)
+def test_a_handler_with_impossible_bounds_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"{name} of the actor is {value!r}"):
+        Policy.of(type("Odd", (), {name: value}))
+
+
+def test_a_handler_within_a_function_is_found_by_no_worker() -> None:
+    async def inner(ctx: Context, state: Any, message: Any) -> Turn:
+        return Turn()
+
+    with pytest.raises(ValueError, match="must stand at the top of a module"):
+        reference_of(inner)
+    assert reference_of(Parent).endswith(":Parent")
+    assert address_of("audit", "account/7") == "account/7/audit"
