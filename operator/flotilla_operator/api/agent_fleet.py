@@ -321,6 +321,10 @@ class AgentFleetSpec(ApiModel):
                 message="spec.agent.entrypoint needs spec.image, which brings the function; set it",
             ),
             Rule(
+                rule="has(self.image) || !has(self.agent.graph)",
+                message="spec.agent.graph needs spec.image, which brings the graph and LangGraph; set it",
+            ),
+            Rule(
                 rule="has(self.image) || !has(self.tools) || !self.tools.exists(tool, has(tool.python) || "
                 "(has(tool.reconcile) && has(tool.reconcile.python)))",
                 message="spec.tools[].python and spec.tools[].reconcile.python need spec.image, which brings "
@@ -352,7 +356,7 @@ class AgentFleetSpec(ApiModel):
     """The agent that runs the tasks."""
     image: ImageReference | None = None
     """Container image of the workers, built on Flotilla's runtime image. It brings the code of
-    `agent.entrypoint` and of Python tools. Absent: Flotilla's runtime image."""
+    `agent.entrypoint`, `agent.graph` and Python tools. Absent: Flotilla's runtime image."""
     agents: Annotated[tuple[SubAgent, ...], MapList("name"), Field(max_length=16)] = ()
     """Agents to which the agent can give parts of its task: each is a tool to its model, and each call a task
     of its own, within the same limits. A task may also name one of them in place of `agent`."""

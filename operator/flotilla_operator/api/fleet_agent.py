@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, WithJsonSchema
 
-from flotilla_operator.api.base import ApiModel, MapList, NotYet, Rule, rules
+from flotilla_operator.api.base import ApiModel, MapList, Rule, rules
 from flotilla_operator.api.parts import (
     ApiKeySecretRef,
     HttpUrl,
@@ -85,18 +85,17 @@ class Agent(ApiModel):
 
     prompt: Prompt | None = None
     """System prompt of the built-in agent. It plans, calls tools, and answers with the sources that it used.
-    Exactly one of `prompt` and `entrypoint` is required."""
+    Exactly one of `prompt`, `entrypoint` and `graph` is required."""
     entrypoint: PythonReference | None = None
     """Runs a coroutine from `spec.image`, named as `module:function`, instead of the built-in agent. Exactly
-    one of `prompt` and `entrypoint` is required."""
-    graph: Annotated[
-        PythonReference | None, NotYet("set spec.agent.prompt or spec.agent.entrypoint instead")
-    ] = None
-    """Runs a LangGraph graph from `spec.image`, named as `module:attribute`, instead of the built-in
-    agent."""
+    one of `prompt`, `entrypoint` and `graph` is required."""
+    graph: PythonReference | None = None
+    """Runs a LangGraph graph from `spec.image`, named as `module:attribute`, instead of the built-in agent.
+    Exactly one of `prompt`, `entrypoint` and `graph` is required."""
     retrieval: Retrieval = Retrieval.FIRST
     """When the built-in agent searches. First: every index with the task's input, before the first turn.
-    Tool: when the model asks to; each index is a tool to it. With `entrypoint` it has no effect."""
+    Tool: when the model asks to; each index is a tool to it. With `entrypoint` or `graph` it has no
+    effect."""
 
 
 class ModelEndpoint(ApiModel):

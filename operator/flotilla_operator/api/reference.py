@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from flotilla_operator.api.base import VALIDATIONS
 from flotilla_operator.api.kinds import GROUP, VERSION, Column, Kind
-from flotilla_operator.api.schema import JsonSchema, not_reported, not_yet, structural
+from flotilla_operator.api.schema import JsonSchema, Unsupported, not_reported, not_yet, structural
 
 GENERATED = (
     "This page is generated from the Python classes in `operator/flotilla_operator/api` by `make generate`."
@@ -75,19 +75,21 @@ def not_yet_page(kinds: Iterable[Kind]) -> str:
         GENERATED,
     ]
     for kind in kinds:
-        lines += [
-            "",
-            f"## {kind.name}",
-            "",
-            "| spec field, not yet supported | what it is for |",
-            "|---|---|",
-        ]
-        for field in not_yet(kind):
-            values = f" with {', '.join(f'`{value}`' for value in field.values)}" if field.values else ""
-            lines.append(f"| `{field.path}`{values} | {_cell(field.promise)} |")
-        lines += ["", "| status field, not yet reported | what it is for |", "|---|---|"]
-        lines += [f"| `{field.path}` | {_cell(field.promise)} |" for field in not_reported(kind)]
+        refused = [f"| `{field.path}`{_values(field)} | {_cell(field.promise)} |" for field in not_yet(kind)]
+        absent = [f"| `{field.path}` | {_cell(field.promise)} |" for field in not_reported(kind)]
+        if refused or absent:
+            lines += ["", f"## {kind.name}"]
+            lines += _table("spec field, not yet supported", refused)
+            lines += _table("status field, not yet reported", absent)
     return "\n".join(lines) + "\n"
+
+
+def _values(field: Unsupported) -> str:
+    return f" with {', '.join(f'`{value}`' for value in field.values)}" if field.values else ""
+
+
+def _table(head: str, rows: list[str]) -> list[str]:
+    return ["", f"| {head} | what it is for |", "|---|---|", *rows] if rows else []
 
 
 def _left_out(kind: Kind) -> frozenset[str]:

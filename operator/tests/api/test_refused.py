@@ -573,6 +573,20 @@ AGENT_FLEETS = [
         "spec.agent.entrypoint needs spec.image",
         "an agent that no image brings",
     ),
+    row(
+        FLEET,
+        "spec__agent",
+        {"graph": "app:graph"},
+        "spec.agent.graph needs spec.image",
+        "a graph that no image brings",
+    ),
+    row(
+        FLEET,
+        "spec__agent__graph",
+        "app:graph",
+        "spec.agent needs exactly one of prompt",
+        "an agent and a graph",
+    ),
     row(FLEET, "spec__agent__retrieval", "Never", 'supported values: "First", "Tool"', "no such retrieval"),
     row(
         FLEET,
@@ -1090,9 +1104,6 @@ NOT_YET_VALUES: dict[str, dict[str, Any]] = {
         "spec.gate.sample": 200,
         "spec.retriever.hedge": {},
         "spec.freshness": {},
-    },
-    FLEET: {
-        "spec.agent.graph": "app:graph",
     },
 }
 

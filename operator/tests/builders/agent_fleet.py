@@ -309,4 +309,5 @@ def full_featured_objects() -> list[dict[str, Any]]:
             workers={"pod": pod_options(resources=False)},
             toolExecutors={"pod": pod_options(resources=False)},
         ),
+        agent_fleet("full-graph", agent={"graph": "app:graph"}, image="registry.example/agents:1"),
     ]

@@ -32,7 +32,7 @@ from tests.builders.world import world
 from tests.support.rendering import json_of, shuffled, yaml_of
 
 GOLDEN = Path(__file__).parent / "golden"
-MANAGED, EXTERNAL, KUBERNETES, FULL_PODS = full_featured_objects()
+MANAGED, EXTERNAL, KUBERNETES, FULL_PODS, WITH_GRAPH = full_featured_objects()
 WIRING = Wiring(
     models=(
         contract.ModelConnection(
@@ -254,6 +254,11 @@ def test_the_gateway_knows_which_prices_are_unknown_also_of_a_model_that_is_not_
     priced = contract.Pricing(input_per_million_usd=1, output_per_million_usd=2)
     assert told(()) == told((model,)) == (["llama"], ["llama"]), "it is not rolled when the model appears"
     assert told((model.model_copy(update={"pricing": priced}),)) == (["llama"], [])
+
+
+def test_the_workers_are_told_which_graph_they_run() -> None:
+    config = config_of(WITH_GRAPH, "worker")
+    assert (config["graph"], config.get("prompt"), config.get("entrypoint")) == ("app:graph", None, None)
 
 
 def test_no_secret_stands_in_a_config_map_or_in_a_template() -> None:

@@ -25,6 +25,7 @@ DEFAULT, ROUTINE = BASE["models"]
     [
         pytest.param({"agent": {"prompt": "Answer briefly."}}, id="another prompt"),
         pytest.param({"agent": {"entrypoint": "app:main"}}, id="code instead of a prompt"),
+        pytest.param({"agent": {"graph": "app:graph"}}, id="a graph instead of a prompt"),
         pytest.param({"agent": {"prompt": "Answer.", "retrieval": "Tool"}}, id="another way to search"),
         pytest.param({"image": "registry.example/agents:2"}, id="another image"),
         pytest.param({"tools": TOOLS[:2]}, id="a tool less"),

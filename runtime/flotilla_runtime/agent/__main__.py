@@ -13,6 +13,7 @@ from typing import Final
 import structlog
 
 from flotilla_runtime.agent.engine.run import Clock
+from flotilla_runtime.agent.graphs.loading import prepare
 from flotilla_runtime.agent.health import health_application
 from flotilla_runtime.agent.store.connections import connect
 from flotilla_runtime.agent.store.s3 import opened
@@ -61,6 +62,7 @@ async def work(config: WorkerConfig, addresses: AddressCheck | None = None) -> N
     async with http_client(config) as client:
         contexts = ContextLengths(client, environment=os.environ, monotonic_seconds=time.monotonic)
         http = HttpTools(addresses=addresses)
+        prepare(config.graph)
         try:
             catalogue = load_tools(config.tools, http)
             program = load_program(config, contexts.of, catalogue)

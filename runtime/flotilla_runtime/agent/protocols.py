@@ -115,6 +115,27 @@ class Post:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointChange:
+    """What a graph writes to its checkpoints, all or nothing: texts by the names of their fields.
+
+    What is put takes the place of what is there. What is added does not.
+    """
+
+    put: Mapping[str, str] = field(default_factory=dict)
+    add: Mapping[str, str] = field(default_factory=dict)
+    drop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpointed:
+    """What became of a change: the bytes of all checkpoints of the task, or why nothing was written."""
+
+    bytes: int = 0
+    problem: str | None = None
+    is_too_large: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finish:
     """How a task ends. `busy_ms` is the time of its calls by part, such as `Model/qwen`; for the figures.
 
@@ -153,6 +174,15 @@ class TaskJournal(Protocol):
 
     async def state(self, claim: Claim, expected: int, intent: Intended, request: StateRequest) -> Written:
         """Read or write a value of the state, and write the call with its result, both or neither."""
+
+    async def checkpoint(self, claim: Claim, change: CheckpointChange) -> Checkpointed:
+        """Change the checkpoints of the task's graph, or of its conversation's."""
+
+    async def checkpoint_fields(self, space: str) -> Sequence[str]:
+        """The names of what a graph has kept in this space: see `checkpoint_space`."""
+
+    async def checkpoint_texts(self, space: str, fields: Sequence[str]) -> Sequence[str | None]:
+        """The texts of these fields; None for one that is not there."""
 
     async def whole(self, task_id: str, entry: OneEntry) -> OneEntry:
         """An entry with its value, also if that is kept apart. Raises BrokenEntryError where it is gone."""

@@ -359,6 +359,11 @@ class StoreFigures:
         )
 
 
+def checkpoint_space(task_id: str, conversation: str | None) -> str:
+    """Where the graph of a task keeps its checkpoints: with the task, or with the conversation it is in."""
+    return task_id if conversation is None else f"conversation:{conversation}"
+
+
 def child_id(parent: str, call: str) -> str:
     """The id of a task that this call spawns: always the same one, in the form of a task's id."""
     number = int.from_bytes(hashlib.sha256(f"{parent}/{call}".encode()).digest())

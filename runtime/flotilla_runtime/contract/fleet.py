@@ -344,14 +344,16 @@ class ValidatorConfig(Section):
 class WorkerConfig(Section):
     """`config.json` of the agent workers.
 
-    Exactly one of `prompt`, for the built-in agent, and `entrypoint` (`module:function`) is set. A worker
-    takes tasks of its own `revision`, and of those in the file `adopted_path`, a JSON list that is read anew
-    every few seconds. Revision "" stands for tasks of workers that knew no revisions.
+    Exactly one of `prompt`, for the built-in agent, `entrypoint` (`module:function`) and `graph`
+    (`module:attribute`, of LangGraph) is set. A worker takes tasks of its own `revision`, and of those in the
+    file `adopted_path`, a JSON list that is read anew every few seconds. Revision "" stands for tasks of
+    workers that knew no revisions.
     """
 
     queue: QueueConfig
     prompt: str = ""
     entrypoint: str | None = None
+    graph: str | None = None
     has_executors: bool = False  # they run the Python functions of tools and validators
     retrieval: Retrieval = Retrieval.FIRST
     tools: tuple[ToolConfig, ...] = ()
@@ -596,6 +598,10 @@ class TaskKeys:
     def turns(self, conversation: str) -> str:
         """The list of what was said in a conversation."""
         return f"{self.prefix}turns:{conversation}"
+
+    def checkpoints(self, space: str) -> str:
+        """The hash of what a graph keeps for a task or a conversation, by the name of its space."""
+        return f"{self.prefix}checkpoints:{space}"
 
     def rate(self, caller: str) -> str:
         """The hash with how many requests a caller may make now."""

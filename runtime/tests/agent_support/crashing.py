@@ -7,6 +7,8 @@ from agent_support.memory import CrashPoints
 from flotilla_runtime.agent.journal import Entry, Intended
 from flotilla_runtime.agent.protocols import (
     Came,
+    CheckpointChange,
+    Checkpointed,
     ChildEnd,
     Finish,
     OneEntry,
@@ -40,6 +42,15 @@ class CrashingJournal:
 
     async def state(self, claim: Claim, expected: int, intent: Intended, request: StateRequest) -> Written:
         return await self._passed("state", lambda: self._store.state(claim, expected, intent, request))
+
+    async def checkpoint(self, claim: Claim, change: CheckpointChange) -> Checkpointed:
+        return await self._passed("checkpoint", lambda: self._store.checkpoint(claim, change))
+
+    async def checkpoint_fields(self, space: str) -> Sequence[str]:
+        return await self._store.checkpoint_fields(space)
+
+    async def checkpoint_texts(self, space: str, fields: Sequence[str]) -> Sequence[str | None]:
+        return await self._store.checkpoint_texts(space, fields)
 
     async def whole(self, task_id: str, entry: OneEntry) -> OneEntry:
         return await self._store.whole(task_id, entry)

@@ -36,6 +36,8 @@ from flotilla_runtime.agent.journal import (
 )
 from flotilla_runtime.agent.protocols import (
     Came,
+    CheckpointChange,
+    Checkpointed,
     ChildEnd,
     Finish,
     OneEntry,
@@ -45,7 +47,7 @@ from flotilla_runtime.agent.protocols import (
     Waits,
     Written,
 )
-from flotilla_runtime.agent.tasks import Claim, LoadedTask, TaskRecord
+from flotilla_runtime.agent.tasks import Claim, LoadedTask, TaskRecord, checkpoint_space
 from flotilla_runtime.contract import TaskLimits
 
 NANO_USD = 10**9
@@ -135,6 +137,7 @@ class Stored:
     tree: Tree
     depth: int = 0
     parent: str | None = None
+    conversation: str | None = None
     agent: str = ""
     status: TaskStatus = TaskStatus.WAITING
     token: int = 0
@@ -176,6 +179,7 @@ class MemoryStore:
         self.writes: list[list[Entry]] = []
         self.state_of: dict[tuple[str, str], str] = {}
         self.state_writes: list[str] = []
+        self.checkpoints: dict[str, dict[str, str]] = {}
 
     def submit(
         self, task_id: str, task_input: str, limits: TaskLimits | None = None, agent: str = ""
@@ -233,6 +237,8 @@ class MemoryStore:
             fields |= {"actor": task.post.delivery.text, "conversation": "actor-"}
         if task.cancel_requested:
             fields["cancelRequested"] = "1"
+        if task.conversation is not None:
+            fields["conversation"] = task.conversation
         if task.agent:
             fields["agent"] = task.agent
         if task.parent is not None:
@@ -354,6 +360,26 @@ class MemoryStore:
         await self._reach(f"after state {intent.call}")
         return replace(self._written(task, []), done=done)
 
+    async def checkpoint(self, claim: Claim, change: CheckpointChange) -> Checkpointed:
+        what = ", ".join(sorted({name[:5] for name in (*change.put, *change.add, *change.drop)}))
+        await self._reach(f"before checkpoint {what}")
+        task = self._owned(claim, None)
+        kept = self.checkpoints.setdefault(checkpoint_space(task.id, task.conversation), {})
+        kept |= change.put
+        kept |= {name: text for name, text in change.add.items() if name not in kept}
+        for name in change.drop:
+            kept.pop(name, None)
+        await self._reach(f"after checkpoint {what}")
+        return Checkpointed(bytes=sum(len(name) + len(text) for name, text in kept.items()))
+
+    async def checkpoint_fields(self, space: str) -> Sequence[str]:
+        await self._reach("checkpoint fields")
+        return list(self.checkpoints.get(space, {}))
+
+    async def checkpoint_texts(self, space: str, fields: Sequence[str]) -> Sequence[str | None]:
+        await self._reach("checkpoint texts")
+        return [self.checkpoints.get(space, {}).get(name) for name in fields]
+
     async def whole(self, task_id: str, entry: OneEntry) -> OneEntry:
         return entry
 
@@ -395,6 +421,8 @@ class MemoryStore:
             task.tree.settle(reserve_of(intent), reserve_of(intent))
         task.open.clear()
         task.finish, task.status = finish, finish.status
+        if task.conversation is None:
+            self.checkpoints.pop(task.id, None)
         self._append(
             task,
             Ended(at=self.now_ms, status=finish.status, reason=str(finish.reason), message=finish.message),

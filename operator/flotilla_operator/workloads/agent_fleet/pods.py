@@ -115,6 +115,7 @@ def worker_config(owner: Owner, spec: AgentFleetSpec, wiring: Wiring) -> contrac
         queue=queue_config(owner, spec, WORKER_USER),
         prompt=spec.agent.prompt or "",
         entrypoint=spec.agent.entrypoint,
+        graph=spec.agent.graph,
         has_executors=has_executors(spec),
         retrieval=contract.Retrieval(spec.agent.retrieval),
         tools=tool_configs(spec),

@@ -15,6 +15,7 @@ from typing import Any, Final
 from flotilla_runtime.agent.actors import Address, Policy, address_of, reference_of
 from flotilla_runtime.agent.answers import Answer, Found
 from flotilla_runtime.agent.engine.branches import Branches
+from flotilla_runtime.agent.engine.checkpoints import Checkpoints
 from flotilla_runtime.agent.engine.compensations import MOST_ARGUMENTS_BYTES as MOST_COMPENSATION_BYTES
 from flotilla_runtime.agent.engine.compensations import MOST_REGISTERED
 from flotilla_runtime.agent.engine.engine import Engine
@@ -96,6 +97,16 @@ class Context(Patterns):
     def state(self) -> State:
         """Values that are kept between tasks, for this task's tenant and agent."""
         return State(self._engine, self._scopes, self._session.agent)
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """What a graph keeps between its steps; for the code that runs graphs."""
+        return self._engine.checkpoints
+
+    @property
+    def scopes(self) -> Scopes:
+        """The scopes of the run; for the code that runs graphs."""
+        return self._scopes
 
     def scope(self, name: str) -> AbstractContextManager[None]:
         """A scope for the calls made in it: `with ctx.scope("lisbon"): …`. Each parallel branch needs one."""

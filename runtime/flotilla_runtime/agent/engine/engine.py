@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final, Never
 
+from flotilla_runtime.agent.engine.checkpoints import Checkpoints
 from flotilla_runtime.agent.engine.children import Children
 from flotilla_runtime.agent.engine.effects import Effects
 from flotilla_runtime.agent.engine.entries import Wanted, call_of, done_of, intent_of
@@ -39,6 +40,7 @@ class RunSettings:
 
     now_ms: Callable[[], int]
     unknown_effect_seconds: float
+    conversation: str | None = None  # whose graph goes on where the task before it ended
     on_pattern: OnPattern = unheard
     is_unwinding: bool = False
 
@@ -68,6 +70,7 @@ class Engine:
         self.reserving: Final = Reserving(
             calls, session, writer, self.recording, self.pace, steps=history.steps
         )
+        self.checkpoints: Final = Checkpoints(claim, journal, self.pace, settings.conversation)
         self._calls = calls
         self._session = session
         self._effects = Effects(

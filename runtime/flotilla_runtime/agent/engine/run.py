@@ -114,6 +114,7 @@ class TaskRun:
             settings=RunSettings(
                 now_ms=self._now_ms,
                 unknown_effect_seconds=program.config.queue.unknown_effect_seconds,
+                conversation=task.record.conversation,
                 on_pattern=means.on_pattern,
                 is_unwinding=self._unwound is not None,
             ),

@@ -6,9 +6,10 @@ lost writes; every write can be sent again when its answer was lost.
 Where Redis has replicas, a submission is on one of them before it returns. Reads do not check a token.
 """
 
+from flotilla_runtime.agent.store.checkpoints import CheckpointTasks
 from flotilla_runtime.agent.store.gateway_tasks import GatewayTasks
 from flotilla_runtime.agent.store.worker_tasks import WorkerTasks
 
 
-class TaskStore(GatewayTasks, WorkerTasks):
+class TaskStore(GatewayTasks, WorkerTasks, CheckpointTasks):
     """A fleet's tasks, for whoever needs both sides."""

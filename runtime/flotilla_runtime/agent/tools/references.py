@@ -15,9 +15,18 @@ class ProgramError(Exception):
 
 def referred(field: str, reference: str) -> Any:
     """What `module:function` refers to; functions of classes are `module:Class.function`."""
+    found = imported(field, reference, "function")
+    if not callable(found):
+        module_name, _, path = reference.partition(":")
+        raise ProgramError(field, f"the module {module_name} has no function {path}")
+    return found
+
+
+def imported(field: str, reference: str, what: str) -> Any:
+    """What `module:attribute` refers to, which the messages call `what`; None where there is none."""
     module_name, colon, path = reference.partition(":")
     if not (module_name and colon and path):
-        raise ProgramError(field, f"{reference!r} is not of the form module:function")
+        raise ProgramError(field, f"{reference!r} is not of the form module:{what}")
     try:
         found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as problem:
@@ -30,6 +39,4 @@ def referred(field: str, reference: str) -> Any:
         raise ProgramError(field, f"importing {module_name} failed: {what}") from problem
     for name in path.split("."):
         found = getattr(found, name, None)
-    if not callable(found):
-        raise ProgramError(field, f"the module {module_name} has no function {path}")
     return found

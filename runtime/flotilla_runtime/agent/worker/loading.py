@@ -1,4 +1,4 @@
-"""Loads what a worker runs: the built-in agent, or the entrypoint of the fleet's image.
+"""Loads what a worker runs: the built-in agent, or the entrypoint or the graph of the fleet's image.
 
 Python code is imported once, when the worker starts. Code that is missing is an error that names the field
 and the fix; the worker then ends with these words and EXIT_PERMANENT.
@@ -12,6 +12,8 @@ from typing import Any, Final
 from jsonschema.exceptions import SchemaError
 
 from flotilla_runtime.agent.builtin.loop import built_in
+from flotilla_runtime.agent.graphs.known import known_tools
+from flotilla_runtime.agent.graphs.loading import graph_agent, prepare
 from flotilla_runtime.agent.models import ToolDeclaration
 from flotilla_runtime.agent.programs import AgentMain, ContextOf, Program, stated_context
 from flotilla_runtime.agent.tools.addresses import AddressCheck
@@ -37,9 +39,20 @@ def load_program(
     tools: Mapping[str, Tool] | None = None,
 ) -> Program:
     """The program for this configuration; raises ProgramError."""
-    main = built_in if config.entrypoint is None else entrypoint(config.entrypoint)
+    prepare(config.graph)
     loaded = load_tools(config.tools, HttpTools()) if tools is None else tools
+    main = load_main(config)
     return Program(main=main, config=config, tools=loaded, context_of=context_of, built_in=built_in)
+
+
+def load_main(config: WorkerConfig) -> AgentMain:
+    """The agent: of the image, or the built-in one; raises ProgramError."""
+    if config.entrypoint is not None:
+        return entrypoint(config.entrypoint)
+    if config.graph is None:
+        return built_in
+    with known_tools(config.tools):
+        return graph_agent(config.graph)
 
 
 def load_validators(configs: Sequence[ValidatorConfig]) -> dict[str, Tool]:
@@ -50,6 +63,11 @@ def load_validators(configs: Sequence[ValidatorConfig]) -> dict[str, Tool]:
 
 def load_tools(configs: Sequence[ToolConfig], http: HttpTools) -> Catalogue:
     """The tools, of which servers may declare some; raises ProgramError."""
+    with known_tools(configs):
+        return _loaded_tools(configs, http)
+
+
+def _loaded_tools(configs: Sequence[ToolConfig], http: HttpTools) -> Catalogue:
     fixed: dict[str, Tool] = {}
     declaring: list[Declaring] = []
     for place, config in enumerate(configs):

@@ -13,6 +13,8 @@ from flotilla_runtime.agent.errors import StoreUnavailableError
 from flotilla_runtime.agent.journal import Entry, Intended
 from flotilla_runtime.agent.protocols import (
     Came,
+    CheckpointChange,
+    Checkpointed,
     ChildEnd,
     Finish,
     OneEntry,
@@ -92,6 +94,18 @@ class PersistentJournal:
         return await self._patience.answered(
             lambda: self._store.state(claim, expected, intent, request, write)
         )
+
+    async def checkpoint(self, claim: Claim, change: CheckpointChange) -> Checkpointed:
+        """Change the checkpoints of a graph."""
+        return await self._patience.answered(lambda: self._store.checkpoint(claim, change))
+
+    async def checkpoint_fields(self, space: str) -> Sequence[str]:
+        """The names of what a graph has kept."""
+        return await self._patience.answered(lambda: self._store.checkpoint_fields(space))
+
+    async def checkpoint_texts(self, space: str, fields: Sequence[str]) -> Sequence[str | None]:
+        """The texts of these fields."""
+        return await self._patience.answered(lambda: self._store.checkpoint_texts(space, fields))
 
     async def whole(self, task_id: str, entry: OneEntry) -> OneEntry:
         """An entry with its value."""

@@ -14,6 +14,8 @@ from flotilla_runtime.agent.protocols import (
     Call,
     Calls,
     Came,
+    CheckpointChange,
+    Checkpointed,
     ChildEnd,
     Finish,
     OneEntry,
@@ -121,6 +123,18 @@ class TracedJournal:
         if written.done is not None:
             self._tell([intent, written.done])
         return written
+
+    async def checkpoint(self, claim: Claim, change: CheckpointChange) -> Checkpointed:
+        """Change the checkpoints of a graph."""
+        return await self._journal.checkpoint(claim, change)
+
+    async def checkpoint_fields(self, space: str) -> Sequence[str]:
+        """The names of what a graph has kept."""
+        return await self._journal.checkpoint_fields(space)
+
+    async def checkpoint_texts(self, space: str, fields: Sequence[str]) -> Sequence[str | None]:
+        """The texts of these fields."""
+        return await self._journal.checkpoint_texts(space, fields)
 
     async def whole(self, task_id: str, entry: OneEntry) -> OneEntry:
         """An entry with its value."""

@@ -20,7 +20,14 @@ from flotilla_runtime.agent.journal import (
     TaskStatus,
     WaitKind,
 )
-from flotilla_runtime.agent.protocols import Finish, Post, StateOperation, StateRequest, Waits
+from flotilla_runtime.agent.protocols import (
+    CheckpointChange,
+    Finish,
+    Post,
+    StateOperation,
+    StateRequest,
+    Waits,
+)
 from flotilla_runtime.agent.store.connections import connect
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import Claim, Decision, LoadedTask, NewTask, child_id
@@ -261,6 +268,33 @@ def letter(name: str, **fields: Any) -> Post:
     return Post(**{"agent": "", "tenant": "ann", "delivery": delivery, "text": "1", "mailbox": 9, **fields})
 
 
+async def checkpointing(both: Both) -> list[Any]:
+    """What a graph keeps: put, added, dropped, refused to a stale worker, and gone with the task."""
+    await both.submit()
+    claim, _ = await both.claim(PARENT)
+    one, two = '["c",1]', '["c",2]'
+    answers: list[Any] = []
+
+    async def kept() -> list[Any]:
+        return [
+            sorted(await both.store.checkpoint_fields(PARENT)),
+            await both.store.checkpoint_texts(PARENT, [one, two]),
+        ]
+
+    for change in (
+        CheckpointChange(put={one: "1"}, add={two: "2"}),
+        CheckpointChange(put={one: "3"}, add={two: "4"}, drop=("none",)),
+        CheckpointChange(drop=(two,)),
+    ):
+        written = await both.store.checkpoint(claim, change)
+        answers += [written.problem, await kept()]
+    stale = Claim(id=PARENT, token=claim.token - 1)
+    answers.append(await _raised(lambda: both.store.checkpoint(stale, CheckpointChange(drop=(one,)))))
+    await both.store.finish(claim, DONE)
+    answers.append(await kept())
+    return answers
+
+
 async def _raised(ask: Callable[[], Awaitable[Any]]) -> str:
     try:
         await ask()
@@ -269,7 +303,9 @@ async def _raised(ask: Callable[[], Awaitable[Any]]) -> str:
     return "nothing"
 
 
-@pytest.mark.parametrize("conversation", [reserving, spawning, refusing, waiting_outside, delivering])
+@pytest.mark.parametrize(
+    "conversation", [reserving, spawning, refusing, waiting_outside, delivering, checkpointing]
+)
 async def test_both_stores_answer_alike(
     conversation: Callable[[Both], Awaitable[list[Any]]], real: Both
 ) -> None:

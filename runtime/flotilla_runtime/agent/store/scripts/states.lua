@@ -142,11 +142,12 @@ end
 
 function end_task(id, how)
   local task = task_key(id)
-  local held = redis.call('HMGET', task, 'status', 'parent', 'caller')
+  local held = redis.call('HMGET', task, 'status', 'parent', 'caller', 'conversation')
   local ran_ms = elapsed_ms(id)
   give_all_room(id, held[3])
   if held[1] == 'Waiting' then leave_queue(id) end
   leave_conversation(id, how.said)
+  if not held[4] then drop_checkpoints(id) end
   leave_worker(id)
   settle_all(id)
   for _, key in ipairs({timers_key, unknown_key, approvals_key, suspended_key}) do redis.call('ZREM', key, id) end
