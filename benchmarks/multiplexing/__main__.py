@@ -16,8 +16,8 @@ Beside them:
 
 - `admission_of_best`: the utilisation under admission, as a share of the best fixed number's.
 - `late_death_extra_seconds`: how much later tasks of 45 s end whose replica was killed in the 40th second
-  with a call under way, than others beside them. It may be one call's time, on a replica that does not know
-  the history.
+  with a call under way, than the quickest of others beside them. It may be one call's time, on a replica
+  that does not know the history.
 
 All times are seconds of the story. The load runs are `--speed` times faster, tokens are a tenth.
 

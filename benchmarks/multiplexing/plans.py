@@ -25,7 +25,7 @@ CHARACTERS_PER_TOKEN: Final = 4
 WORD: Final = "so it is told "
 
 DEATH_CALLS: Final = 15  # of a task of 45 s
-DEATH_AT_SECONDS: Final = 39.5  # in the 40th second, while a call is under way
+DEATH_AT_SECONDS: Final = 39.0  # in the 40th second, or with the next call
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
