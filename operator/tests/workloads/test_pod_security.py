@@ -164,7 +164,7 @@ def test_only_routers_and_engines_with_an_account_of_the_users_have_a_token(
         pytest.param(SMALLEST_FLEET, FLEET, id="smallest fleet"),
         pytest.param(REDIS_OUTSIDE, ["gateway", "worker"], id="fleet on a Redis outside"),
         pytest.param(FOR_KUBERNETES, FLEET, id="fleet for callers of Kubernetes"),
-    pytest.param(OF_A_GRAPH, FLEET, id="fleet with a graph"),
+        pytest.param(OF_A_GRAPH, FLEET, id="fleet with a graph"),
         pytest.param(SMALLEST_INDEX, ["milvus", *INDEX], id="smallest index"),
         pytest.param(MILVUS_OUTSIDE, INDEX, id="index on a Milvus outside"),
     ],
