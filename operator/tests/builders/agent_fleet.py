@@ -300,6 +300,7 @@ def full_featured_objects() -> list[dict[str, Any]]:
         managed,
         external,
         agent_fleet("full-kubernetes", gateway={"auth": {"mode": "Kubernetes"}}),
+        agent_fleet("full-graph", agent={"graph": "app:graph"}, image="registry.example/agents:1"),
         agent_fleet(
             "full-pods",
             queue={"redis": {"pod": pod_options()}},
@@ -309,5 +310,4 @@ def full_featured_objects() -> list[dict[str, Any]]:
             workers={"pod": pod_options(resources=False)},
             toolExecutors={"pod": pod_options(resources=False)},
         ),
-        agent_fleet("full-graph", agent={"graph": "app:graph"}, image="registry.example/agents:1"),
     ]

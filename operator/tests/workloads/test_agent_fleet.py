@@ -32,7 +32,7 @@ from tests.builders.world import world
 from tests.support.rendering import json_of, shuffled, yaml_of
 
 GOLDEN = Path(__file__).parent / "golden"
-MANAGED, EXTERNAL, KUBERNETES, FULL_PODS, WITH_GRAPH = full_featured_objects()
+MANAGED, EXTERNAL, KUBERNETES, WITH_GRAPH, FULL_PODS = full_featured_objects()
 WIRING = Wiring(
     models=(
         contract.ModelConnection(

@@ -14,7 +14,7 @@ from tests.builders import vector_index as indexes
 from tests.workloads import test_agent_fleet, test_model_replica_set, test_placeholder, test_vector_index
 
 GPU, CPU, NODE, ENGINE, STAGES, DEVICES, SET_PODS = sets.full_featured_objects()
-MANAGED, EXTERNAL, KUBERNETES, FLEET_PODS = fleets.full_featured_objects()
+MANAGED, EXTERNAL, KUBERNETES, WITH_GRAPH, FLEET_PODS = fleets.full_featured_objects()
 ON_LITE, ON_MILVUS, INDEX_PODS = indexes.full_featured_objects()
 ON_HUB = test_vector_index.embedder(model=test_vector_index.ON_HUB)
 ON_CLAIM = test_vector_index.embedder()
