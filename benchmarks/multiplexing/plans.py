@@ -12,7 +12,7 @@ from typing import Any, Final
 CALL_SECONDS: Final = 1.0
 TOOL_SECONDS: Final = 2.0
 SPREAD: Final = 0.25  # of a tool's time, up and down
-CALLS: Final = 12  # of a task
+CALLS: Final = 10  # of a task
 SLOTS: Final = 5
 WARM_TASKS: Final = 16
 HISTORY_TOKENS: Final = 2000  # at the end, in the double's tokens
@@ -25,7 +25,7 @@ CHARACTERS_PER_TOKEN: Final = 4
 WORD: Final = "so it is told "
 
 DEATH_CALLS: Final = 15  # of a task of 45 s
-DEATH_AT_SECONDS: Final = 39.5  # in the 40th second, while a call is under way
+DEATH_AT_SECONDS: Final = 39.0  # in the 40th second, or with the next call
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from typing import Any, Final
 from fleet.caller import Caller
 from fleet.facts import FINAL, TaskFacts, statuses_in, tasks_in
 from fleet.generations import generations_of
+from fleet.redis_site import wait_until
 from fleet.site import FLEET, MODEL, Part, Shape, Site, site
 from flotilla_runtime.contract import HEADER_SESSION, FleetCapacity, ModelCapacity, TaskKeys
 from multiplexing.figures import Load, late_death_extra, load_of, seconds_of
@@ -27,8 +28,8 @@ from patterns.server import slow_server
 ENTRYPOINT: Final = "multiplexing.agent:agent"
 LOOK_SECONDS: Final = 0.2
 END_SECONDS: Final = 120.0
-DOUBLES_OF_DEATH: Final = 4
-BY_SESSION: Final = f"hash req.hdr({HEADER_SESSION})\n    hash-type consistent"  # as the router does
+DOUBLES_OF_DEATH: Final = 6  # so that some task has its replica for itself
+BY_SESSION: Final = f"hash req.hdr({HEADER_SESSION})\n    hash-type consistent crc32 avalanche"
 TASKS_OF_DEATH: Final = 4
 ARGUMENTS: Final = {
     "type": "object",
@@ -78,12 +79,14 @@ def died_late(folder: Path, seed: int) -> float | None:
         ids = _submitted(fleet, orders)
         time.sleep(max(0.0, _started(fleet, ids[0]) + DEATH_AT_SECONDS - time.time()))
         where = _replicas(fleet.double_log)
-        number = [str(one.pid) for one in fleet.parts[Part.DOUBLE]].index(where[0])
+        alone = min(where, key=lambda task: list(where.values()).count(where[task]))
+        wait_until(lambda: _is_asking(fleet.double_log, alone), "a call of the task whose replica dies")
+        number = [str(one.pid) for one in fleet.parts[Part.DOUBLE]].index(where[alone])
         fleet.parts[Part.DOUBLE][number].kill()  # it does not come back while these tasks run
         _wait_for_ends(fleet, ids)
         took = {n: seconds_of(task, 1.0) for n, task in enumerate(_facts(fleet, ids)) if task.has_ended}
-    killed = [seconds for n, seconds in took.items() if where[n] == where[0]]
-    return late_death_extra(killed, [seconds for n, seconds in took.items() if where[n] != where[0]])
+    killed = [seconds for n, seconds in took.items() if where[n] == where[alone]]
+    return late_death_extra(killed, [seconds for n, seconds in took.items() if where[n] != where[alone]])
 
 
 def known_capacity() -> FleetCapacity:
@@ -157,3 +160,8 @@ def _started(fleet: Site, task: str) -> float:
 def _replicas(log: Path) -> dict[int, str]:
     """The process that answered each task last."""
     return {one.task: one.id.partition("-")[0] for one in generations_of(log)}
+
+
+def _is_asking(log: Path, task: int) -> bool:
+    """Whether a call of this task is under way at a double."""
+    return [one for one in generations_of(log) if one.task == task][-1].is_whole is None

@@ -378,7 +378,7 @@ FAULTS: Final = (
     ),
     Fault(
         name="a tool that has gone makes an unknown effect a known one",
-        path=f"{RUNTIME}/agent/engine/context.py",
+        path=f"{RUNTIME}/agent/engine/using.py",
         sound="if problem is None or self._engine.recall.has_begun(wanted.id):",
         broken="if problem is None:",
         tests=(f"{RUNTIME_TESTS}/agent/engine/test_engine.py",),

@@ -62,7 +62,7 @@ def test_tasks_that_did_not_end_leave_no_percentile() -> None:
 
 
 def test_the_slowest_task_of_the_dead_replica_counts() -> None:
-    assert late_death_extra([46.0, 48.5], [45.0, 45.5, 60.0]) == 3.0
+    assert late_death_extra([46.0, 48.5], [45.5, 60.0]) == 3.0
     assert late_death_extra([], [45.0]) is None is late_death_extra([45.0], [])
 
 

@@ -22,6 +22,9 @@ CLIENT_SIDE_APPLY_LIMIT_BYTES = 256 * 1024
 REFUSED_BY_THE_API_SERVER = ("$ref", "$defs", "uniqueItems", "prefixItems", "const", "propertyNames", "title")
 
 by_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+by_incomplete_kind = pytest.mark.parametrize(
+    "kind", [kind for kind in KINDS if not_yet(kind)], ids=lambda kind: kind.name
+)
 
 
 def inside(path: str, value: Any) -> Iterator[str]:
@@ -139,12 +142,10 @@ def test_lists_of_objects_say_what_tells_their_items_apart(kind: Kind) -> None:
             assert set(keys) <= set(field["items"]["required"]), path
 
 
-@by_kind
+@by_incomplete_kind
 def test_a_field_that_is_not_supported_has_no_default_and_a_refusal(kind: Kind) -> None:
     known = dict(fields(kind))
-    refused_fields = [field for field in not_yet(kind) if not field.values]
-    assert refused_fields
-    for refused in refused_fields:
+    for refused in (field for field in not_yet(kind) if not field.values):
         parent, _, name = refused.path.rpartition(".")
         assert "default" not in known[refused.path], refused.path
         refusals = {rule["rule"]: rule["message"] for rule in known[parent]["x-kubernetes-validations"]}
@@ -189,10 +190,9 @@ def test_the_page_of_a_kind_leaves_out_what_is_not_supported_or_not_reported(kin
     assert [field.message for field in not_yet(kind) if field.message in told] == []
 
 
-@by_kind
+@by_incomplete_kind
 def test_the_page_of_what_is_not_yet_there_lists_it(kind: Kind) -> None:
     page = not_yet_page([kind])
     told = [(field.path, field.promise) for field in not_yet(kind)]
     told += [(field.path, field.promise) for field in not_reported(kind)]
-    assert told
     assert [path for path, promise in told if f"| `{path}`" not in page or promise not in page] == []

@@ -1224,7 +1224,7 @@ def messages(schema: Any) -> Iterator[str]:
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_every_field_that_does_not_act_has_a_row(kind: Kind) -> None:
     refused = [unacted.path for unacted in not_yet(kind) if not unacted.values]
-    assert list(NOT_YET_VALUES[kind.name]) == refused
+    assert list(NOT_YET_VALUES.get(kind.name, {})) == refused
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)

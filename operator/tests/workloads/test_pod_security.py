@@ -42,6 +42,7 @@ ON_DEVICES = test_model_replica_set.rendered(DEVICES, ("a", "b"))
 WITH_REDIS = test_agent_fleet.rendered(MANAGED)
 REDIS_OUTSIDE = test_agent_fleet.rendered(EXTERNAL)
 FOR_KUBERNETES = test_agent_fleet.rendered(KUBERNETES)
+OF_A_GRAPH = test_agent_fleet.rendered(WITH_GRAPH)
 WITH_MILVUS = test_vector_index.rendered(ON_LITE, ON_HUB)
 MILVUS_OUTSIDE = test_vector_index.rendered(ON_MILVUS, ON_CLAIM)
 SET_OPTIONS = test_model_replica_set.rendered(SET_PODS, ())
@@ -62,6 +63,7 @@ RESTRICTED = [
     pytest.param(WITH_REDIS, [*FLEET, "executor"], id="fleet with every field"),
     pytest.param(REDIS_OUTSIDE, ["gateway", "worker"], id="fleet on a Redis outside"),
     pytest.param(FOR_KUBERNETES, FLEET, id="fleet for callers of Kubernetes"),
+    pytest.param(OF_A_GRAPH, FLEET, id="fleet with a graph"),
     pytest.param(SMALLEST_INDEX, ["milvus", *INDEX], id="smallest index"),
     pytest.param(WITH_MILVUS, ["milvus", *INDEX], id="index with every field"),
     pytest.param(MILVUS_OUTSIDE, INDEX, id="index on a Milvus outside"),
@@ -134,6 +136,7 @@ def test_only_the_maker_of_a_nodes_folder_is_root_and_it_may_only_give_the_folde
         pytest.param(WITH_REDIS, {}, id="fleet with every field"),
         pytest.param(REDIS_OUTSIDE, {}, id="fleet on a Redis outside"),
         pytest.param(FOR_KUBERNETES, {}, id="fleet for callers of Kubernetes"),
+        pytest.param(OF_A_GRAPH, {}, id="fleet with a graph"),
         pytest.param(SMALLEST_INDEX, {}, id="smallest index"),
         pytest.param(WITH_MILVUS, {}, id="index with every field"),
         pytest.param(MILVUS_OUTSIDE, {}, id="index on a Milvus outside"),
@@ -161,6 +164,7 @@ def test_only_routers_and_engines_with_an_account_of_the_users_have_a_token(
         pytest.param(SMALLEST_FLEET, FLEET, id="smallest fleet"),
         pytest.param(REDIS_OUTSIDE, ["gateway", "worker"], id="fleet on a Redis outside"),
         pytest.param(FOR_KUBERNETES, FLEET, id="fleet for callers of Kubernetes"),
+        pytest.param(OF_A_GRAPH, FLEET, id="fleet with a graph"),
         pytest.param(SMALLEST_INDEX, ["milvus", *INDEX], id="smallest index"),
         pytest.param(MILVUS_OUTSIDE, INDEX, id="index on a Milvus outside"),
     ],

@@ -4,7 +4,6 @@ An actor lives in the store alone. Each message is a task, and the tasks of one 
 time, like those of a conversation. So an actor without messages costs no worker, and has one writer.
 """
 
-import hashlib
 import inspect
 import json
 import re
@@ -171,12 +170,6 @@ def reference_of(handler: Any) -> str:
     if "<" in name:
         raise ValueError(f"the handler {name} must stand at the top of a module, where each worker finds it")
     return f"{handler.__module__}:{name}"
-
-
-def line_key(tenant: str, agent: str, name: str) -> str:
-    """The name of an actor's mailbox in keys of Redis; no conversation has it."""
-    digest = hashlib.sha256(json.dumps([tenant, agent, name]).encode()).hexdigest()
-    return f"actor-{digest[:32]}"
 
 
 def failures_within(failures: Sequence[int], at: int, policy: Policy) -> tuple[int, ...]:

@@ -107,7 +107,6 @@ class Post:
     """
 
     agent: str
-    tenant: str
     delivery: Delivery
     text: str
     mailbox: int

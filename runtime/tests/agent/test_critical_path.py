@@ -170,7 +170,10 @@ def test_a_spawned_task_is_named() -> None:
 @pytest.mark.parametrize("kind", CallKind)
 def test_every_kind_of_call_has_a_kind_of_stretch(kind: CallKind) -> None:
     path = critical_path([claimed(0), begun(0, "x", kind), ended(5, "x")])
-    known = {CallKind.NOW, CallKind.RANDOM, CallKind.CHOICE, CallKind.STATE}
+    known = {CallKind.NOW, CallKind.RANDOM, CallKind.CHOICE, CallKind.STATE} | {
+        CallKind.TELL,
+        CallKind.COMPENSATE,
+    }
     assert [step.kind.value for step in path] == ["Other" if kind in known else kind.value]
 
 

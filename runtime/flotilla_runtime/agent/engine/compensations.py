@@ -55,9 +55,9 @@ def to_make(history: History) -> list[Compensation]:
     return made[::-1]
 
 
-def may_be_tried_again(effect: Effect, number: int) -> bool:
+def may_be_tried_again(effect: Effect, number: int, *, was_made: bool = True) -> bool:
     """Whether a compensation that failed is called again: never where it could happen twice."""
-    return effect is not Effect.UNSAFE and number < MOST_TRIES
+    return number < MOST_TRIES and not (was_made and effect is Effect.UNSAFE)
 
 
 def noted(ending: Ending, at: int, step: int, elapsed_ms: int) -> tuple[Intended, Done]:

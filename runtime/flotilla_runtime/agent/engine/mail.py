@@ -85,7 +85,6 @@ class Mail:
     def _post(self, wanted: Wanted, delivery: Delivery, policy: Policy, *, is_asked: bool) -> Post:
         return Post(
             agent=self._session.agent,
-            tenant=self._session.tenant,
             delivery=delivery,
             text=json.dumps(wanted.arguments, ensure_ascii=False),
             mailbox=policy.mailbox,

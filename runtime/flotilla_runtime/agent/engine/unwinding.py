@@ -28,17 +28,22 @@ from flotilla_runtime.agent.programs import Program
 from flotilla_runtime.agent.protocols import Reply
 from flotilla_runtime.backoff import Backoff
 
+LONGEST_PAUSE_SECONDS: Final = 60.0  # for a tool that takes no calls
 BACKOFF: Final = Backoff(base_seconds=0.5, limit_seconds=10)
 UNREAD: Final = Ending.without_result(EndReason.INFRASTRUCTURE, "how the task was to end cannot be read")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tried:
-    """One try of a compensation. One that `is_new` was made by this run. None follows a final one."""
+    """One try of a compensation. One that `is_new` was made by this run. None follows a final one.
+
+    It was not made at all if the tool takes no calls for `later_seconds`.
+    """
 
     problem: str | None = None
     is_new: bool = False
     is_final: bool = False
+    later_seconds: float | None = None
 
 
 class Unwinding:
@@ -79,10 +84,13 @@ class Unwinding:
         number = 1
         while True:
             tried = await self._tried(one, number)
-            if tried.problem is None or tried.is_final or not may_be_tried_again(effect, number):
+            later = tried.later_seconds
+            may_go_on = may_be_tried_again(effect, number, was_made=later is None)
+            if tried.problem is None or tried.is_final or not may_go_on:
                 return tried.problem
             if tried.is_new:
-                await asyncio.sleep(BACKOFF.seconds_after(number, random.uniform))
+                pause = BACKOFF.seconds_after(number, random.uniform)
+                await asyncio.sleep(pause + min(later or 0.0, LONGEST_PAUSE_SECONDS))
             number += 1
 
     async def _tried(self, one: Compensation, number: int) -> Tried:
@@ -97,7 +105,12 @@ class Unwinding:
         except NotApprovedError as refused:
             return Tried(problem=refused.problem, is_final=True)
         except ToolFailedError as failed:
-            return Tried(problem=failed.problem, is_new=True, is_final=failed.outcome is CallOutcome.INVALID)
+            return Tried(
+                problem=failed.problem,
+                is_new=True,
+                is_final=failed.outcome is CallOutcome.INVALID,
+                later_seconds=failed.retry_after_seconds,
+            )
         except EffectUnknownError as unknown:
             self._engine.reserving.end(call)
             reply = Reply(outcome=CallOutcome.FAILED, problem=str(unknown))
@@ -109,4 +122,9 @@ class Unwinding:
 def _told(done: Done) -> Tried:
     if done.outcome is CallOutcome.SUCCEEDED:
         return Tried()
-    return Tried(problem=done.problem or str(done.outcome), is_final=done.outcome is CallOutcome.INVALID)
+    later = None if done.retry_after_ms is None else done.retry_after_ms / 1000
+    return Tried(
+        problem=done.problem or str(done.outcome),
+        is_final=done.outcome is CallOutcome.INVALID,
+        later_seconds=later,
+    )

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from flotilla_runtime.agent import journal
-from flotilla_runtime.agent.actors import OF_ACTORS, line_key
+from flotilla_runtime.agent.actors import OF_ACTORS
 from flotilla_runtime.agent.conversations import messages_text
 from flotilla_runtime.agent.errors import LeaseLostError, NoRoomError
 from flotilla_runtime.agent.journal import CallOutcome, Done, EndReason, Entry, Intended, TaskStatus
@@ -142,7 +142,6 @@ class WorkerTasks(StoredTasks):
             "line": post.delivery.to.line,
             "space": post.agent + OF_ACTORS,
             "mailbox": post.mailbox,
-            "mailbox_key": line_key(post.tenant, post.agent, post.delivery.to.name),
             "is_asked": post.is_asked,
         }
         answer = await self._run(

@@ -265,7 +265,7 @@ async def delivering(both: Both) -> list[Any]:
 
 def letter(name: str, **fields: Any) -> Post:
     delivery = Delivery(to=Address(name=name, handler="m:h"))
-    return Post(**{"agent": "", "tenant": "ann", "delivery": delivery, "text": "1", "mailbox": 9, **fields})
+    return Post(**{"agent": "", "delivery": delivery, "text": "1", "mailbox": 9, **fields})
 
 
 async def checkpointing(both: Both) -> list[Any]:

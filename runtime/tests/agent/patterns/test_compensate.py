@@ -140,6 +140,17 @@ async def test_the_error_names_one_that_fails_for_good_and_the_others_are_made(
     assert may_be_tried_again(effect, 1) == (tries > 1)
 
 
+async def test_one_that_the_circuit_of_its_tool_held_back_is_called_later_also_an_unsafe_one() -> None:
+    def open_at_first(call: Call) -> Reply:
+        if "-2" in call.id:
+            return usual(call)
+        return Reply(outcome=CallOutcome.FAILED, problem="its circuit is open", retry_after_ms=1)
+
+    story = await Story(saga_with(Effect.UNSAFE), without_pay(open_at_first)).to_the_end()
+    assert end_of(story)[1] is EndReason.TOOL_FAILED
+    assert undone(story) == ["undo_flight", "undo_flight", "undo_hotel", "undo_hotel"]
+
+
 async def test_a_cancelled_task_makes_them_and_heeds_no_second_cancellation() -> None:
     story = Story(saga_with(), usual)
 

@@ -6,6 +6,7 @@ What a handler does with them is tested in patterns/test_actor.py.
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -39,15 +40,19 @@ async def store(redis_server: Any) -> AsyncIterator[TaskStore]:
     await opened.close()
 
 
-def post(name: str = "one", *, tenant: str = "ann", mailbox: int = 100, is_asked: bool = False) -> Post:
+def post(name: str = "one", *, mailbox: int = 100, is_asked: bool = False) -> Post:
     delivery = Delivery(to=Address(name=name, handler="m:h"))
-    return Post(agent="", tenant=tenant, delivery=delivery, text='"hi"', mailbox=mailbox, is_asked=is_asked)
+    return Post(agent="", delivery=delivery, text='"hi"', mailbox=mailbox, is_asked=is_asked)
 
 
 async def sent(store: TaskStore, claim: Claim, call: str, what: Post, at: int) -> Written:
-    kind = CallKind.SPAWN if what.is_asked else CallKind.TELL
     told = intent(
-        call, kind=kind, target="one", reserved_tokens=0, reserved_steps=1, child=child_id(claim.id, call)
+        call,
+        kind=CallKind.SPAWN if what.is_asked else CallKind.TELL,
+        target="one",
+        reserved_tokens=0,
+        reserved_steps=1,
+        child=child_id(claim.id, call),
     )
     return await store.deliver(claim, at, told, what)
 
@@ -104,20 +109,47 @@ async def test_what_an_actor_does_not_take_is_in_no_journal(store: TaskStore, wh
     assert (written.length, await store.load(child_id(SENDER, "u"))) == (5, None)
 
 
-async def ended(store: TaskStore, claim: Claim, name: str, at: int) -> None:
+async def ended(store: TaskStore, claim: Claim, name: str, at: int) -> Written:
     request = StateRequest(
         agent="#actors", operation=StateOperation.PUT, key=f"ended/{name}", value='{"reason":"x"}'
     )
-    await store.state(claim, at, intent("s", kind=CallKind.STATE, reserved_tokens=0), request)
+    return await store.state(claim, at, intent("s", kind=CallKind.STATE, reserved_tokens=0), request)
 
 
-async def test_an_actor_of_another_tenant_is_another_one(store: TaskStore) -> None:
+@pytest.mark.attack("An agent sends a message to an actor of another tenant")
+@pytest.mark.parametrize("other", [post(mailbox=1), post("gone", mailbox=1)])
+async def test_an_actor_of_another_tenant_is_another_one(store: TaskStore, other: Post) -> None:
+    """Neither its mailbox nor its end is that of the same address for ann."""
     ann = await running(store, task(SENDER))
-    await ended(store, ann, "one", 2)
-    await store.finish(ann, END)
-    bob = await running(store, task(OTHER, caller="bob"))
-    written = await sent(store, bob, "t", post(tenant="bob", mailbox=1), 2)
-    assert written.refused == ()
+    await sent(store, ann, "t", post(), 2)
+    await ended(store, ann, "gone", 3)
+    assert (await sent(store, ann, "u", other, 5)).refused != ()
+    await store.submit(task(OTHER, caller="bob"))
+    bob = next(claim for claim in await store.claim("w2", 8) if claim.id == OTHER)
+    assert (await sent(store, bob, "t", other, 2)).refused == ()
+    theirs, ours = await store.records([child_id(SENDER, "t"), child_id(OTHER, "t")])
+    assert theirs.conversation != ours.conversation
+
+
+async def test_an_actor_of_another_agent_is_another_one(store: TaskStore) -> None:
+    ann = await running(store, task(SENDER))
+    await sent(store, ann, "t", post(mailbox=1), 2)
+    await sent(store, ann, "u", replace(post(mailbox=1), agent="orders"), 3)
+    first, second = await store.records([child_id(SENDER, "t"), child_id(SENDER, "u")])
+    assert first.conversation != second.conversation
+
+
+async def test_actors_have_bounds_of_their_own(store: TaskStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = "flotilla_runtime.agent.store.worker_tasks"
+    monkeypatch.setattr(f"{module}.MOST_STATE_KEYS", 0)
+    monkeypatch.setattr(f"{module}.MOST_ACTOR_KEYS", 2)
+    claim = await running(store, task(SENDER))
+    told = [await ended(store, claim, name, 2 + 2 * place) for place, name in enumerate("abc")]
+    assert [written.done.problem for written in told if written.done] == [
+        None,
+        None,
+        "the state of this tenant and agent has 2 keys, or 16777216 bytes, at most",
+    ]
 
 
 async def test_an_actor_cannot_ask_who_waits_for_it(store: TaskStore) -> None:

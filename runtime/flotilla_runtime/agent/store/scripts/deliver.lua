@@ -24,6 +24,8 @@ if redis.call('LLEN', journal_key(id)) ~= expected then return {'Conflict'} end
 local sender = redis.call('HMGET', task_key(id), 'tenant', 'caller', 'priority', 'revision', 'limits', 'depth',
   'tenantName', 'agent', 'traceparent')
 local tenant, limits = sender[1] or sender[2], cjson.decode(sender[5])
+-- The tenant is the task's own, so no agent names another's. No conversation has such a name.
+local mailbox = 'actor-' .. redis.sha1hex(tenant .. ':' .. told.space .. ':' .. told.line[#told.line])
 local function refuse(limit, most, committed, may_change)
   return remember(cjson.encode({{call = call, limit = limit, most = text(most), committed = text(committed),
     wanted = '1', may_change = may_change}}))
@@ -41,7 +43,7 @@ local function asks_itself()
   local asker = id
   while asker do
     local above = redis.call('HMGET', task_key(asker), 'conversation', 'parent')
-    if above[1] == told.mailbox_key then return true end
+    if above[1] == mailbox then return true end
     asker = above[2]
   end
   return false
@@ -54,7 +56,7 @@ end
 local is_known = redis.call('EXISTS', task_key(child)) == 1
 local depth = tonumber(sender[6] or '0') + (told.is_asked and 1 or 0)
 if not is_known then
-  local waiting, under_way = redis.call('LLEN', conversation_line_key(told.mailbox_key)), redis.call('SCARD', children_key(id))
+  local waiting, under_way = redis.call('LLEN', conversation_line_key(mailbox)), redis.call('SCARD', children_key(id))
   local max_depth, max_fan_out = limits.max_depth or 2, limits.max_fan_out or 5
   if has_ended() then return refuse('actorEnded', 0, 0, false) end
   if told.is_asked and asks_itself() then return refuse('asksItself', 0, 0, false) end
@@ -77,7 +79,7 @@ if told.is_asked then limits.max_wall_seconds = math.max(0, limits.max_wall_seco
 redis.call('HSET', task_key(child), 'id', child, 'input', input, 'limits', cjson.encode(limits), 'metadata', '{}',
   'priority', sender[3], 'tenant', tenant, 'caller', sender[2], 'revision', sender[4], 'submittedAt', text(now),
   'token', '0', 'attempts', '0', 'root', budget.root, 'depth', text(depth), 'tenantName', sender[7] or '', 'actor',
-  told.actor, 'conversation', told.mailbox_key, 'compensates', '1')
+  told.actor, 'conversation', mailbox, 'compensates', '1')
 if sender[9] then redis.call('HSET', task_key(child), 'traceparent', sender[9]) end
 if sender[8] then redis.call('HSET', task_key(child), 'agent', sender[8]) end
 if told.is_asked then
@@ -87,5 +89,5 @@ end
 store(child, 'bytes', TASK_BYTES + #input + #told.actor)
 append(child, {type = 'Submitted'})
 move(child, 'Waiting')
-if join_conversation(child, told.mailbox_key) then join_queue(child, false) end
+if join_conversation(child, mailbox) then join_queue(child, false) end
 return remember('')
