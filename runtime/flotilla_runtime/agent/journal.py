@@ -44,6 +44,9 @@ OF_APPROVAL: Final = "#approval"  # ends the id of the approval of a tool's call
 OF_COMPENSATION: Final = "#compensation"
 # Notes how the task ends when its compensations are made. No agent can make a call of this name.
 ENDING: Final = "#ending"
+# Begins the ids of calls that a graph's nodes make, and the names of its approvals. They have the run of the
+# node in them, so no other task makes the same.
+OF_GRAPH: Final = "langgraph"
 # The calls that somebody outside answers.
 WAIT_OUTSIDE: Final = frozenset({CallKind.APPROVE, CallKind.SIGNAL})
 

@@ -2,8 +2,9 @@
 
 A replay is a new task that begins with results of another one. A result that it keeps costs nothing. An
 approval holds for one call of one task, so one is kept only with the result of the call that it allowed;
-what an agent has asked by itself needs somebody who may approve. A call that is made again has another key
-than before, so each effect of it happens again, that of an Idempotent tool too.
+what an agent has asked by itself needs somebody who may approve. A graph begins anew, without any result. A
+call that is made again has another key than before, so each effect of it happens again, that of an Idempotent
+tool too.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +15,7 @@ from flotilla_runtime.agent.journal import (
     ENDING,
     OF_APPROVAL,
     OF_COMPENSATION,
+    OF_GRAPH,
     CallKind,
     CallOutcome,
     Done,
@@ -25,6 +27,7 @@ from flotilla_runtime.agent.journal import (
 from flotilla_runtime.contract import Effect
 
 CHANGES: Final = frozenset({Effect.IDEMPOTENT, Effect.UNSAFE})
+GRAPHS: Final = (f"{OF_GRAPH}/", f"approve/{OF_GRAPH}/")
 NOTHING_HAPPENED: Final = frozenset(
     {CallOutcome.INVALID, CallOutcome.LIMIT_REACHED, CallOutcome.REFUSED, CallOutcome.NOT_HAPPENED}
 )
@@ -169,7 +172,12 @@ def _has_result(call: Told) -> bool:
 
 
 def _stays(call: Told, kept: Mapping[str, Told]) -> bool:
-    """Whether a result may be kept: an approval of a tool's call only with the result of that call."""
+    """Whether a result may be kept: an approval of a tool's call only with the result of that call.
+
+    The calls of a graph have other ids in each task, so none of its results would be found again.
+    """
+    if call.intent.call.startswith(GRAPHS):
+        return False
     return call.allows is None or call.allows in kept
 
 

@@ -226,3 +226,18 @@ async def test_a_replayed_task_goes_on_from_the_results_that_it_has() -> None:
     finish = store.tasks["t2"].finish
     assert finish is not None
     assert (calls.made, finish.result) == (["llm/Default"], ["paid", "thanks"])
+
+
+@pytest.mark.parametrize("start", [None, "langgraph/pay:574d/tool/pay@c1"])
+def test_a_replay_of_a_graph_keeps_none_of_its_results(start: str | None) -> None:
+    """Its nodes have other runs in another task, so what is kept would not be found, and be made again."""
+    pay, asked = "langgraph/pay:574d/tool/pay@c1", "approve/langgraph/3935"
+    entries = [
+        *BEGIN,
+        *made("other"),
+        *approved(asked),
+        *unsafe(pay),
+        *made("langgraph/end:99ab/llm/Default@1"),
+    ]
+    replay = replay_of(entries, start)
+    assert (kept(replay), effects(replay), replay.approvals) == (["other"], [pay], ())

@@ -18,12 +18,12 @@ from langchain_core.runnables import ensure_config
 from flotilla_runtime.agent.engine.context import Context
 from flotilla_runtime.agent.engine.pace import never
 from flotilla_runtime.agent.engine.scopes import LONGEST_NAME, Scope
+from flotilla_runtime.agent.journal import OF_GRAPH
 
 Answer = TypeVar("Answer")
 
 NAMESPACE: Final = "langgraph_checkpoint_ns"  # in a node's metadata: `node:run`, or `outer:run|node:run`
 RUN_LETTERS: Final = 12
-ROOT: Final = "graph"
 OWN: Final = "calls"  # those that a node makes by itself, not through our classes
 NO_NAME: Final = re.compile(r"[#\s/\x00-\x1f]+")
 
@@ -43,7 +43,7 @@ class GraphRun:
     def __init__(self, context: Context) -> None:
         self.context: Final = context
         self._loop: Final = asyncio.get_running_loop()
-        self._root: Final = context.scopes.allotted(ROOT)
+        self._root: Final = context.scopes.allotted(OF_GRAPH)
         self._scopes: dict[str, Scope] = {}
         self._bridged: set[asyncio.Future[Any]] = set()
         self._is_over = False

@@ -18,7 +18,7 @@ from flotilla_runtime.agent.engine.context import Context, Task
 from flotilla_runtime.agent.failures import TaskFailedError
 from flotilla_runtime.agent.graphs.current import GraphRun, running
 from flotilla_runtime.agent.graphs.mapping import input_of, result_of
-from flotilla_runtime.agent.journal import EndReason
+from flotilla_runtime.agent.journal import OF_GRAPH, EndReason
 
 OF_TASK: Final = "flotilla_task"  # in the metadata of a checkpoint: the task that made it
 
@@ -67,7 +67,7 @@ async def _resumed(ctx: Context, interrupts: Sequence[Interrupt[Any]]) -> "Comma
     """What the graph goes on with: for each interrupt what somebody decided, which `interrupt` returns."""
     if not interrupts:
         return None
-    asked = [ctx.approve(f"interrupt/{one.id}", one.value) for one in interrupts]
+    asked = [ctx.approve(f"{OF_GRAPH}/{one.id}", one.value) for one in interrupts]
     decisions = await asyncio.gather(*asked)
     return Command(
         resume={
