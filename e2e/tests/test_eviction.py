@@ -46,7 +46,11 @@ def test_a_replica_that_is_evicted_ends_its_stream_first_and_is_replaced(site: S
         (other,) = site.pods(NAME).keys() - {victim}
         site.until(lambda: is_evicted(site, victim), "Pod", victim, "eviction")
         with asked(site.kubectl, NAME) as ask:
-            assert victim not in {ask(f"Who is left, {number}?") for number in range(5)}
+
+            def passed_over() -> bool:
+                return victim not in {ask(f"Who is left, {number}?") for number in range(5)}
+
+            site.until(passed_over, "Pod", victim, "no more requests", STREAM_SECONDS)
         assert requests_running(site.kubectl, victim) == 1
         told += lines
     assert told[-1] == "[DONE]"

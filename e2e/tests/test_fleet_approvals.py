@@ -106,8 +106,7 @@ def test_a_call_is_approved_and_its_task_replayed_by_the_command_line(
     installed: Environment, site: Site, double: str
 ) -> None:
     site.apply(doubles(NAME, double))
-    for manifest in manager(str(site.kubectl.namespace)):
-        site.apply(manifest)
+    site.kubectl.apply(manager(str(site.kubectl.namespace)))
     site.apply(fleet())
     flotilla = CommandLine(site)
     token = site.kubectl.run("create", "token", MANAGER).strip()

@@ -155,12 +155,13 @@ async def test_the_account_of_the_documentation_may_submit_and_read(
     await asyncio.to_thread(plane.kubectl, "wait", "--for=condition=Established", "crd", "--all")
     text = (ROOT / "docs" / "tasks.md").read_text()
     text, _, _ = text.partition("\n## ")
-    commands = [shlex.split(line) for line in text.splitlines() if line.startswith("kubectl create")]
-    making, (_, *token) = commands[:-1], commands[-1][: commands[-1].index("|")]
-    for _, *arguments in making:
+    lines = [shlex.split(line) for line in text.splitlines() if line.startswith(("kubectl", ".venv/bin"))]
+    (asking,) = [line for line in lines if line[1] == "ask"]
+    for _, *arguments in [line for line in lines if line[1] == "create"]:
         there = [part.replace("default:", f"{namespace}:") for part in arguments]
         there = [part.replace("=assistant", "=support") for part in there]
         await asyncio.to_thread(plane.kubectl, *there, f"--namespace={namespace}")
+    token = ("create", "token", asking[asking.index("--account") + 1])
     given = await asyncio.to_thread(plane.kubectl, *token, f"--namespace={namespace}")
     await asyncio.to_thread(wait_until_allowed, plane.client, namespace, "asker", "create", "get")
     identity = await reviews.identify(f"Bearer {given.strip()}", Verb.CREATE)

@@ -82,7 +82,7 @@ def test_a_step_and_the_retriever_say_why_milvus_cannot_be_used(
     with retriever(external, environment=environment) as (_, url):
         status, report = run(external, "plan", environment=environment)
         deadline = time.monotonic() + 60
-        while (unready := readiness(url)) is None or "not been looked up yet" in unready.text:
+        while (unready := readiness(url)) is None or said not in unready.text:
             assert time.monotonic() < deadline, log_of(external)
             time.sleep(0.05)
     assert (status, report.reason) == (EXIT_RETRY, BuildReason.MILVUS_UNREACHABLE)
