@@ -86,7 +86,7 @@ TIERS = (
     ),
     Tier(
         name="scenes",
-        budget_seconds=120,
+        budget_seconds=150,
         steps=(
             Step(
                 marks=f"scenes and not {RARE}",
@@ -98,7 +98,7 @@ TIERS = (
     ),
     Tier(
         name="apiserver",
-        budget_seconds=300,
+        budget_seconds=330,
         steps=(
             Step(
                 marks=f"apiserver and not {RARE}",
@@ -109,7 +109,7 @@ TIERS = (
     ),
     Tier(
         name="services",
-        budget_seconds=300,
+        budget_seconds=360,
         steps=(
             Step(
                 marks=f"services and not {RARE}",
@@ -120,7 +120,7 @@ TIERS = (
     ),
     Tier(
         name="cluster",
-        budget_seconds=700,
+        budget_seconds=780,
         steps=(
             Step(
                 marks=f"cluster and not {RARE} and not {ALONE}",
