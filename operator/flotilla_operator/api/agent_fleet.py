@@ -47,7 +47,8 @@ class Limits(ApiModel):
     """The limits of one task and of the tasks that it starts, together."""
 
     max_steps: Annotated[int, Field(ge=1, le=1000)] = 24
-    """How many steps a task may take. A step is one call of a model, or the first search of all indexes."""
+    """How many steps a task may take. A step is one call of a model, the first search of all indexes, or a
+    message to an actor."""
     max_tokens: Annotated[int, Field(ge=1, le=1_000_000_000)] = 200_000
     """How many tokens a task may use, in prompts and answers together."""
     max_cost_usd: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
@@ -391,7 +392,7 @@ class AgentFleetSpec(ApiModel):
     indexes: Annotated[tuple[FleetIndex, ...], MapList("name"), Field(max_length=16)] = ()
     """The indexes that the agent searches. `agent.retrieval` says when."""
     tools: Annotated[tuple[Tool, ...], MapList("name"), Field(max_length=64)] = ()
-    """Tools that the agent may call, over HTTP or as Python functions."""
+    """Tools that the agent may call: over HTTP, of MCP servers, database queries, or Python functions."""
     validators: Annotated[tuple[Validator, ...], MapList("name"), Field(max_length=16)] = ()
     """Checks that the result of a task must pass, in this order. The built-in agent is told once why its
     answer was refused, and answers anew. A task whose result is refused then ends as Rejected."""
@@ -410,7 +411,8 @@ class AgentFleetSpec(ApiModel):
     recovery: Recovery = Recovery()
     """What happens to the tasks of a lost worker: another worker takes them over."""
     update: Update = Update()
-    """What happens to running tasks when agent, image, tools, models or indexes change."""
+    """What happens to running tasks when what makes a revision changes: agent, agents, image, tools,
+    validators, models or indexes."""
     rate_limits: Annotated[tuple[RateLimit, ...], MapList("name"), Field(max_length=32)] = ()
     """Limits on calls of models and tools, for all workers together. Models and tools name them as
     `rateLimit`."""

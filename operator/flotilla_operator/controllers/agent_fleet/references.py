@@ -355,7 +355,8 @@ class References:
         secret = await self._secret(field_path, ref.name, missing)
         if secret is not None:
             missing += [_no_entry(field_path, ref.name, key) for key in ENTRIES if key not in secret.data]
-            self._may_be_sent(field_path, secret, endpoint_of(payloads), missing)
+            also = named_proxies(self._spec.gateway.pod.env)
+            self._may_be_sent(field_path, secret, endpoint_of(payloads), missing, also_through=also)
 
     async def _callers(self) -> None:
         auth = self._spec.gateway.auth
