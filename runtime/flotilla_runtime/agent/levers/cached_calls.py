@@ -117,9 +117,13 @@ class CachedCalls:
             await self._keep(name, Result(value=reply.value), cache.TOOL_SECONDS)
         return self._missed(call, reply)
 
+    def _index(self, call: Call) -> str:
+        """The index of a search; another revision may mean another one by the same name."""
+        return f"{self._revision}/{call.target}"
+
     async def _searched(self, call: Call, request: SearchRequest, session: Session) -> Reply:
-        name = cache.search_name(session.tenant, call.target, request)
-        generation, text = await self._kept.get(cache.generation_name(call.target), name)
+        name = cache.search_name(session.tenant, self._index(call), request)
+        generation, text = await self._kept.get(cache.generation_name(self._index(call)), name)
         found, look = cache.read(text), Look(name=name)
         if found is not None and found.generation == generation:
             return _costing(self._hit(call, found, "Hit"), request, look.embedding)
@@ -143,7 +147,7 @@ class CachedCalls:
         look = replace(look, embedding=await self._embedder.embed(request.query, session))
         if (vector := look.embedding.vector) is None:
             return look
-        group = cache.similar_name(session.tenant, call.target, request.top_k, self._embedder.name)
+        group = cache.similar_name(session.tenant, self._index(call), request.top_k, self._embedder.name)
         [text] = await self._kept.get(group)
         look = replace(look, similar_name=group, similar=tuple(cache.read_similar(text)))
         nearest = cache.nearest(look.similar, vector, threshold)
@@ -155,7 +159,9 @@ class CachedCalls:
 
     async def _keep_search(self, call: Call, reply: Reply, look: Look) -> None:
         assert reply.generation is not None
-        await self._kept.put(cache.generation_name(call.target), reply.generation, cache.GENERATION_SECONDS)
+        await self._kept.put(
+            cache.generation_name(self._index(call)), reply.generation, cache.GENERATION_SECONDS
+        )
         await self._keep(
             look.name, Result(value=reply.value, generation=reply.generation), cache.SEARCH_SECONDS
         )

@@ -161,8 +161,8 @@ async def test_a_search_counts_as_long_as_its_generation_is_served() -> None:
     assert [(await one.search("why?")).cached for _ in range(2)] == [False, True]
     assert (await one.search("who?")).generation == "g-2", "another search sees the new generation"
     assert (await one.search("why?")).cached is False
-    assert one.kept.seconds[cache.generation_name("manual")] == cache.GENERATION_SECONDS
-    del one.kept.texts[cache.generation_name("manual")]
+    assert one.kept.seconds[cache.generation_name("r1/manual")] == cache.GENERATION_SECONDS
+    del one.kept.texts[cache.generation_name("r1/manual")]
     assert (await one.search("why?")).cached is False, "after a minute the index is asked"
 
 
