@@ -105,7 +105,7 @@ async def work(config: WorkerConfig, addresses: AddressCheck | None = None) -> N
             metrics=metrics,
             tracing=tracing,
         )
-        async with serving(health_application(worker, worker.metrics.registry), config.metrics_port):
+        async with serving(health_application(worker.vitals, worker.metrics.registry), config.metrics_port):
             log.info("worker_started", worker=worker.name, fleet=config.queue.fleet)
             following = None if executors is None else asyncio.create_task(executors.run())
             watching = asyncio.create_task(watch.run())

@@ -49,7 +49,7 @@ async def execute(config: ExecutorConfig) -> None:
         config=config,
         clock=Clock(monotonic_seconds=time.monotonic),
     )
-    async with serving(health_application(executor, executor.metrics.registry), config.metrics_port):
+    async with serving(health_application(executor.vitals, executor.metrics.registry), config.metrics_port):
         log.info("executor_started", executor=executor.name, fleet=config.queue.fleet)
         await executor.run(stopping)
         log.info("executor_stopped", executor=executor.name)

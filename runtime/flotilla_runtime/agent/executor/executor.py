@@ -26,6 +26,7 @@ from flotilla_runtime.agent.retries import STORE_BACKOFF
 from flotilla_runtime.agent.store.worker_tasks import new_request
 from flotilla_runtime.agent.tool_requests import FunctionKind, Granted, ServesWorkers
 from flotilla_runtime.agent.worker.stuck import ThreadWatch
+from flotilla_runtime.agent.worker.vitals import Vitals
 from flotilla_runtime.contract import Effect, ExecutorConfig
 
 Answer = TypeVar("Answer")
@@ -34,7 +35,6 @@ CLAIM_AT_ONCE: Final = 32
 IDLE_SECONDS: Final = 1.0
 RENEWALS_PER_LEASE: Final = 3
 LAST_WORDS_SECONDS: Final = 5.0
-SILENT_AFTER_SECONDS: Final = 30.0
 
 log = structlog.get_logger(__name__)
 
@@ -91,34 +91,13 @@ class Executor:
         self._functions = functions
         self._config = config
         self._clock = clock
-        self._threads = ThreadWatch(threads, self.metrics.left_behind, clock.monotonic_seconds)
+        watch = ThreadWatch(threads, self.metrics.left_behind, clock.monotonic_seconds)
+        self.vitals: Final = Vitals(watch, clock.monotonic_seconds)
         self._process = f"{name}#{new_request()}"
         self._held: dict[str, Held] = {}
         self._stopping = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._looked_at = clock.monotonic_seconds()
-        self._answered_at: float | None = None
         self._token = new_request()
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether it has looked for requests lately, and can call functions or could so lately."""
-        looked = self._clock.monotonic_seconds() - self._looked_at
-        return max(looked, self._threads.stuck_seconds) < SILENT_AFTER_SECONDS
-
-    @property
-    def is_stuck(self) -> bool:
-        """Whether functions that do not end hold all its threads."""
-        return self._threads.is_stuck
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether Redis has answered lately, and the executor is not stuck."""
-        return (
-            self._answered_at is not None
-            and self._clock.monotonic_seconds() - self._answered_at < SILENT_AFTER_SECONDS
-            and not self.is_stuck
-        )
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Run functions until `stopping` is set, then hand over what is left and return."""
@@ -135,11 +114,10 @@ class Executor:
     async def _take_requests(self) -> None:
         failures = 0
         while not self._stopping.is_set():
-            self._looked_at = self._clock.monotonic_seconds()
-            self._threads.look()
+            self.vitals.looked()
             try:
                 await self._take_some()
-                self._answered_at = self._clock.monotonic_seconds()
+                self.vitals.answered()
                 failures = 0
             except StoreUnavailableError as problem:
                 failures += 1
@@ -148,7 +126,7 @@ class Executor:
 
     async def _take_some(self) -> None:
         """Claim requests for the free places, or wait for one or for a place."""
-        free = 0 if self.is_stuck else self._config.concurrency - len(self._tasks)
+        free = 0 if self.vitals.is_stuck else self._config.concurrency - len(self._tasks)
         if free <= 0:
             await self._wait_for_a_place()
             return

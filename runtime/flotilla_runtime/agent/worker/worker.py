@@ -40,6 +40,7 @@ from flotilla_runtime.agent.worker.metrics import WorkerMetrics
 from flotilla_runtime.agent.worker.patience import Patience, PersistentJournal
 from flotilla_runtime.agent.worker.revisions import Revisions
 from flotilla_runtime.agent.worker.stuck import ThreadWatch
+from flotilla_runtime.agent.worker.vitals import Vitals
 from flotilla_runtime.agent.worker.watchdog import Watchdog
 from flotilla_runtime.contract import WorkerConfig
 
@@ -47,7 +48,6 @@ CLAIM_AT_ONCE: Final = 32
 IDLE_SECONDS: Final = 1.0
 RENEWALS_PER_LEASE: Final = 3
 LAST_WORDS_SECONDS: Final = 5.0
-SILENT_AFTER_SECONDS: Final = 30.0
 
 log = structlog.get_logger(__name__)
 
@@ -132,36 +132,15 @@ class Worker:
         self._clock = clock
         self._program = program
         self._calls = MeasuredCalls(calls, self.metrics, clock)
-        self._threads = ThreadWatch(threads, self.metrics.left_behind, clock.monotonic_seconds)
+        watch = ThreadWatch(threads, self.metrics.left_behind, clock.monotonic_seconds)
+        self.vitals: Final = Vitals(watch, clock.monotonic_seconds)
         self._patience = Patience(metrics=self.metrics, clock=clock)
         self._process = f"{name}#{new_request()}"
         self._revisions = Revisions(config.revision, config.adopted_path, clock.monotonic_seconds)
         self._held: dict[str, Held] = {}
         self._stopping = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._looked_at = clock.monotonic_seconds()
-        self._answered_at: float | None = None
         self._request = new_request()
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether the worker has looked for tasks lately, and can call functions or could so lately."""
-        looked = self._clock.monotonic_seconds() - self._looked_at
-        return max(looked, self._threads.stuck_seconds) < SILENT_AFTER_SECONDS
-
-    @property
-    def is_stuck(self) -> bool:
-        """Whether functions that do not end hold all its threads."""
-        return self._threads.is_stuck
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether Redis has answered lately, and the worker is not stuck."""
-        return (
-            self._answered_at is not None
-            and self._clock.monotonic_seconds() - self._answered_at < SILENT_AFTER_SECONDS
-            and not self.is_stuck
-        )
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Run tasks until `stopping` is set, then hand them over and return."""
@@ -179,13 +158,12 @@ class Worker:
     async def _take_tasks(self) -> None:
         failures = 0
         while not self._stopping.is_set():
-            self._looked_at = self._clock.monotonic_seconds()
-            self._threads.look()
+            self.vitals.looked()
             try:
                 if failures:  # renew first, or the next claim could take tasks that this worker still runs
                     await self._renew(dict(self._held))
                 await self._take_some()
-                self._answered_at = self._clock.monotonic_seconds()
+                self.vitals.answered()
                 failures = 0
             except StoreUnavailableError as problem:
                 failures += 1
@@ -195,7 +173,7 @@ class Worker:
 
     async def _take_some(self) -> None:
         """Claim tasks for the free places, or wait for a task or for a free place."""
-        free = 0 if self.is_stuck else self._config.concurrency - len(self._tasks)
+        free = 0 if self.vitals.is_stuck else self._config.concurrency - len(self._tasks)
         now = self._clock.monotonic_seconds()
         wanted = most_to_claim(self._calls.refusals.values(), min(free, CLAIM_AT_ONCE), now)
         if wanted <= 0:

@@ -113,8 +113,8 @@ async def test_a_request_gets_what_its_function_gave(
     async with executing(queue) as executor:
         await asked(queue, name, arguments=arguments)
         await becomes(queue, RequestState.ANSWERED)
-        assert executor.is_ready
-        assert executor.is_alive
+        assert executor.vitals.is_ready
+        assert executor.vitals.is_alive
     reply = queue.kept["k"].reply
     assert reply is not None
     assert (reply.outcome, reply.value) == (outcome, value)
@@ -227,7 +227,7 @@ async def test_functions_that_do_not_end_leave_no_thread_and_their_requests_to_o
     running = asyncio.create_task(executor.run(stopping))
     await asked(queue, "sleepy", Effect.UNSAFE)
     await becomes(queue, RequestState.ANSWERED)
-    await until(lambda: executor.is_stuck and not executor.is_ready)
+    await until(lambda: executor.vitals.is_stuck and not executor.vitals.is_ready)
     await asked(queue, "sleepy", id="k2")
     await asyncio.sleep(0.02)
     assert queue.kept["k2"].state is RequestState.WAITING

@@ -15,7 +15,8 @@ from flotilla_runtime.agent.engine.run import Clock
 from flotilla_runtime.agent.health import health_application
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import Claim
-from flotilla_runtime.agent.worker.worker import SILENT_AFTER_SECONDS, Worker
+from flotilla_runtime.agent.worker.vitals import SILENT_AFTER_SECONDS
+from flotilla_runtime.agent.worker.worker import Worker
 from router_support.waiting import until
 
 
@@ -52,7 +53,7 @@ async def idle(ctx: Context, task: Task) -> Any:
 
 
 async def asked(worker: Worker, path: str) -> tuple[int, str]:
-    transport = httpx.ASGITransport(app=health_application(worker, worker.metrics.registry))
+    transport = httpx.ASGITransport(app=health_application(worker.vitals, worker.metrics.registry))
     async with httpx.AsyncClient(transport=transport, base_url="http://w") as client:
         answer = await client.get(path)
     return answer.status_code, answer.text

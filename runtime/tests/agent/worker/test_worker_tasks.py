@@ -202,7 +202,7 @@ async def test_a_worker_takes_tasks_of_revisions_that_it_has_adopted(
         await has_ended(store, "t2")
         figures = await store.figures()
         assert list(figures.workers) == ["w1"]
-        assert worker.is_ready
+        assert worker.vitals.is_ready
     assert await status(store, "t3") is TaskStatus.WAITING
 
 
