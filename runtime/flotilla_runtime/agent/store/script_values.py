@@ -38,6 +38,8 @@ PARTS: Final = (
     "losses",
 )
 MORE_PARTS: Final = {
+    "spawn": ("below",),
+    "deliver": ("below",),
     "claim": ("request", "adoption", "sweep", "grants", "share", "suspects", "streams"),
 }
 # Redis makes the functions of a script anew in each run: with all parts, `rate` took twice as long.
