@@ -25,6 +25,7 @@ from flotilla_runtime.agent.protocols import Call, Certainty, Reply, Threads
 from flotilla_runtime.agent.retries import STORE_BACKOFF
 from flotilla_runtime.agent.store.worker_tasks import new_request
 from flotilla_runtime.agent.tool_requests import FunctionKind, Granted, ServesWorkers
+from flotilla_runtime.agent.worker.patience import until_answered
 from flotilla_runtime.agent.worker.stuck import ThreadWatch
 from flotilla_runtime.agent.worker.vitals import Vitals
 from flotilla_runtime.contract import Effect, ExecutorConfig
@@ -244,14 +245,7 @@ class Executor:
 
     async def _repeated(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
         """Repeat a request until Redis answers."""
-        failures = 0
-        while True:
-            try:
-                return await ask()
-            except StoreUnavailableError as problem:
-                failures += 1
-                self._unavailable(problem, failures)
-            await asyncio.sleep(STORE_BACKOFF.seconds_after(failures, random.uniform))
+        return await until_answered(ask, lambda _: self.metrics.store_problems.inc())
 
     def _unavailable(self, problem: StoreUnavailableError, failures: int) -> None:
         self.metrics.store_problems.inc()

@@ -29,6 +29,7 @@ from flotilla_runtime.agent.tool_requests import (
     ToolRequest,
 )
 from flotilla_runtime.agent.tools.results import reply_of
+from flotilla_runtime.agent.worker.patience import until_answered
 from flotilla_runtime.backoff import Draw
 from flotilla_runtime.contract import Effect
 
@@ -179,14 +180,7 @@ class Executors:
 
     async def _repeated(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
         """Repeat a request until Redis answers; a task that may run no longer cancels it."""
-        failures = 0
-        while True:
-            try:
-                return await ask()
-            except StoreUnavailableError as problem:
-                failures += 1
-                log.warning("store_unavailable", problem=problem.problem, failures=failures)
-            await asyncio.sleep(STORE_BACKOFF.seconds_after(failures, self._draw))
+        return await until_answered(ask, lambda _: None, draw=self._draw)
 
 
 def reply_of_seen(seen: Seen, request: ToolRequest, most_kib: int) -> Reply:

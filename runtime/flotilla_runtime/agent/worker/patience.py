@@ -28,13 +28,32 @@ from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.store.worker_tasks import new_request
 from flotilla_runtime.agent.tasks import Claim
 from flotilla_runtime.agent.worker.metrics import WorkerMetrics
-from flotilla_runtime.backoff import Backoff
+from flotilla_runtime.backoff import Backoff, Draw
 
 Answer = TypeVar("Answer")
 
 LEAST_PATIENCE_SECONDS: Final = 60.0  # so that the end of a task whose time is over can still be written
 
 log = structlog.get_logger(__name__)
+
+
+async def until_answered(
+    ask: Callable[[], Awaitable[Answer]],
+    failed: Callable[[StoreUnavailableError], None],
+    *,
+    backoff: Backoff = STORE_BACKOFF,
+    draw: Draw = random.uniform,
+) -> Answer:
+    """Repeat a request until Redis answers. `failed` is told of each failure; what it raises ends it."""
+    failures = 0
+    while True:
+        try:
+            return await ask()
+        except StoreUnavailableError as problem:
+            failures += 1
+            log.warning("store_unavailable", problem=problem.problem, failures=failures)
+            failed(problem)
+        await asyncio.sleep(backoff.seconds_after(failures, draw))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,17 +68,13 @@ class Patience:
     async def answered(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
         """Repeat a request until Redis answers or the time is over."""
         gives_up_at = max(self.task_ends_at, self.clock.monotonic_seconds() + LEAST_PATIENCE_SECONDS)
-        failures = 0
-        while True:
-            try:
-                return await ask()
-            except StoreUnavailableError as problem:
-                failures += 1
-                self.metrics.store_problems.inc()
-                log.warning("store_unavailable", problem=problem.problem, failures=failures)
-                if self.clock.monotonic_seconds() >= gives_up_at:
-                    raise
-            await asyncio.sleep(self.backoff.seconds_after(failures, random.uniform))
+
+        def failed(problem: StoreUnavailableError) -> None:
+            self.metrics.store_problems.inc()
+            if self.clock.monotonic_seconds() >= gives_up_at:
+                raise problem
+
+        return await until_answered(ask, failed, backoff=self.backoff)
 
 
 class PersistentJournal:
