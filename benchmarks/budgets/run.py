@@ -30,13 +30,21 @@ PRICES: Final = {
     "cached_input_per_million_usd": INPUT_USD,
     "output_per_million_usd": OUTPUT_USD,
 }
+# A prompt may fail however often it is tried: its call is given up, so that trees end within END_SECONDS.
+TIMEOUTS: Final = {"first_token_seconds": 10, "between_tokens_seconds": 10, "total_seconds": 10}
 SHAPE: Final = Shape(
     worker={"entrypoint": ENTRYPOINT, "concurrency": 100},
     queue={"lease_seconds": LEASE_SECONDS, "max_attempts": 1000, "journal_ttl_seconds": 86_400},
     limits={**ROOM, "max_depth": 3, "max_fan_out": 5},
     models=(
-        {"role": "Default", "pricing": PRICES},
-        {"role": "Routine", "name": f"{MODEL}-that-counts", "tokenizes": True, "pricing": PRICES},
+        {"role": "Default", "pricing": PRICES, "timeouts": TIMEOUTS},
+        {
+            "role": "Routine",
+            "name": f"{MODEL}-that-counts",
+            "tokenizes": True,
+            "pricing": PRICES,
+            "timeouts": TIMEOUTS,
+        },
     ),
     double={
         "byte_tokens": True,
