@@ -131,11 +131,18 @@ def requesting_little(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The object; its components request little where it does not say how much."""
     small = deepcopy(dict(manifest))
     for path in COMPONENTS.get(small["kind"], ()):
-        part = small["spec"]
-        for field in path:
-            part = part.setdefault(field, {})
-        part.setdefault("resources", FEW)
+        _request_little(small["spec"], path)
     return small
+
+
+def _request_little(part: dict[str, Any], path: tuple[str, ...]) -> None:
+    """What the path leads to requests little; a part with mode External has no pod."""
+    if part.get("mode") == "External":
+        return
+    if path:
+        _request_little(part.setdefault(path[0], {}), path[1:])
+    else:
+        part.setdefault("resources", FEW)
 
 
 def containers(pod: Mapping[str, Any]) -> list[Mapping[str, Any]]:
