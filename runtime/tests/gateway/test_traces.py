@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from a2a.client import ClientConfig, ClientFactory
+from a2a.client.card_resolver import A2ACardResolver
+from a2a.types import a2a_pb2 as a2a
 
 from agent_support.collector import Collector, collecting
 from flotilla_runtime.contract import TelemetryConfig
@@ -18,10 +21,10 @@ ROOT = Path(__file__).parents[3]
 TRACE, ABOVE = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 
-async def tracing(fleet: Any, collector: Collector) -> None:
+async def tracing(fleet: Any, collector: Collector, **gateway: Any) -> None:
     fleet.environment["PYTHONPATH"] = f"{ROOT / 'runtime'}:{ROOT / 'runtime' / 'tests'}"
     telemetry = TelemetryConfig(endpoint=collector.url)
-    await fleet.start_gateway(telemetry=telemetry)
+    await fleet.start_gateway(telemetry=telemetry, **gateway)
     await fleet.start_worker("w", telemetry=telemetry, entrypoint="agent_support.tracing:agent", prompt="")
 
 
@@ -51,6 +54,21 @@ async def test_a_trace_is_one_whole_over_gateway_and_worker_and_part_of_the_call
     assert {span.parent for span in cancelled.values()} - set(cancelled) == {""}
     (root,) = [span for span in cancelled.values() if not span.parent]
     assert (root.service, root.attributes["flotilla.task.status"]) == ("flotilla-gateway", "Cancelled")
+
+
+async def test_a_task_of_each_front_end_is_part_of_the_callers_trace(own_fleet: Any) -> None:
+    with collecting() as collector:
+        await tracing(own_fleet, collector, serves_openai=True, serves_a2a=True)
+        trace = {"traceparent": f"00-{TRACE}-{ABOVE}-01"}
+        async with own_fleet.client() as http:
+            http.headers.update(trace)
+            await http.post("/v1/responses", json={"model": "support", "input": "Why?"})
+            card = await A2ACardResolver(http, own_fleet.gateway_url).get_agent_card()
+            async with ClientFactory(ClientConfig(httpx_client=http, streaming=False)).create(card) as client:
+                message = a2a.Message(message_id="m1", role=a2a.ROLE_USER, parts=[a2a.Part(text="Why?")])
+                await anext(client.send_message(a2a.SendMessageRequest(message=message)))
+        await until(lambda: [span.name for span in collector.spans].count("submit task") == 2)
+    assert [span.trace for span in collector.spans if span.name == "submit task"] == [TRACE] * 2
 
 
 async def suspended(fleet: Any, task: str) -> bool:

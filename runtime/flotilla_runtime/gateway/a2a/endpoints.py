@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Message
 
-from flotilla_runtime.contract import GatewayAuth, GatewayConfig
+from flotilla_runtime.contract import HEADER_TRACE, GatewayAuth, GatewayConfig
 from flotilla_runtime.gateway.a2a.handler import FOR, FleetAgent, For
 from flotilla_runtime.gateway.a2a.views import PATH, card_of
 from flotilla_runtime.gateway.auth import Verb
@@ -91,7 +91,12 @@ class A2AFrontEnd:
         if method in STREAMING:
             self._desk.streams.check(caller.name)
         tenant = await self._desk.callers.tenant(request, caller)
-        request.scope[FOR] = For(caller=caller, tenant=tenant, receive=request.receive)
+        request.scope[FOR] = For(
+            caller=caller,
+            tenant=tenant,
+            receive=request.receive,
+            traceparent=request.headers.get(HEADER_TRACE),
+        )
 
         async def read() -> Message:
             return {"type": "http.request", "body": body, "more_body": False}

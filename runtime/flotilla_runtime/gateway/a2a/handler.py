@@ -45,11 +45,12 @@ Told = a2a.Message | a2a.Task | a2a.TaskStatusUpdateEvent | a2a.TaskArtifactUpda
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class For:
-    """For whom a request is answered; `receive` tells when the client has left."""
+    """For whom a request is answered, when the client has left (`receive`), and its header `traceparent`."""
 
     caller: Identity
     tenant: str
     receive: Receive
+    traceparent: str | None
 
 
 @contextmanager
@@ -145,7 +146,9 @@ class FleetAgent(RequestHandler):
                 "conversationId": message.context_id or named,
             }
         )
-        submission = await self._desk.service.submit(asked, asking.caller, asking.tenant, named=named)
+        submission = await self._desk.service.submit(
+            asked, asking.caller, asking.tenant, named=named, traceparent=asking.traceparent
+        )
         return submission.id
 
     async def _task(self, task: str, context: ServerCallContext, *, history: bool = True) -> a2a.Task:

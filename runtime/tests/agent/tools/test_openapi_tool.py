@@ -20,6 +20,7 @@ from flotilla_runtime.backoff import Backoff
 from flotilla_runtime.contract import Effect, OpenApiOperation, ToolConfig, ToolTrouble
 
 QUICK = RetryPolicy(tries=2, backoff=Backoff(base_seconds=0.001, limit_seconds=0.002))
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 BOOKING = {"city": "Faro", "body": {"nights": 2}}
 
 
@@ -51,7 +52,15 @@ class Tools:
     async def call(self, arguments: dict[str, Any], name: str = "book") -> Reply:
         effect = self.catalogue[name].config.effect if name in self.catalogue else Effect.UNSAFE
         return await self.runner.make(
-            Call(id="c", kind=CallKind.TOOL, target=name, request=arguments, key="key-1", effect=effect)
+            Call(
+                id="c",
+                kind=CallKind.TOOL,
+                target=name,
+                request=arguments,
+                key="key-1",
+                effect=effect,
+                traceparent=TRACE,
+            )
         )
 
 
@@ -68,6 +77,7 @@ async def test_an_operation_is_called_with_key_and_headers(server: OpenApiServer
     assert (asked["query"], asked["json"]) == ([("notify", "a"), ("notify", "b")], {"nights": 2})
     sent = {name: asked["headers"].get(name) for name in ("Idempotency-Key", "Authorization", "X-Trip")}
     assert sent == {"Idempotency-Key": "key-1", "Authorization": "Bearer s3cret", "X-Trip": "7"}
+    assert asked["headers"]["traceparent"] == TRACE
     assert server.document_headers[0]["Authorization"] == "Bearer s3cret"
 
 
