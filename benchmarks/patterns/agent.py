@@ -17,11 +17,15 @@ from flotilla_runtime.agents import (
     Task,
     ToolDeclaration,
     ToolFailedError,
+    Turn,
 )
 from patterns.stories import (
     BRANCH_SECONDS,
     CHUNKS,
+    DESKS,
     GROUP,
+    LETTER_MS,
+    LETTERS,
     ROLES,
     SOURCES,
     STEPS,
@@ -155,6 +159,41 @@ async def _race(ctx: Context, order: Order) -> bool:
     return raced.winner == "other"
 
 
+class Desk:
+    """An actor that works on each letter, and counts those it has done."""
+
+    async def receive(self, ctx: Context, state: int | None, message: dict[str, Any] | None) -> Turn:
+        """Do a letter; without one, say how many are done."""
+        done = state or 0
+        if message is None:
+            return Turn(state=done, answer=done)
+        await ctx.tool(WORK, message)
+        return Turn(state=done + 1)
+
+
+async def _letters(ctx: Context, order: Order, desk: str) -> int:
+    """Send a desk its letters, and ask how many it has done; one of a desk in trouble fails or hangs."""
+    actor = ctx.actor(f"{order.task}/{desk}", Desk)
+    ends = desk if desk in ("fails", "hangs") else "well"
+    for letter in range(LETTERS):
+        message = {"name": f"{order.task}/{desk}/{letter}", "ms": LETTER_MS, "ends": ends}
+        if ends == "well":
+            await actor.tell(message)
+        else:
+            await actor.ask(message)
+    return int(await actor.ask())
+
+
+async def _actor(ctx: Context, order: Order) -> bool:
+    desks = [f"desk-{number}" for number in range(DESKS)]
+    if order.mode is Mode.SEQUENTIAL:
+        return {await _letters(ctx, order, desk) for desk in desks} == {LETTERS}
+    troubled = ["fails", "hangs"] if order.mode is Mode.TROUBLED else []
+    ways = {desk: partial(_letters, ctx, order, desk) for desk in [*desks, *troubled]}
+    gathered = await ctx.fan_out(ways, timeout_seconds=BRANCH_SECONDS)
+    return gathered.missing.keys() <= set(troubled) and set(gathered.present.values()) == {LETTERS}
+
+
 async def _steps(ctx: Context, order: Order) -> bool:
     """Twelve steps, one in twenty of which fails: the runtime tries it again, and once the agent."""
     for step in range(STEPS):
@@ -180,5 +219,6 @@ DO: Final[dict[Story, Callable[[Context, Order], Awaitable[bool]]]] = {
     Story.MAP_REDUCE: _map_reduce,
     Story.PIPELINE: _pipeline,
     Story.RACE: _race,
+    Story.ACTOR: _actor,
     Story.STEPS: _steps,
 }

@@ -23,7 +23,7 @@ LOOK_SECONDS: Final = 0.2
 REPEATS: Final = 3  # of a pattern alone, of which the median counts
 END_SECONDS: Final = 120.0
 PATTERNS: Final = tuple(story for story in Story if story is not Story.STEPS)
-CALLS: Final = frozenset({"Model", "Tool", "Retrieve"})
+CALLS: Final = frozenset({"Model", "Tool", "Retrieve", "Tell", "Spawn"})
 ARGUMENTS: Final = {
     "type": "object",
     "properties": {"name": {"type": "string"}, "ms": {"type": "integer"}, "ends": {"type": "string"}},

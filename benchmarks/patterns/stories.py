@@ -8,6 +8,9 @@ from typing import Any, Final
 TOOL_MS: Final = (500, 600, 700, 800, 900, 1000)  # six independent tools
 SOURCES: Final = ("source_1", "source_2", "source_3", "source_4")
 ROLES: Final = ("Default", "Routine", "Third")
+DESKS: Final = 3  # actors
+LETTERS: Final = 3  # messages to each actor, before it is asked how many it had
+LETTER_MS: Final = 200
 CHUNKS: Final = 12
 GROUP: Final = 10
 ITEMS: Final = 1000
@@ -27,6 +30,7 @@ class Story(StrEnum):
     MAP_REDUCE = "map_reduce"
     PIPELINE = "pipeline"
     RACE = "race"
+    ACTOR = "actor"
     STEPS = "steps"
 
 
