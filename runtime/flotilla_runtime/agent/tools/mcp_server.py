@@ -2,7 +2,7 @@
 
 A server with sessions may keep a state in them, so no task shares its session with another. A session that
 the server no longer knows is opened anew by the next call. A task's session is ended when it was not used for
-a minute.
+a minute, or when more than 256 tasks have one that they do not use and its last use is the longest ago.
 """
 
 import asyncio
@@ -27,6 +27,7 @@ from flotilla_runtime.contract import McpServer
 
 OPEN_SECONDS: Final = 10.0
 IDLE_SECONDS: Final = 60.0
+MOST_IDLE: Final = 256
 HANDSHAKE_BYTES: Final = 1024 * KIB
 LIST_BYTES: Final = 4096 * KIB
 MOST_PAGES: Final = 32
@@ -159,10 +160,12 @@ class McpConnections:
             held.used_at = self._clock()
 
     def end_idle(self) -> None:
-        """End the sessions of tasks that have not called for a while."""
+        """End the sessions of tasks that have not called for a while, and the oldest of too many."""
+        idle = sorted((held.used_at, task) for task, held in self._by_task.items() if held.calls == 0)
+        too_many = {task for _, task in idle[: max(0, len(idle) - MOST_IDLE)]}
         for task, held in list(self._by_task.items()):
             is_idle = held.calls == 0 and self._clock() - held.used_at > IDLE_SECONDS
-            if is_idle or not held.is_open:
+            if is_idle or task in too_many or not held.is_open:
                 held.close()
                 del self._by_task[task]
 
@@ -221,6 +224,7 @@ class McpConnections:
             return common
         # Another call of the task may have opened a session meanwhile.
         if (held := self._open_of(task)) is None:
+            self.end_idle()
             held = Held(self.server, self._connections, has_sessions=True, used_at=self._clock())
             self._by_task[task] = held
         return held

@@ -136,6 +136,24 @@ async def test_a_session_that_is_not_used_is_ended(
 
 
 @sessions_alone
+@pytest.mark.attack("Many short tasks each open a session of an MCP server")
+async def test_the_session_used_longest_ago_is_ended_when_there_are_too_many(
+    server: ToolServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connecting, "MOST_IDLE", 2)
+    http = HttpTools(addresses=AddressCheck(allow_loopback=True))
+    connections = connecting.McpConnections(McpServer(url=server.url), http.connections)
+    for task in ("t1", "t2", "t1", "t3", "t4"):
+        await connections.call(task, "add", {"a": 1, "b": 2}, {}, Exchange(most_bytes=2**20))
+    first, second, again, *_ = (headers[SESSION] for headers in server.asked("tools/call"))
+    await until(lambda: bool(server.asked("DELETE")))
+    ended = [headers[SESSION] for headers in server.asked("DELETE")]
+    await connections.close()
+    await http.close()
+    assert (first, ended) == (again, [second])
+
+
+@sessions_alone
 async def test_a_session_in_which_a_call_is_made_is_not_ended(
     server: ToolServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
