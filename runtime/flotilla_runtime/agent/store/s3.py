@@ -137,6 +137,7 @@ class S3Objects:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(socket_factory=self._addresses.socket, limit=MOST_CONNECTIONS),
                 auto_decompress=False,
+                headers={"Accept-Encoding": "identity"},
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS, sock_connect=CONNECT_SECONDS),
                 trust_env=True,
