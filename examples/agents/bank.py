@@ -1,6 +1,6 @@
 """Accounts as actors: each keeps its balance, and handles one message after another.
 
-docs/agents.md explains it.
+docs/patterns.md explains it.
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
 """An agent of one's own: it compares cities at the same time, and books the best one once.
 
-docs/agents.md explains it line by line, and how it gets into a fleet.
+docs/agent-code.md explains it line by line, and how it gets into a fleet.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """Books two things that belong together, and undoes what was done if the whole does not come about.
 
-docs/agents.md explains it.
+docs/agent-code.md explains it.
 """
 
 from typing import Any

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flotilla_runtime.agent.retries import INDEX_RETRIES, MODEL_RETRIES, STORE_BACKOFF
+from flotilla_runtime.agent.engine import unwinding
+from flotilla_runtime.agent.retries import INDEX_RETRIES, MODEL_RETRIES, STORE_BACKOFF, TOOL_RETRIES
 from flotilla_runtime.backoff import Backoff
 from flotilla_runtime.indexing import embedding
 from flotilla_runtime.models import fetch
@@ -30,6 +31,20 @@ def test_a_wait_doubles_up_to_its_limit(backoff: Backoff, longest: list[float]) 
 def test_jitter_is_full_unless_a_part_of_each_wait_is_certain() -> None:
     assert Backoff(base_seconds=1, limit_seconds=10).seconds_after(3, min) == 0
     assert Backoff(base_seconds=1, limit_seconds=10, least_share=0.5).seconds_after(3, min) == 2
+
+
+@pytest.mark.parametrize(
+    "backoff",
+    [
+        pytest.param(MODEL_RETRIES.backoff, id="a task's call of a model"),
+        pytest.param(INDEX_RETRIES.backoff, id="a task's search"),
+        pytest.param(TOOL_RETRIES.backoff, id="a task's call of a tool"),
+        pytest.param(unwinding.BACKOFF, id="a compensation"),
+    ],
+)
+def test_calls_of_tasks_are_tried_again_after_any_part_of_a_wait(backoff: Backoff) -> None:
+    """So those that failed together come back spread over the whole wait."""
+    assert [backoff.seconds_after(failures, min) for failures in (1, 5, 50)] == [0, 0, 0]
 
 
 @given(

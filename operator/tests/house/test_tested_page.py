@@ -1,4 +1,7 @@
-"""docs/tested.md has a section for each page, and each of its rows names tests that exist, or "untested"."""
+"""docs/tested.md has a section for each page, and each of its rows names tests that exist, or "untested".
+
+docs/agents.md has a table of failures and one of costs; each of their rows names tests that exist, too.
+"""
 
 import ast
 import re
@@ -14,6 +17,16 @@ PAGE = DOCS / "tested.md"
 SECTION = re.compile(r"## \[(?P<title>[^\]]+)\]\((?P<link>[^)]+)\)")
 TEST = re.compile(r"`(?P<path>[\w/.-]+\.py)::(?P<name>[^`\[]+)(?:\[[^`]*\])?`")
 UNTESTED = re.compile(r"untested(?: \(.+\))?")
+AGENTS = DOCS / "agents.md"
+FAILURES = {
+    "Cascading failure",
+    "Head-of-line blocking",
+    "Lost updates",
+    "Partial fan-out",
+    "Rate-limit cascade",
+    "Thundering herd",
+}
+LEVERS = {"Batch class", "Caching", "Lazy parallelism", "Model routing", "Prompt cancellation"}
 
 Rows = list[tuple[str, str]]
 
@@ -83,6 +96,23 @@ def test_no_promise_stands_twice_in_a_section() -> None:
     for rows in sections_of(PAGE.read_text(encoding="utf-8")).values():
         promises = [promise for promise, _ in rows]
         assert sorted(set(promises)) == sorted(promises)
+
+
+def rows_below(text: str, header: str) -> list[list[str]]:
+    """The rows of the table with this header."""
+    _, _, below = text.partition(f"{header}\n")
+    table = below.split("\n\n")[0].splitlines()[1:]
+    return [row.removeprefix("| ").removesuffix(" |").split(" | ") for row in table]
+
+
+def test_every_failure_and_every_cost_has_a_defence_with_tests_that_exist() -> None:
+    text = AGENTS.read_text(encoding="utf-8")
+    failures = rows_below(text, "| failure | defence | tests |")
+    costs = rows_below(text, "| cost | lever | tests |")
+    assert {failure.split(":")[0] for failure, _, _ in failures} == FAILURES
+    assert {lever.split(":")[0] for _, lever, _ in costs} == LEVERS
+    assert [faults_of(tests) for _, _, tests in [*failures, *costs]] == [[]] * 11
+    assert not any(UNTESTED.fullmatch(tests) for _, _, tests in [*failures, *costs])
 
 
 THIS = "operator/tests/house/test_tested_page.py"

@@ -1,4 +1,4 @@
-"""The example of docs/agents.md runs, through a crash too, and the page names all that there is."""
+"""The example of docs/agent-code.md runs, through a crash too, and the pages name all that there is."""
 
 import inspect
 import sys
@@ -14,13 +14,15 @@ from flotilla_runtime import agents
 from flotilla_runtime.agent.engine.context import Context
 from flotilla_runtime.agent.engine.run import RunOutcome
 from flotilla_runtime.agent.journal import CallKind, CallOutcome
+from flotilla_runtime.agent.patterns.calls import Patterns
 from flotilla_runtime.agent.protocols import Call, Reply
 from flotilla_runtime.agent.tools.runner import ToolRunner
 from flotilla_runtime.agent.worker.loading import load_program
 from flotilla_runtime.contract import Effect, ModelConnection, QueueConfig, ToolConfig, WorkerConfig
 
 ROOT = Path(__file__).parents[3]
-PAGE = (ROOT / "docs" / "agents.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "agent-code.md").read_text(encoding="utf-8")
+PATTERNS = (ROOT / "docs" / "patterns.md").read_text(encoding="utf-8")
 CONFIG = WorkerConfig(
     queue=QueueConfig(fleet="default/travel"),
     entrypoint="travel:agent",
@@ -67,9 +69,11 @@ async def test_the_example_runs_and_books_once_through_a_crash(calls: ScriptedCa
     assert len({call.key for call in calls.asked if call.target == "book"}) == 1
 
 
-def test_the_page_has_every_call_of_ctx_and_every_name_to_import() -> None:
+def test_the_page_has_every_call_of_ctx_and_every_error() -> None:
     calls = {name for name, _ in inspect.getmembers(Context, inspect.isfunction) if not name.startswith("_")}
     assert {name for name in calls if f"`ctx.{name}" not in PAGE} == set()
+    explained = {name for name, _ in inspect.getmembers(Patterns, inspect.isfunction)} | {"actor"}
+    assert {name for name in explained if f"`ctx.{name}(" not in PATTERNS} == set()
     errors = {name for name in agents.__all__ if name.endswith("Error")}
     assert {name for name in errors if f"`{name}`" not in PAGE} == set()
     assert agents.__all__ == sorted(agents.__all__)

@@ -49,19 +49,37 @@ class Village:
         """Run what can run until all has ended. No finished call is made again."""
         self.crash_at(crash_at)
         for _ in range(LONGEST_STORY):
-            live = [task for task in self.store.tasks.values() if task.finish is None]
-            if not live:
+            if not self.live:
                 self.check()
                 return self
-            for task in live:
-                if task.finish is None and self.may_run(task):
-                    await self.one_run(task)
-        raise AssertionError([task.entries[-1] for task in live])
+            if not await self.one_round():
+                self.ring()
+        raise AssertionError([task.entries[-1] for task in self.live])
+
+    @property
+    def live(self) -> list[Stored]:
+        return [task for task in self.store.tasks.values() if task.finish is None]
+
+    async def one_round(self) -> bool:
+        """Run each task that may run; False if none may."""
+        has_run = False
+        for task in self.live:
+            if task.finish is None and self.may_run(task):
+                has_run = True
+                await self.one_run(task)
+        return has_run
+
+    def ring(self) -> None:
+        """Let the time come for which some task waits."""
+        times = [task.waits.until for task in self.live if task.waits and task.waits.until is not None]
+        assert times, "all that is left waits for each other"
+        self.store.now_ms = max(self.store.now_ms, min(times))
 
     def may_run(self, task: Stored) -> bool:
         waits = task.waits
         if waits is not None:
-            return bool(waits.children) and any(self.store.tasks[one].finish for one in waits.children)
+            rings = waits.until is not None and waits.until <= self.store.now_ms
+            return rings or any(self.store.tasks[one].finish for one in waits.children)
         return task.line is None or self.store.mailbox(task.line)[0] is task
 
     async def one_run(self, task: Stored) -> None:

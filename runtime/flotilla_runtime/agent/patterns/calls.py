@@ -1,4 +1,4 @@
-"""The patterns of `ctx`. docs/agents.md says when to use which.
+"""The patterns of `ctx`. docs/patterns.md says when to use which.
 
 A branch is a function without arguments that makes calls: `lambda: ctx.tool("weather", {"city": "Faro"})`, or
 a coroutine function. It runs in a scope of its own, named by its key.

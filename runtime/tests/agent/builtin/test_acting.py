@@ -225,6 +225,40 @@ async def test_a_model_that_wants_too_many_calls_gets_some() -> None:
     assert told == ["sunny"] * 16 + ["not called: a turn may have at most 16 calls"] * 14
 
 
+async def test_a_simple_task_is_sequential_and_only_what_the_model_wants_at_once_is_parallel() -> None:
+    """The fleet has more tools and indexes than the task needs."""
+    look, search, write = (
+        ("weather", {"city": "A"}),
+        ("search_manual", {"query": "a"}),
+        ("mail", {"city": "A"}),
+    )
+    acting = program(WEATHER, tool_of("mail", Effect.IDEMPOTENT), indexes=("manual", "wiki"))
+    tools = {"weather": "sunny", "mail": "sent"}
+
+    async def most_at_once(*turns: Sequence[tuple[str, Any]]) -> tuple[int, list[str]]:
+        store, under_way, most = MemoryStore(), 0, 0
+        answers = Scripted([*(wants(*turn) for turn in turns), said("So.")], tools)
+
+        async def counted(call: Call) -> Reply:
+            nonlocal under_way, most
+            under_way += 1
+            most = max(most, under_way)
+            await asyncio.sleep(0.001)
+            under_way -= 1
+            return answers(call)
+
+        store.submit("t1", "What of A?")
+        calls = ScriptedCalls(script=counted)
+        await run(store, acting, calls)
+        return most, [call.target for call in calls.asked]
+
+    steps = [[look], [search], [write]]
+    in_turn = ["large", "weather", "large", "manual", "large", "mail", "large"]
+    assert await most_at_once() == (1, ["large"])
+    assert await most_at_once(*steps) == (1, in_turn)
+    assert (await most_at_once([look, search, write]))[0] == 3
+
+
 async def test_passages_of_searches_are_numbered_once_and_cited() -> None:
     acting = program(indexes=("manual", "wiki"))
     turns = [

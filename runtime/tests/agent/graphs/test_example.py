@@ -1,4 +1,4 @@
-"""The example of a graph runs as it is, asks once, and docs/agents.md shows a part of it."""
+"""The example of a graph runs as it is, asks once, and docs/graphs.md shows a part of it."""
 
 import json
 import sys
@@ -21,7 +21,7 @@ from flotilla_runtime.contract import Effect, ModelConnection, QueueConfig, Tool
 
 ROOT = Path(__file__).parents[4]
 EXAMPLE = ROOT / "examples" / "agents" / "graph.py"
-PAGE = (ROOT / "docs" / "agents.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "graphs.md").read_text(encoding="utf-8")
 CONFIG = WorkerConfig(
     queue=QueueConfig(fleet="default/examples"),
     graph="graph:graph",

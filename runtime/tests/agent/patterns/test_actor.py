@@ -4,6 +4,7 @@ What the store refuses and in which order it hands messages out is tested on a r
 store/test_store_actors.py.
 """
 
+import json
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from flotilla_runtime.agent.actors import (
     must_end,
     reference_of,
 )
-from flotilla_runtime.agent.journal import EndReason, TaskStatus
+from flotilla_runtime.agent.journal import EndReason, TaskStatus, WaitKind
 from flotilla_runtime.agent.protocols import Call, Reply
 from flotilla_runtime.agents import (
     ActorEnded,
@@ -227,6 +228,37 @@ async def test_an_actor_that_asks_itself_through_others_is_told_so_and_waits_for
 
     village = await Village(program_of(agent), usual).to_the_end()
     assert village.result == ["asksItself", "asksItself", "end"]
+
+
+async def polite(ctx: Context, state: Any, message: Any) -> Turn:
+    """Asks the other one, for so many seconds at most, and greets whoever asks it."""
+    if message == "hello":
+        return Turn(state=state, answer="hello to you")
+    other = ctx.actor(message["other"], polite)
+    asked = await ctx.fan_out({"other": lambda: other.ask("hello")}, timeout_seconds=message["seconds"])
+    return Turn(state=asked.document["results"]["other"])
+
+
+def two_that_ask_each_other(seconds: float | None) -> Village:
+    async def agent(ctx: Context, _task: Task) -> Any:
+        await ctx.actor("a", polite).tell({"other": "b", "seconds": seconds})
+        await ctx.actor("b", polite).tell({"other": "a", "seconds": None})
+
+    return Village(program_of(agent), usual)
+
+
+async def test_two_actors_that_ask_each_other_wait_until_somebody_cancels_one() -> None:
+    village = two_that_ask_each_other(None)
+    while await village.one_round():
+        pass
+    waits = [village.messages(name)[0].waits for name in ("a", "b")]
+    assert [(one.kind, one.until) for one in waits if one] == [(WaitKind.CHILDREN, None)] * 2
+
+
+async def test_a_time_out_frees_two_actors_that_ask_each_other() -> None:
+    village = await two_that_ask_each_other(30).to_the_end()
+    states = {name: json.loads(str(village.kept(f"actor/{name}")))["state"] for name in ("a", "b")}
+    assert states == {"a": None, "b": "hello to you"}
 
 
 async def chatty(ctx: Context, state: Any, message: Any) -> Turn:

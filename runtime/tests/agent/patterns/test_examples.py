@@ -1,4 +1,4 @@
-"""Each example of a pattern runs as it is, and docs/agents.md shows it as it is."""
+"""Each example of a pattern runs as it is, and one page of the docs shows it as it is."""
 
 import json
 import re
@@ -31,7 +31,8 @@ from flotilla_runtime.contract import (
 
 ROOT = Path(__file__).parents[4]
 EXAMPLES = ROOT / "examples" / "agents"
-PAGE = (ROOT / "docs" / "agents.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "docs" / f"{name}.md" for name in ("agents", "agent-code", "graphs", "patterns")]
+TEXT = "".join(page.read_text(encoding="utf-8") for page in PAGES)
 
 
 def config_of(
@@ -214,6 +215,6 @@ async def test_news_desk_has_an_agent_find_out_and_repairs_its_answer(
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
 def test_the_page_shows_the_example_as_it_is(path: Path) -> None:
-    shown = re.findall(rf"```python\n# examples/agents/{path.name}\n(.*?)```", PAGE, re.DOTALL)
-    assert len(shown) == 1, f"docs/agents.md shows {path.name} once"
+    shown = re.findall(rf"```python\n# examples/agents/{path.name}\n(.*?)```", TEXT, re.DOTALL)
+    assert len(shown) == 1, f"the pages show {path.name} once"
     assert shown[0].strip() in path.read_text(encoding="utf-8")

@@ -1,6 +1,7 @@
 """A limit for the tasks at work over the whole fleet: all workers obey it, and it stops nothing for good."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -56,6 +57,19 @@ async def test_what_has_begun_goes_on_when_fewer_are_admitted(store: TaskStore) 
     assert len(await store.claim("w2", 10)) == 5, "tasks that were handed over are not held back"
     await store.submit(task("later"))
     assert await store.claim("w2", 10) == []
+
+
+async def test_a_task_that_was_suspended_waits_for_a_place_before_the_others(store: TaskStore) -> None:
+    await store.admit(1, HOLDS_SECONDS)
+    (suspended,) = await store.claim("w1", 10)
+    length = len((await store.load(suspended.id)).entries)  # type: ignore[union-attr]
+    rings_at = int(time.time() * 1000) + 400
+    assert await store.suspend(suspended, length, Waits(kind=WaitKind.TIMER, call="c", until=rings_at))
+    (other,) = await store.claim("w1", 10)
+    await asyncio.sleep(0.41)
+    assert await store.claim("w1", 10) == [], "it gave its place up"
+    await store.finish(other, END)
+    assert [one.id for one in await store.claim("w1", 10)] == [suspended.id]
 
 
 async def test_what_nobody_repeats_ends(store: TaskStore) -> None:

@@ -1,6 +1,7 @@
--- The only way to get a task, for its first run and for every later one. Tasks that were handed over or lost come first.
--- Then interactive tasks go before batch tasks, except that each tenth grant from the queue goes to batch first, so that
--- batch tasks never starve. Admission holds back the queue alone: what has begun goes on.
+-- The only way to get a task, for its first run and for every later one. Tasks that were handed over or lost come first,
+-- and admission never holds them back: they had their place. All others wait in the queue for one, also those that were
+-- suspended, which gave theirs up; these go before the other tasks of their caller. Interactive tasks go before batch
+-- tasks, except that each tenth grant from the queue goes to batch first, so that batch tasks never starve.
 local BATCH_FIRST_EVERY = 10
 local WORKER_KEPT_MS = 600000
 
