@@ -54,8 +54,7 @@ class Address:
     @property
     def line(self) -> tuple[str, ...]:
         """The names of the actors above it, and its own: it ends with any of them."""
-        parts = self.name.split("/")
-        return tuple("/".join(parts[: place + 1]) for place in range(len(parts)))
+        return line_of(self.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +155,33 @@ def address_of(name: str, above: str | None = None) -> str:
             "characters, in parts of letters, digits and . _ : @ - with a / between them"
         )
     return address
+
+
+def line_of(name: str) -> tuple[str, ...]:
+    """The names of the actors above this one, and its own."""
+    parts = name.split("/")
+    return tuple("/".join(parts[: place + 1]) for place in range(len(parts)))
+
+
+def kept_key(name: str) -> str:
+    """The key under which an actor is kept."""
+    return f"actor/{name}"
+
+
+def ended_key(name: str) -> str:
+    """The key that says how an actor has ended."""
+    return f"ended/{name}"
+
+
+def unless_kept(key: str) -> tuple[str, ...]:
+    """The keys with any of which nothing is written under this one: the actor has ended, or one above it."""
+    return tuple(map(ended_key, line_of(key.partition("/")[2])))
+
+
+def gone_with(key: str) -> tuple[str, ...]:
+    """The keys that go, with all below them, when this one is written: an end answers for all below it."""
+    name = key.partition("/")[2]
+    return (kept_key(name), ended_key(name)) if key == ended_key(name) else ()
 
 
 def reference_of(handler: Any) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from flotilla_runtime.agent.actors import OF_ACTORS
+from flotilla_runtime.agent.actors import OF_ACTORS, gone_with, unless_kept
 from flotilla_runtime.agent.budgets import NOTHING, Amount, Budget, LimitName, MessageRefusal, Refusal
 from flotilla_runtime.agent.engine.history import reserve_of, spent_of, use_of
 from flotilla_runtime.agent.errors import LeaseLostError
@@ -348,17 +348,30 @@ class MemoryStore:
         kept = self.state_of.get((request.agent, request.key), "")
         value: Any = json.loads(kept or "null")
         if request.operation is not StateOperation.GET:
-            value = request.operation is StateOperation.PUT or kept == request.expected
+            value = self._may_write(request, kept)
             if value:
-                self.state_of[request.agent, request.key] = request.value
-                if not request.value:
-                    del self.state_of[request.agent, request.key]
-                self.state_writes.append(request.value)
+                self._put(request)
         done = Done(at=self.now_ms, call=intent.call, outcome=CallOutcome.SUCCEEDED, took_ms=0, value=value)
         for entry in (intent, done):
             self._append(task, entry)
         await self._reach(f"after state {intent.call}")
         return replace(self._written(task, []), done=done)
+
+    def _may_write(self, request: StateRequest, kept: str) -> bool:
+        unless = unless_kept(request.key) if request.agent.endswith(OF_ACTORS) else ()
+        if any((request.agent, name) in self.state_of for name in unless):
+            return False
+        return request.operation is StateOperation.PUT or kept == request.expected
+
+    def _put(self, request: StateRequest) -> None:
+        for top in gone_with(request.key) if request.agent.endswith(OF_ACTORS) else ():
+            for space, name in list(self.state_of):
+                if space == request.agent and f"{name}/".startswith(f"{top}/"):
+                    del self.state_of[space, name]
+        self.state_of[request.agent, request.key] = request.value
+        if not request.value:
+            del self.state_of[request.agent, request.key]
+        self.state_writes.append(request.value)
 
     async def checkpoint(self, claim: Claim, change: CheckpointChange) -> Checkpointed:
         what = ", ".join(sorted({name[:5] for name in (*change.put, *change.add, *change.drop)}))

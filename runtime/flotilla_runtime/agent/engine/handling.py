@@ -20,7 +20,9 @@ from flotilla_runtime.agent.actors import (
     Kept,
     Policy,
     Turn,
+    ended_key,
     failures_within,
+    kept_key,
     must_end,
 )
 from flotilla_runtime.agent.engine.endings import Ending
@@ -51,7 +53,7 @@ class Handling:
 
     async def answer(self, ctx: Any, task_input: str) -> Any:
         """Let the handler receive the message, keep the new state, and return the answer."""
-        await self._refuse_if_ended()
+        _refuse(await self._ended(BEFORE))
         kept, before = await self._kept(BEFORE)
         handler = await self._handler()
         message = self._delivery.message_of(task_input)
@@ -69,52 +71,56 @@ class Handling:
         if turn.ends:
             await self._end(BEFORE, parent, EndReason.COMPLETED, "it ended by itself")
         else:
-            await self._keep(BEFORE, before, replace(kept, state=document.value, parent=parent))
+            _refuse(await self._keep(BEFORE, before, replace(kept, state=document.value, parent=parent)))
         return turn.answer
 
     async def failed(self, ending: Ending, at: int) -> None:
         """Count that a message could not be handled, at this time; end the actor if that is too often."""
         if ending.reason in NOT_ITS_FAULT:
-            return None
+            return
         kept, before = await self._kept(AFTER)
         policy = await self._policy()
         parent = kept.parent or self._delivery.parent
         failures = failures_within(kept.failures, at, policy)
         if not must_end(failures, policy):
-            return await self._keep(AFTER, before, replace(kept, parent=parent, failures=failures))
+            await self._keep(AFTER, before, replace(kept, parent=parent, failures=failures))
+            return
         message = (
             f"it failed {len(failures)} times within {policy.restart_seconds:g} s, and may be restarted "
             f"{policy.restarts} times; at last {ending.message}"
         )
         await self._end(AFTER, parent, ending.reason, message)
-        return None
 
-    async def _refuse_if_ended(self) -> None:
+    async def _ended(self, scope: str) -> str | None:
+        """How the actor has ended, or one above it; None if none of them has."""
         for name in self._delivery.to.line:
-            with self._scopes.aside(BEFORE):
-                ended = await self._state.get(_ended_key(name))
+            with self._scopes.aside(scope):
+                ended = await self._state.get(ended_key(name))
             if ended is not None:
-                message = f"the actor {name} has ended as {ended['reason']}: {ended['message']}"
-                raise TaskFailedError(EndReason.ACTOR_ENDED, message)
+                return f"the actor {name} has ended as {ended['reason']}: {ended['message']}"
+        return None
 
     async def _kept(self, scope: str) -> tuple[Kept, Any]:
         """What is kept of the actor, and the document in which it is."""
         with self._scopes.aside(scope):
-            found = await self._state.get(_kept_key(self._name))
+            found = await self._state.get(kept_key(self._name))
         return Kept.of(found), found
 
-    async def _keep(self, scope: str, before: Any, kept: Kept) -> None:
+    async def _keep(self, scope: str, before: Any, kept: Kept) -> str | None:
+        """Keep the state, unless an actor above has ended meanwhile: then how."""
         with self._scopes.aside(scope):
-            is_kept = await self._state.compare_and_swap(_kept_key(self._name), before, kept.document)
-        if not is_kept:
-            raise TaskFailedError(EndReason.INFRASTRUCTURE, f"somebody else wrote the state of {self._name}")
+            is_kept = await self._state.compare_and_swap(kept_key(self._name), before, kept.document)
+        if is_kept:
+            return None
+        if (ended := await self._ended(scope)) is not None:
+            return ended
+        raise TaskFailedError(EndReason.INFRASTRUCTURE, f"somebody else wrote the state of {self._name}")
 
     async def _end(self, scope: str, parent: Any, reason: EndReason, message: str) -> None:
-        """Take no further message, and tell the parent."""
+        """Take no further message, and tell the parent. What is kept of the actor, and below it, goes."""
         with self._scopes.aside(scope):
             told = {"reason": str(reason), "message": message}
-            await self._state.put(_ended_key(self._name), told)
-            await self._state.put(_kept_key(self._name), None)
+            await self._state.put(ended_key(self._name), told)
             if parent is not None:
                 notice = asdict(ActorEnded(address=self._name, reason=reason, message=message))
                 await self._mail.notified(Delivery(to=parent, is_notice=True), notice)
@@ -137,9 +143,6 @@ class Handling:
             return Policy()
 
 
-def _kept_key(name: str) -> str:
-    return f"actor/{name}"
-
-
-def _ended_key(name: str) -> str:
-    return f"ended/{name}"
+def _refuse(ended: str | None) -> None:
+    if ended is not None:
+        raise TaskFailedError(EndReason.ACTOR_ENDED, ended)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from flotilla_runtime.agent import journal
-from flotilla_runtime.agent.actors import OF_ACTORS
+from flotilla_runtime.agent.actors import OF_ACTORS, gone_with, unless_kept
 from flotilla_runtime.agent.conversations import messages_text
 from flotilla_runtime.agent.errors import LeaseLostError, NoRoomError
 from flotilla_runtime.agent.journal import CallOutcome, Done, EndReason, Entry, Intended, TaskStatus
@@ -195,6 +195,7 @@ class WorkerTasks(StoredTasks):
             most_bytes,
             intent.call,
             await self._share(),
+            json.dumps([unless_kept(request.key), gone_with(request.key)]) if is_of_actors else "",
         )
         return read_stated(claim, answer)
 

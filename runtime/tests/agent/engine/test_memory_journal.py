@@ -263,6 +263,33 @@ async def delivering(both: Both) -> list[Any]:
     return answers
 
 
+async def ending_an_actor(both: Both) -> list[Any]:
+    """What is kept of an actor and below it goes with its end, and nothing of it is kept again."""
+    await both.submit()
+    claim, _ = await both.claim(PARENT)
+    answers: list[Any] = []
+    at = 2
+
+    async def asked(operation: StateOperation, key: str, value: str = "") -> None:
+        nonlocal at
+        request = StateRequest(agent="#actors", operation=operation, key=key, value=value)
+        written = await both.store.state(claim, at, intent("s", kind=CallKind.STATE), request)
+        answers.append((told(written), written.done.value))
+        at = written.length
+
+    below = ("actor/a", "actor/a/b", "actor/a/b/c", "ended/a/d")
+    others = ("actor/a.b", "actor/a0", "actor/ab", "ended/ab/c", "actor/z/a")
+    for key in (*below, *others, "ended/a"):
+        await asked(StateOperation.PUT, key, f'"{key}"')
+    for key in (*below, *others, "ended/a"):
+        await asked(StateOperation.GET, key)
+    for key in (*below, "ended/a"):
+        await asked(StateOperation.COMPARE_AND_SWAP, key, "1")
+        await asked(StateOperation.PUT, key, "1")
+        await asked(StateOperation.GET, key)
+    return answers
+
+
 def letter(name: str, **fields: Any) -> Post:
     delivery = Delivery(to=Address(name=name, handler="m:h"))
     return Post(**{"agent": "", "delivery": delivery, "text": "1", "mailbox": 9, **fields})
@@ -304,7 +331,8 @@ async def _raised(ask: Callable[[], Awaitable[Any]]) -> str:
 
 
 @pytest.mark.parametrize(
-    "conversation", [reserving, spawning, refusing, waiting_outside, delivering, checkpointing]
+    "conversation",
+    [reserving, spawning, refusing, waiting_outside, delivering, ending_an_actor, checkpointing],
 )
 async def test_both_stores_answer_alike(
     conversation: Callable[[Both], Awaitable[list[Any]]], real: Both

@@ -188,6 +188,73 @@ async def test_the_children_of_an_actor_that_has_ended_take_no_messages() -> Non
     assert (await Village(program_of(agent, PRINT), usual).to_the_end()).result == "actorEnded"
 
 
+async def slow(ctx: Context, state: Any, message: Any) -> Turn:
+    """Sleeps, and then does as it was told."""
+    if message == "first":
+        return Turn(state="kept")
+    await ctx.sleep(60)
+    if message == "fail":
+        raise TaskFailedError(EndReason.TOOL_FAILED, "no")
+    return Turn(state="late", answer="answered", ends=message == "end")
+
+
+class House:
+    """Has children, which it leaves to themselves when it ends."""
+
+    async def receive(self, ctx: Context, state: Any, message: Any) -> Turn:
+        if message == "end":
+            return Turn(ends=True)
+        for name, told in message.items():
+            await ctx.actor(name, slow, child=True).tell(told)
+        return Turn(state=[*(state or []), *message])
+
+
+def kept_keys(village: Village) -> set[str]:
+    return {key for _, key in village.store.state_of}
+
+
+async def test_what_is_kept_of_children_goes_when_their_parent_ends() -> None:
+    async def agent(ctx: Context, _task: Task) -> Any:
+        house = ctx.actor("house", House)
+        await house.ask({"one": "first", "two": "first"})
+        for name in ("house/one", "house/two", "house.other"):
+            await ctx.actor(name, slow).ask("first")
+        await house.ask("end")
+
+    villages = await village_crashed_everywhere(lambda: Village(program_of(agent), usual), every=3)
+    for village in villages:
+        assert kept_keys(village) == {"ended/house", "actor/house.other"}
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        ("go on", EndReason.ACTOR_ENDED),
+        ("fail", EndReason.TOOL_FAILED),
+        ("end", EndReason.COMPLETED),
+    ],
+)
+async def test_a_child_that_handles_a_message_while_its_parent_ends_keeps_nothing(
+    message: str, reason: EndReason, is_new: bool
+) -> None:
+    async def agent(ctx: Context, _task: Task) -> Any:
+        house = ctx.actor("house", House)
+        if not is_new:
+            await house.ask({"one": "first"})
+        await house.ask({"one": message})
+        await ctx.sleep(30)
+        await house.ask("end")
+
+    village = await Village(program_of(agent), usual).to_the_end()
+    last = village.messages("house/one")[-1].finish
+    assert last is not None
+    assert last.reason is reason
+    if reason is EndReason.ACTOR_ENDED:
+        assert last.message == "the actor house has ended as Completed: it ended by itself"
+    assert kept_keys(village) == {"ended/house"}
+
+
 async def narrow(ctx: Context, state: Any, message: Any) -> Turn:
     return Turn(state=message)
 

@@ -152,6 +152,33 @@ async def test_actors_have_bounds_of_their_own(store: TaskStore, monkeypatch: py
     ]
 
 
+async def test_an_end_gives_back_the_room_of_all_that_is_kept_below_it(store: TaskStore) -> None:
+    claim = await running(store, task(SENDER))
+    await ended(store, claim, "house", 2)
+    await store.finish(claim, END)
+    alone = await kept_in(store, "ann")
+    await store.submit(task(OTHER, caller="bob"))
+    (other,) = await store.claim("w2", 8)
+    keys = ("actor/house", "actor/house/one", "actor/house/one/two", "ended/house/three")
+    for place, key in enumerate(keys):
+        request = StateRequest(
+            agent="#actors", operation=StateOperation.PUT, key=key, value='"' + "x" * 40_000 + '"'
+        )
+        await store.state(other, 2 + 2 * place, intent("s", kind=CallKind.STATE, reserved_tokens=0), request)
+    before = (await store.figures()).stored_bytes
+    await ended(store, other, "house", 2 + 2 * len(keys))
+    assert await kept_in(store, "bob") == alone
+    assert (await store.figures()).stored_bytes < before - 160_000
+
+
+async def kept_in(store: TaskStore, tenant: str) -> list[Any]:
+    """What is kept of a tenant's actors, the keys in their order, and the bytes that are counted for it."""
+    client, prefix, space = store._client, store.keys.prefix, f"{tenant}:#actors"
+    kept: Any = await client.hgetall(f"{prefix}state:{space}")
+    names: Any = await client.zrange(f"{prefix}state-names:{space}", 0, -1)
+    return [kept, names, await client.hget(f"{prefix}state-bytes", space)]
+
+
 async def test_an_actor_cannot_ask_who_waits_for_it(store: TaskStore) -> None:
     sender = await running(store, task(SENDER, limits=TaskLimits(max_depth=9)))
     await sent(store, sender, "a", post("a", is_asked=True), 2)

@@ -5,6 +5,9 @@ local id, token, lease_ms, write, expected = ARGV[2], ARGV[3], tonumber(ARGV[4])
 local agent, operation, key, before, value = ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11]
 local intent, done, full, most_keys, most_bytes = ARGV[12], ARGV[13], ARGV[14], tonumber(ARGV[15]), tonumber(ARGV[16])
 local call, share = ARGV[17], ARGV[18]
+-- Of actors, nothing is written while one of `unless` is kept, and a write removes the keys `gone` with all below them.
+local is_of_actors = ARGV[19] ~= ''
+local unless, gone = unpack(is_of_actors and cjson.decode(ARGV[19]) or {{}, {}})
 local VALUE_BYTES = 60 -- what Redis needs for a value besides its text
 local held = owned(id, token)
 if not held then return {'Stale'} end
@@ -21,6 +24,8 @@ if redis.call('LLEN', journal_key(id)) ~= expected then return {'Conflict'} end
 
 local space = (redis.call('HGET', task_key(id), 'tenant') or held.caller) .. ':' .. agent
 local state, sizes = prefix .. 'state:' .. space, prefix .. 'state-bytes'
+-- The keys of actors are kept in order too, so that those below one are found without a look at the others.
+local names = prefix .. 'state-names:' .. space
 local now_kept = redis.call('HGET', state, key) or ''
 
 -- The longest result is a value that is read, or that the state is full.
@@ -31,14 +36,52 @@ if is_beyond_share(held.caller, more, share) then
   return answer(refused)
 end
 
+local function is_fenced()
+  for _, name in ipairs(unless) do
+    if redis.call('HEXISTS', state, name) == 1 then return true end
+  end
+  return false
+end
+
+local function size_of(name, length)
+  return length == 0 and 0 or length + (#name + VALUE_BYTES) * (is_of_actors and 2 or 1)
+end
+
+local function remove(name)
+  redis.call('HDEL', state, name)
+  if is_of_actors then redis.call('ZREM', names, name) end
+end
+
+-- The keys that go with this write, and their bytes. 0 follows / in the order of keys.
+local function going()
+  local found, bytes = {}, 0
+  local function add(name)
+    local length = redis.call('HSTRLEN', state, name)
+    if length == 0 or name == key then return end
+    table.insert(found, name)
+    bytes = bytes + size_of(name, length)
+  end
+  for _, top in ipairs(gone) do
+    add(top)
+    for _, name in ipairs(redis.call('ZRANGEBYLEX', names, '[' .. top .. '/', '(' .. top .. '0')) do add(name) end
+  end
+  return found, bytes
+end
+
 -- An empty value removes the key. Whether there was room.
 local function put()
-  local function size(text) return text == '' and 0 or #key + #text + VALUE_BYTES end
-  local more = size(value) - size(now_kept)
+  local others, freed = going()
+  local more = size_of(key, #value) - size_of(key, #now_kept) - freed
   local bytes = tonumber(redis.call('HGET', sizes, space) or '0') + more
-  local is_new = now_kept == '' and value ~= ''
-  if more > 0 and (bytes > most_bytes or (is_new and redis.call('HLEN', state) >= most_keys)) then return false end
-  if value == '' then redis.call('HDEL', state, key) else redis.call('HSET', state, key, value) end
+  local is_beyond = now_kept == '' and value ~= '' and redis.call('HLEN', state) - #others >= most_keys
+  if more > 0 and (bytes > most_bytes or is_beyond) then return false end
+  for _, name in ipairs(others) do remove(name) end
+  if value == '' then
+    remove(key)
+  else
+    redis.call('HSET', state, key, value)
+    if is_of_actors then redis.call('ZADD', names, '0', key) end
+  end
   count(sizes, space, more)
   count(stored_key, EVERYBODY, more)
   return true
@@ -49,7 +92,7 @@ local function with_result(text) return string.sub(done, 1, -2) .. ',"value":' .
 local result
 if operation == 'Get' then
   result = with_result(now_kept == '' and 'null' or now_kept)
-elseif operation == 'CompareAndSwap' and now_kept ~= before then
+elseif is_fenced() or (operation == 'CompareAndSwap' and now_kept ~= before) then
   result = with_result('false')
 else
   result = put() and with_result('true') or full
