@@ -28,7 +28,7 @@ class MessageRefusal(StrEnum):
 
     MAILBOX_FULL = "mailbox"
     ACTOR_ENDED = "actorEnded"
-    ASKS_ITSELF = "asksItself"  # the answer would have to come before the asker has ended
+    ASKS_ITSELF = "asksItself"  # it waits for the one who asks, directly or through others
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ AgentError
     │   └── SearchFailedError
     ├── NoSignalError       no signal came in time
     ├── StateFullError      the state has no room for the value
-    ├── MessageRefusedError an actor takes no message: it has ended, its mailbox is full, or it asks itself
+    ├── MessageRefusedError an actor takes no message: it has ended, is full, or waits for who asks
     └── ChildFailedError    a spawned task ended without a result
 
 ScopeError                  the agent's code is at fault: a call cannot have a lasting id

@@ -500,13 +500,10 @@ class MemoryStore:
     def _declined(self, task: Stored, intent: Intended, post: Post) -> Refusal | None:
         to, space = post.delivery.to, post.agent + OF_ACTORS
         waiting = len(self.mailbox((post.agent, to.name)))
-        askers: list[Stored] = [task]
-        while (above := askers[-1].parent) is not None:
-            askers.append(self.tasks[above])
         refused = None
         if any((space, f"ended/{name}") in self.state_of for name in to.line):
             refused = (MessageRefusal.ACTOR_ENDED, 0, 0)
-        elif post.is_asked and (post.agent, to.name) in [one.line for one in askers]:
+        elif post.is_asked and self._asks_itself(task, (post.agent, to.name)):
             refused = (MessageRefusal.ASKS_ITSELF, 0, 0)
         elif waiting >= post.mailbox:
             refused = (MessageRefusal.MAILBOX_FULL, post.mailbox, waiting)
@@ -516,6 +513,17 @@ class MemoryStore:
         return Refusal(
             call=intent.call, limit=limit, most=most, committed=committed, wanted=1, may_change=False
         )
+
+    def _asks_itself(self, task: Stored, line: tuple[str, str]) -> bool:
+        askers: list[Stored] = [task]
+        while (above := askers[-1].parent) is not None:
+            askers.append(self.tasks[above])
+        followed = self.mailbox(line)[:1]
+        for one in followed:  # which grows meanwhile
+            below = [child for child in self.tasks.values() if child.parent == one.id and not child.finish]
+            heads = [self.mailbox(child.line)[0] if child.line else child for child in below]
+            followed += [head for head in heads if head not in followed]
+        return any(one in askers for one in followed)
 
     def _no_room(self, task: Stored, intent: Intended) -> Refusal | None:
         siblings = sum(one.parent == task.id and one.finish is None for one in self.tasks.values())

@@ -32,7 +32,8 @@ NO_END: Final = 2**31  # of a mailbox: what a child's parent must hear is always
 WORDS: Final = {
     MessageRefusal.ACTOR_ENDED: "the actor has ended, and takes no messages",
     MessageRefusal.ASKS_ITSELF: (
-        "the actor is handling the message from which this question comes, so it could never answer; use tell"
+        "the actor waits for the one who asks, directly or through others, so each would wait for the other; "
+        "use tell"
     ),
 }
 

@@ -263,6 +263,32 @@ async def delivering(both: Both) -> list[Any]:
     return answers
 
 
+async def asking_in_a_circle(both: Both) -> list[Any]:
+    """Questions between actors that handle a message each; one that would close a circle is not taken."""
+    await both.submit()
+    claim, _ = await both.claim(PARENT)
+    answers: list[Any] = []
+    lengths: dict[str, int] = {}
+    claims: dict[str, Claim] = {}
+
+    async def sent(sender: Claim, name: str, *, is_asked: bool) -> None:
+        call = f"{name}-{lengths.get(sender.id, 2)}"
+        kind = CallKind.SPAWN if is_asked else CallKind.TELL
+        message = intent(call, kind=kind, child=child_id(sender.id, call))
+        post = letter(name, is_asked=is_asked)
+        written = await both.store.deliver(sender, lengths.get(sender.id, 2), message, post)
+        lengths[sender.id] = written.length
+        answers.append((name, told(written)))
+
+    for place, name in enumerate("abcd", 2):
+        await sent(claim, name, is_asked=False)
+        claims[name], _ = await both.claim(child_id(PARENT, f"{name}-{place}"))
+    for asker, asked in ("ab", "db", "bc", "ca", "cb", "cd", "ce", "da"):
+        await sent(claims[asker], asked, is_asked=True)
+    await sent(claims["c"], "a", is_asked=False)
+    return answers
+
+
 async def ending_an_actor(both: Both) -> list[Any]:
     """What is kept of an actor and below it goes with its end, and nothing of it is kept again."""
     await both.submit()
@@ -332,7 +358,16 @@ async def _raised(ask: Callable[[], Awaitable[Any]]) -> str:
 
 @pytest.mark.parametrize(
     "conversation",
-    [reserving, spawning, refusing, waiting_outside, delivering, ending_an_actor, checkpointing],
+    [
+        reserving,
+        spawning,
+        refusing,
+        waiting_outside,
+        delivering,
+        asking_in_a_circle,
+        ending_an_actor,
+        checkpointing,
+    ],
 )
 async def test_both_stores_answer_alike(
     conversation: Callable[[Both], Awaitable[list[Any]]], real: Both

@@ -1,5 +1,6 @@
 -- Writes the intent of a message to an actor and submits the task that handles it, both or neither. The tasks of an actor
 -- run in order like those of a conversation, and its mailbox is their line.
+local MOST_FOLLOWED = 200
 local share, told = ARGV[12], cjson.decode(ARGV[13])
 -- The tenant is the task's own, so no agent names another's. No conversation has such a name.
 local mailbox = 'actor-' .. redis.sha1hex(tenant .. ':' .. told.space .. ':' .. told.line[#told.line])
@@ -11,13 +12,32 @@ local function has_ended()
   return false
 end
 
--- The actor handles a message now whose handler waits, by others, for the answer to this one.
-local function asks_itself()
-  local asker = id
+-- The task and those above it, which wait for it.
+local function askers()
+  local found, asker = {}, id
   while asker do
-    local found = redis.call('HMGET', task_key(asker), 'conversation', 'parent')
-    if found[1] == mailbox then return true end
-    asker = found[2]
+    found[asker] = true
+    asker = redis.call('HGET', task_key(asker), 'parent')
+  end
+  return found
+end
+
+-- The task that must end before a message of this mailbox is handled, if there is one.
+local function head_of(name) return redis.call('LINDEX', conversation_line_key(name), 0) end
+
+-- The answer to this question would wait for who asks. Each task waits for those that it asked or spawned, and a message for
+-- the head of its mailbox.
+local function asks_itself()
+  local waiting, seen, followed, place = askers(), {}, {head_of(mailbox)}, 1
+  while followed[place] do
+    if waiting[followed[place]] then return true end
+    for _, below in ipairs(redis.call('SMEMBERS', children_key(followed[place]))) do
+      local name = redis.call('HGET', task_key(below), 'conversation')
+      local next_one = name and head_of(name) or below
+      if not seen[next_one] and #followed < MOST_FOLLOWED then table.insert(followed, next_one) end
+      seen[next_one] = true
+    end
+    place = place + 1
   end
   return false
 end
