@@ -1,6 +1,6 @@
 """A call of a function that an executor makes for a worker: what is asked, and what became of it. Pure.
 
-A request has the key of its call in the journal, so a call is one request, whichever worker asks. Its states:
+A request is named by its call in the journal, so a call is one request, whichever worker asks. Its states:
 
 Waiting   no executor has it. It may be taken back.
 Running   an executor holds it by a lease and a token. Who has lost the lease can answer no more.

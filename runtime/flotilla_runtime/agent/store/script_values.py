@@ -1,7 +1,7 @@
 """What the scripts are, what they are told, and how their answers are read."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from typing import Any, Final
@@ -126,6 +126,12 @@ def _of_compensations(entry: Intended) -> dict[str, bool]:
     if OF_COMPENSATION in entry.call:
         return {"beyond": True}
     return {"compensates": True} if entry.kind is CallKind.COMPENSATE else {}
+
+
+def fields_of_replay(source: str, begun: Iterable[Entry]) -> dict[str, str]:
+    """The fields of a task that replays `source` and begins with these entries."""
+    compensates = any("compensates" in about(entry) for entry in begun)
+    return {"replayOf": source, **({"compensates": "1"} if compensates else {})}
 
 
 def _use(tokens: int, nano_usd: int | None) -> dict[str, int]:

@@ -1,6 +1,7 @@
 """Has the Python functions of tools called by executors, over their queue in Redis.
 
-A call is asked for under its own key, so a worker that takes a task over joins the request that is there. The
+A request is named by the key and the id of its call. So a worker that takes a task over joins the request
+that is there, and each try of a compensation, all of which have one key, is a request of its own. The
 journal's intent stays the truth: an Unsafe call whose executor was lost gets a reply that does not say
 whether it happened. While a request waits for an executor, the time of its task goes on, and the tool's
 `timeoutSeconds` does not.
@@ -71,7 +72,7 @@ class Executors:
     ) -> Reply:
         """What the function of the tool `name` gave; failures are replies."""
         request = ToolRequest(
-            id=call.key if kind is FunctionKind.TOOL else f"{call.key}/{kind}/{new_request()}",
+            id=named(call) if kind is FunctionKind.TOOL else f"{call.key}/{kind}/{new_request()}",
             kind=kind,
             name=name,
             call=call.id,
@@ -93,8 +94,9 @@ class Executors:
 
     async def kept(self, call: Call, *, most_kib: int) -> Reply | None:
         """The reply of a call that an earlier run has asked for, once there is one; None if nobody knows."""
-        seen = await self._seen([call.key])
-        end = await self._awaited_end(call.key, seen[call.key])
+        name = named(call)
+        seen = await self._seen([name])
+        end = await self._awaited_end(name, seen[name])
         if end.state is not RequestState.ANSWERED or end.reply is None:
             return None
         return bounded(end.reply, call.effect, most_kib) if end.reply.certainty is Certainty.KNOWN else None
@@ -181,6 +183,11 @@ class Executors:
     async def _repeated(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
         """Repeat a request until Redis answers; a task that may run no longer cancels it."""
         return await until_answered(ask, lambda _: None, draw=self._draw)
+
+
+def named(call: Call) -> str:
+    """The id of the request for a call of a tool. Pure."""
+    return f"{call.key}/{call.id}"
 
 
 def reply_of_seen(seen: Seen, request: ToolRequest, most_kib: int) -> Reply:

@@ -26,6 +26,7 @@ from router_support.waiting import until
 
 SETTINGS = AskingSettings(process="w1#x", revision="v1", look_seconds=0.005, most_lost=1)
 GOOD = Reply(outcome=CallOutcome.SUCCEEDED, value=21)
+NAME = "k/tool/t"  # of the request of `call()`
 WEATHER = f"{functions.__name__}:weather"
 
 
@@ -112,10 +113,10 @@ async def test_a_cancelled_call_is_withdrawn_unless_another_worker_goes_on_with_
     async with asking(queue) as executors:
         said = None if goes_on is None else lambda: bool(goes_on)
         making = asyncio.create_task(executors.make(call(goes_on=said), "t", most_kib=1))
-        await until(lambda: "k" in queue.kept)
+        await until(lambda: NAME in queue.kept)
         making.cancel()
         await asyncio.wait({making})
-    assert (queue.kept["k"].state if "k" in queue.kept else None) is left
+    assert (queue.kept[NAME].state if NAME in queue.kept else None) is left
 
 
 @pytest.mark.parametrize("effect", [Effect.PURE, Effect.UNSAFE])
@@ -156,26 +157,39 @@ async def test_what_is_known_of_an_unsafe_call_that_an_earlier_worker_asked_for(
 ) -> None:
     queue = MemoryRequests()
     config = ToolConfig(name="t", python=WEATHER)
-    request = ToolRequest(id="k", name="t", call="tool/t", key="k", arguments={}, effect=Effect.UNSAFE)
+    request = ToolRequest(id=NAME, name="t", call="tool/t", key="k", arguments={}, effect=Effect.UNSAFE)
     async with asking(queue) as executors:
         runner = ToolRunner({"t": load_tool(0, config)}, elsewhere=executors)
         if became != "nothing":
             await queue.ask(request, "v1", "w0#x", "a1")
             await queue.claim("e1#x", "v1", 1, "t1")
         if became == "answered":
-            await queue.answer("k", "t1", GOOD)
+            await queue.answer(NAME, "t1", GOOD)
         if became == "unknown":
             unknown = Reply(outcome=CallOutcome.FAILED, problem="?", certainty=Certainty.UNKNOWN)
-            await queue.answer("k", "t1", unknown)
+            await queue.answer(NAME, "t1", unknown)
         if became == "lost":
-            queue.lose("k")
+            queue.lose(NAME)
         asked = asyncio.create_task(runner.reconcile(call(Effect.UNSAFE)))
         if became == "runs":
             await asyncio.sleep(0.01)
             assert not asked.done(), "it waits for the function that runs"
-            await queue.answer("k", "t1", GOOD)
+            await queue.answer(NAME, "t1", GOOD)
         assert await asked == known
         await runner.close()
+
+
+async def test_each_try_of_a_compensation_is_a_request_of_its_own_with_the_same_key() -> None:
+    queue = MemoryRequests()
+    failed = Reply(outcome=CallOutcome.FAILED, problem="no connection")
+    tries = ["compensate/undo#compensation", "compensate/undo#compensation-2"]
+    async with asking(queue) as executors:
+        for name, reply in zip(tries, (failed, GOOD), strict=True):
+            making = asyncio.create_task(executors.make(call(id=name), "t", most_kib=1))
+            await queue.answer(await granted(queue, name), name, reply)
+            assert await making == reply
+    asked = [one.request for one in queue.kept.values()]
+    assert [(request.call, request.key) for request in asked] == [(name, "k") for name in tries]
 
 
 async def test_a_validator_in_python_is_called_by_an_executor() -> None:
