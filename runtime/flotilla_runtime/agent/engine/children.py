@@ -3,7 +3,7 @@
 import asyncio
 from contextlib import AbstractContextManager
 
-from flotilla_runtime.agent.budgets import LimitName
+from flotilla_runtime.agent.budgets import LimitName, Refusal
 from flotilla_runtime.agent.engine.entries import Wanted, done_of, intent_of, reply_of
 from flotilla_runtime.agent.engine.history import PastCall
 from flotilla_runtime.agent.engine.pace import LOOK_SECONDS, Pace
@@ -11,7 +11,7 @@ from flotilla_runtime.agent.engine.recalling import Recall
 from flotilla_runtime.agent.engine.recording import FIRST_PAUSE_SECONDS, NOTHING_ELSE, Recording
 from flotilla_runtime.agent.engine.reserving import Reserving
 from flotilla_runtime.agent.engine.stops import Parked
-from flotilla_runtime.agent.journal import Done, WaitKind
+from flotilla_runtime.agent.journal import Done, Intended, WaitKind
 from flotilla_runtime.agent.protocols import ChildEnd, TaskJournal
 from flotilla_runtime.agent.tasks import child_id
 
@@ -58,19 +58,27 @@ class Children:
         """Stop looking for their ends."""
         self._watch.close()
 
+    async def room_later(self, wanted: Wanted, intent: Intended, refused: Refusal, pause: float) -> float:
+        """Wait until a task that was refused may be submitted after all; the next pause.
+
+        What only waits for a place among the tasks below this one lets the task be suspended. Ends the task
+        or raises LimitReachedError where there will be no room.
+        """
+        if not refused.may_change and refused.limit is LimitName.SHARE:
+            await self._recording.end_for_want_of_room(refused)
+        if not refused.may_change:
+            await self._reserving.refuse(wanted, intent.step, refused)
+        meanwhile: AbstractContextManager[None] = NOTHING_ELSE
+        if refused.limit is LimitName.FAN_OUT:
+            meanwhile = self._pace.waiting(Parked(kind=WaitKind.CHILDREN, call=intent.call))
+        return await self._recording.others_settle(pause, meanwhile)
+
     async def _submit(self, wanted: Wanted, child: str, child_input: str) -> None:
         """Spawn a task; wait while others may end."""
         pause = FIRST_PAUSE_SECONDS
         intent = intent_of(wanted, self._pace.now_ms(), self._reserving.step(wanted), child=child)
         while (refused := await self._recording.spawn(intent, child_input)) is not None:
-            if not refused.may_change and refused.limit is LimitName.SHARE:
-                await self._recording.end_for_want_of_room(refused)
-            if not refused.may_change:
-                await self._reserving.refuse(wanted, intent.step, refused)
-            meanwhile: AbstractContextManager[None] = NOTHING_ELSE
-            if refused.limit is LimitName.FAN_OUT:
-                meanwhile = self._pace.waiting(Parked(kind=WaitKind.CHILDREN, call=intent.call))
-            pause = await self._recording.others_settle(pause, meanwhile)
+            pause = await self.room_later(wanted, intent, refused, pause)
 
 
 class ChildWatch:

@@ -15,7 +15,7 @@ from flotilla_runtime.agent.actors import (
     Delivery,
     Policy,
 )
-from flotilla_runtime.agent.budgets import LimitName, MessageRefusal, Refusal
+from flotilla_runtime.agent.budgets import MessageRefusal, Refusal
 from flotilla_runtime.agent.engine.engine import Engine
 from flotilla_runtime.agent.engine.entries import Wanted, done_of, intent_of
 from flotilla_runtime.agent.engine.history import PastCall
@@ -121,11 +121,7 @@ class Mail:
         while (refused := await engine.recording.deliver(intent, post)) is not None:
             if isinstance(refused.limit, MessageRefusal):
                 return await self._refused(wanted, refused, step)
-            if not refused.may_change and refused.limit is LimitName.SHARE:
-                await engine.recording.end_for_want_of_room(refused)
-            if not refused.may_change:
-                await engine.reserving.refuse(wanted, step, refused)
-            pause = await engine.recording.others_settle(pause)
+            pause = await engine.children.room_later(wanted, intent, refused, pause)
         return None
 
     async def _refused(self, wanted: Wanted, refusal: Refusal, step: int) -> Done:
