@@ -145,7 +145,7 @@ class Engine:
         await self.pace.may_begin()
         was_unsafe = past is not None and past.intent.effect is Effect.UNSAFE
         effect = Effect.UNSAFE if was_unsafe else wanted.effect
-        asked = call_of(wanted, self._session.task_id, effect)
+        asked = replace(call_of(wanted, self._session.task_id, effect), was_begun=past is not None)
         if past is not None and past.done is None and effect is Effect.UNSAFE:
             known = await self._effects.settled(asked, await self.recall.told(past))
             if known is not None:

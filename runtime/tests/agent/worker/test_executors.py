@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -36,8 +37,8 @@ def call(effect: Effect = Effect.PURE, **fields: Any) -> Call:
 
 
 @asynccontextmanager
-async def asking(queue: MemoryRequests) -> AsyncIterator[Executors]:
-    executors = Executors(queue, SETTINGS)
+async def asking(queue: MemoryRequests, settings: AskingSettings = SETTINGS) -> AsyncIterator[Executors]:
+    executors = Executors(queue, settings)
     following = asyncio.create_task(executors.run())
     try:
         yield executors
@@ -177,6 +178,68 @@ async def test_what_is_known_of_an_unsafe_call_that_an_earlier_worker_asked_for(
             await queue.answer(NAME, "t1", GOOD)
         assert await asked == known
         await runner.close()
+
+
+async def test_an_unsafe_call_that_waits_for_executors_that_have_gone_is_begun_by_others() -> None:
+    queue = MemoryRequests()
+    asked = ToolRequest(id=NAME, name="t", call="tool/t", key="k", arguments={}, effect=Effect.UNSAFE)
+    await queue.ask(asked, "v0", "w0#x", "a1")
+    async with asking(queue) as executors:
+        runner = ToolRunner({"t": load_tool(0, ToolConfig(name="t", python=WEATHER))}, elsewhere=executors)
+        known = asyncio.create_task(runner.reconcile(call(Effect.UNSAFE)))
+        await until(lambda: queue.kept[NAME].revision == "v1")
+        assert await queue.claim("e0#x", "v0", 1, "t0") == []
+        await queue.answer(await granted(queue), "t1", GOOD)
+        assert await known == Reconciled(happened=True, reply=GOOD)
+        await runner.close()
+
+
+@asynccontextmanager
+async def without_executors(queue: MemoryRequests) -> AsyncIterator[ToolRunner]:
+    """The tools of a worker whose fleet has dropped `toolExecutors`."""
+    async with asking(queue, replace(SETTINGS, has_executors=False)) as executors:
+        tools = {"t": load_tool(0, ToolConfig(name="t", python=WEATHER))}
+        runner = ToolRunner(tools, before=executors)
+        yield runner
+        await runner.close()
+
+
+@pytest.mark.once
+async def test_a_worker_without_executors_takes_back_what_none_has_begun() -> None:
+    queue = MemoryRequests()
+    unsafe = call(Effect.UNSAFE, was_begun=True)
+    request = ToolRequest(id=NAME, name="t", call="tool/t", key="k", arguments={}, effect=Effect.UNSAFE)
+    async with without_executors(queue) as runner:
+        await queue.ask(request, "v0", "w0#x", "a1")
+        assert await runner.reconcile(unsafe) == Reconciled(happened=False)
+        assert queue.kept == {}, "no executor begins it beside the worker"
+        assert await runner.reconcile(unsafe) is None, "after that nobody knows what the worker did"
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("effect", [Effect.IDEMPOTENT, Effect.UNSAFE])
+async def test_a_worker_without_executors_calls_nothing_that_one_of_before_may_begin_or_runs(
+    effect: Effect,
+) -> None:
+    """An Unsafe call comes here when somebody has said that it did not happen."""
+    queue = MemoryRequests()
+    request = ToolRequest(id=NAME, name="t", call="tool/t", key="k", arguments={}, effect=effect)
+    async with without_executors(queue) as runner:
+        await queue.ask(request, "v0", "w0#x", "a1")
+        assert (await runner.make(call(effect, was_begun=True))).outcome is CallOutcome.SUCCEEDED
+        assert queue.kept == {}
+        await queue.ask(request, "v0", "w0#x", "a2")
+        await queue.claim("e0#x", "v0", 1, "t0")
+        making = asyncio.create_task(runner.make(call(effect, was_begun=True)))
+        await until(lambda: queue.kept[NAME].waiter == SETTINGS.process)
+        assert not making.done(), "it waits for the function that runs"
+        await queue.answer(NAME, "t0", GOOD)
+        assert await making == GOOD
+
+
+async def test_a_new_call_of_a_worker_without_executors_asks_nobody() -> None:
+    async with without_executors(MemoryRequests(is_away=True)) as runner:
+        assert (await runner.make(call())).outcome is CallOutcome.SUCCEEDED
 
 
 async def test_each_try_of_a_compensation_is_a_request_of_its_own_with_the_same_key() -> None:
