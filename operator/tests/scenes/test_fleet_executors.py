@@ -34,6 +34,12 @@ def executors(scene: Scene, revision: str) -> Manifest | None:
     return scene.api.get(DEPLOYMENTS, NAMESPACE, f"support-executor-{revision}")
 
 
+def users(scene: Scene) -> str:
+    """Those that Redis knows."""
+    redis = scene.the(STATEFUL_SETS, "support-redis")
+    return str(redis["spec"]["template"]["metadata"]["annotations"]["flotilla.dev/redis-users"])
+
+
 def shown(fleet: Fleet) -> dict[str, int]:
     found: dict[str, int] = fleet.status.get("toolExecutors") or {}
     return found
@@ -56,16 +62,36 @@ async def test_redis_learns_of_the_executors_user_when_there_are_any(scene: Scen
     fleet = Fleet(scene)
     await fleet.is_made(**WITH_A_TOOL)
     assert scene.api.get(SECRETS, NAMESPACE, "support-redis-executor") is None
-
-    def users() -> str:
-        redis = scene.the(STATEFUL_SETS, "support-redis")
-        return str(redis["spec"]["template"]["metadata"]["annotations"]["flotilla.dev/redis-users"])
-
-    assert users() == "gateway,worker"
+    assert users(scene) == "gateway,worker"
     known = scene.the(AGENT_FLEETS, "support")
     scene.cluster.merge(AGENT_FLEETS, known, {"spec": {"toolExecutors": {}}})
-    await scene.until(lambda: users() == "gateway,worker,executor")
+    await scene.until(lambda: users(scene) == "gateway,worker,executor")
     assert scene.api.get(SECRETS, NAMESPACE, "support-redis-executor") is not None
+    await scene.until(lambda: fleet.says("Ready", "True"))
+
+
+async def test_redis_has_no_user_of_executors_for_a_fleet_without_functions(scene: Scene) -> None:
+    fleet = Fleet(scene)
+    await fleet.is_made(toolExecutors={})
+    assert scene.api.get(SECRETS, NAMESPACE, "support-redis-executor") is None
+    assert users(scene) == "gateway,worker"
+
+
+async def test_redis_keeps_the_executors_user_until_the_last_of_them_has_gone(scene: Scene) -> None:
+    fleet = Fleet(scene)
+    old = await fleet.is_made(**WITH_A_TOOL, toolExecutors={})
+    fleet.tasks.are(old, running=1)
+    calls(fleet, old, running=1)
+    await scene.until(lambda: shown(fleet) == {"desired": 1, "ready": 1})
+    known = scene.the(AGENT_FLEETS, "support")
+    scene.cluster.merge(AGENT_FLEETS, known, {"spec": {"toolExecutors": None, "agent": {"prompt": "new"}}})
+    await scene.pass_time(600)
+    assert executors(scene, old) is not None
+    assert users(scene) == "gateway,worker,executor"
+    calls(fleet, old)
+    fleet.tasks.are(old)
+    await scene.until(lambda: executors(scene, old) is None)
+    await scene.until(lambda: users(scene) == "gateway,worker")
     await scene.until(lambda: fleet.says("Ready", "True"))
 
 

@@ -195,7 +195,9 @@ async def test_the_executors_queue_works_with_these_users(port: int, tmp_path: P
     assert await executor.news("e1#x", 1) == ["k"]
     assert await executor.answer("k", granted.token, Reply(outcome=CallOutcome.SUCCEEDED, value=1))
     assert await worker.news("w1#x", 1) == ["k"]
-    assert (await worker.look("w1#x", ["k"]))["k"].reply == Reply(outcome=CallOutcome.SUCCEEDED, value=1)
+    assert (await worker.look("w1#x", "v1", ["k"]))["k"].reply == Reply(
+        outcome=CallOutcome.SUCCEEDED, value=1
+    )
     for queue in (gateway, worker, executor):
         await queue.close()
 

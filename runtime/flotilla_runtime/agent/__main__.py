@@ -78,7 +78,8 @@ async def work(config: WorkerConfig, addresses: AddressCheck | None = None) -> N
         showing = asyncio.create_task(texts.follow())
         name = os.environ.get(ENV_POD_NAME) or f"{socket.gethostname()}-{os.getpid()}"
         executors = _executors(config, store, name)
-        tools = ToolRunner(catalogue, http, elsewhere=executors, validators=validators)
+        elsewhere, before = (executors, None) if config.has_executors else (None, executors)
+        tools = ToolRunner(catalogue, http, elsewhere=elsewhere, before=before, validators=validators)
         watch = ToolWatch(catalogue, store.tool_reports)
         metrics = WorkerMetrics()
         tracing = tracing_of(config, metrics, name)
@@ -107,14 +108,13 @@ async def work(config: WorkerConfig, addresses: AddressCheck | None = None) -> N
         )
         async with serving(health_application(worker.vitals, worker.metrics.registry), config.metrics_port):
             log.info("worker_started", worker=worker.name, fleet=config.queue.fleet)
-            following = None if executors is None else asyncio.create_task(executors.run())
+            following = asyncio.create_task(executors.run())
             watching = asyncio.create_task(watch.run())
             await watch.looked(stopping)
             await worker.run(stopping)
             watching.cancel()
-            if executors is not None and following is not None:
-                await executors.close()
-                following.cancel()
+            await executors.close()
+            following.cancel()
             if tracing is not None:
                 await asyncio.to_thread(tracing.stop)
             log.info("worker_stopped", worker=worker.name)
@@ -126,12 +126,11 @@ async def work(config: WorkerConfig, addresses: AddressCheck | None = None) -> N
             await objects.close()
 
 
-def _executors(config: WorkerConfig, store: TaskStore, name: str) -> Executors | None:
-    if not config.has_executors:
-        return None
+def _executors(config: WorkerConfig, store: TaskStore, name: str) -> Executors:
     settings = AskingSettings(
         process=f"{name}#{new_request()}",
         revision=config.revision,
+        has_executors=config.has_executors,
         look_seconds=config.queue.lease_seconds / RENEWALS_PER_LEASE,
         most_lost=config.queue.max_attempts,
     )

@@ -6,6 +6,7 @@ AgentError
 ├── IncompleteError         a pattern gave fewer results than the agent needs
 ├── NoWinnerError           no branch of a pattern gave a valid result
 ├── RejectedError           a validator refused the task's result
+├── NotCheckedError         a validator took no calls, so the task's result was not checked
 └── CallFailedError         a call came to nothing; `outcome` and `problem` say how
     ├── ModelFailedError
     │   └── PromptTooLongError
@@ -102,6 +103,16 @@ class RejectedError(AgentError):
         reasons = "; ".join(f"{validator}: {reason}" for validator, reason in refusals.items())
         super().__init__(f"the result was refused: {reasons}")
         self.refusals = refusals
+
+
+class NotCheckedError(AgentError):
+    """A validator took no calls for too long, so nobody knows whether it refuses the task's result."""
+
+    reason = EndReason.INFRASTRUCTURE
+
+    def __init__(self, validator: str, problem: str) -> None:
+        super().__init__(f"the result was not checked: {validator}: {problem}")
+        self.validator = validator
 
 
 class CallFailedError(AgentError):

@@ -236,7 +236,8 @@ class Call:
     `more` reserves anew for a call whose tries have spent what it reserved: it gives the call, cut to what is
     left, or None if the limits leave no room. What was spent is then settled, and is no part of the reply.
     `most_bytes` is what its result may take in the journal, about. A call that has had its turn at a rate
-    limit before its intent was written has `waited_ms`. `traceparent` is sent along, so that the other side's
+    limit before its intent was written has `waited_ms`. One that `was_begun` has an intent of an earlier run,
+    which may have asked somebody to make it. `traceparent` is sent along, so that the other side's
     spans belong to the task's trace.
     """
 
@@ -248,6 +249,7 @@ class Call:
     effect: Effect = Effect.PURE
     most_bytes: int = 0
     waited_ms: int | None = None
+    was_begun: bool = False
     on_event: OnEvent | None = field(default=None, compare=False)
     more: "Callable[[Call, Spent], Awaitable[Call | None]] | None" = field(default=None, compare=False)
     goes_on: Callable[[], bool] | None = field(default=None, compare=False)

@@ -1,13 +1,14 @@
 """A call of a function that an executor makes for a worker: what is asked, and what became of it. Pure.
 
-A request has the key of its call in the journal, so a call is one request, whichever worker asks. Its states:
+A request is named by its call in the journal, so a call is one request, whichever worker asks. Its states:
 
 Waiting   no executor has it. It may be taken back.
 Running   an executor holds it by a lease and a token. Who has lost the lease can answer no more.
 Answered  with a reply.
 Lost      its executor was lost. A call of the effect Unsafe is then given to no other: it may have happened.
           One of another effect waits again, and is lost only when too many executors were lost with it.
-Gone      there is none: it never came, was taken back, or nobody has asked for it for a while.
+TakenBack the worker that looks took it back: no executor had it, and none gets it any more.
+Gone      there is none: it never came, was taken back before, or nobody has asked for it for a while.
 """
 
 import json
@@ -17,7 +18,7 @@ from enum import StrEnum
 from typing import Any, Final, Protocol
 
 from flotilla_runtime.agent.journal import CallOutcome
-from flotilla_runtime.agent.protocols import Call, Certainty, Reply
+from flotilla_runtime.agent.protocols import Call, Certainty, Reconciled, Reply
 from flotilla_runtime.contract import Effect
 
 MOST_REQUEST_BYTES: Final = 16 * 1024 * 1024
@@ -37,6 +38,7 @@ class RequestState(StrEnum):
     RUNNING = "Running"
     ANSWERED = "Answered"
     LOST = "Lost"
+    TAKEN_BACK = "TakenBack"
     GONE = "Gone"
 
     @property
@@ -116,8 +118,11 @@ class AsksExecutors(Protocol):
     async def ask(self, request: ToolRequest, revision: str, waiter: str, asked: str) -> Seen:
         """Put a request, or join the one that is there; `asked` names this asking, also when sent again."""
 
-    async def look(self, waiter: str, ids: list[str]) -> Mapping[str, Seen]:
-        """What has become of these. A request at which nobody looks for a minute is given up."""
+    async def look(self, waiter: str, revision: str | None, ids: list[str]) -> Mapping[str, Seen]:
+        """What has become of these. A request at which nobody looks for a minute is given up.
+
+        Those that wait go to the executors of this revision; without one they are taken back.
+        """
 
     async def withdraw(self, request_id: str, waiter: str) -> WithdrawOutcome:
         """Take a request back, unless another worker waits for it."""
@@ -156,8 +161,12 @@ class RunsElsewhere(Protocol):
     ) -> Reply:
         """What the function of the tool `name` gave; failures are replies."""
 
-    async def kept(self, call: Call, *, most_kib: int) -> Reply | None:
-        """The reply of a call that an earlier run has asked for, once there is one; None if nobody knows."""
+    async def kept(self, call: Call, *, most_kib: int) -> Reconciled | None:
+        """What is known of a call that an earlier run has asked for; None if nobody knows.
+
+        One that an executor runs is waited for. A worker whose fleet has no executors takes back what waits,
+        so that no executor begins it beside the worker.
+        """
 
 
 def read_request(request_id: str, effect: str, text: str) -> ToolRequest:

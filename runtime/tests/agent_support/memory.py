@@ -22,6 +22,7 @@ from flotilla_runtime.agent.journal import (
     Claimed,
     Done,
     Ended,
+    EndReason,
     Entry,
     HandedOver,
     Intended,
@@ -165,6 +166,12 @@ class Stored:
         return any(isinstance(entry, Intended) and entry.call == ENDING for entry in self.entries)
 
     @property
+    def must_run_to_end(self) -> bool:
+        kinds = (entry.kind for entry in self.entries if isinstance(entry, Intended))
+        compensates = self.post is not None or CallKind.COMPENSATE in kinds
+        return compensates and self.started_at is not None
+
+    @property
     def entries(self) -> list[Entry]:
         return [decode(text) for text in self.texts]
 
@@ -292,6 +299,8 @@ class MemoryStore:
             elif isinstance(entry, Done) and (intent := task.open.pop(entry.call, None)) is not None:
                 task.tree.settle(reserve_of(intent), use_of(intent, entry))
                 task.signals.pop(entry.signal or "", None)
+                if intent.child and entry.outcome is CallOutcome.CANCELLED:
+                    self._cancel(self.tasks[intent.child], "the task that spawned it no longer waits for it")
             written.append(entry)
             self._append(task, entry)
         self.writes.append(written)
@@ -430,19 +439,7 @@ class MemoryStore:
         await self._reach("before finish")
         task = self._owned(claim, None)
         json.dumps([finish.result, finish.partial])
-        for intent in task.open.values():
-            task.tree.settle(reserve_of(intent), reserve_of(intent))
-        task.open.clear()
-        task.finish, task.status = finish, finish.status
-        if task.conversation is None:
-            self.checkpoints.pop(task.id, None)
-        self._append(
-            task,
-            Ended(at=self.now_ms, status=finish.status, reason=str(finish.reason), message=finish.message),
-        )
-        for other in self.tasks.values():
-            if other.waits is not None and task.id in other.waits.children:
-                self._resume(other)
+        self._end(task, finish)
         await self._reach("after finish")
 
     async def release(self, claim: Claim, worker: str) -> None:
@@ -460,6 +457,41 @@ class MemoryStore:
         assert task.waits is not None
         self._append(task, Resumed(at=self.now_ms, waits_for=task.waits.kind))
         task.waits, task.status = None, TaskStatus.WAITING
+
+    def _end(self, task: Stored, finish: Finish) -> None:
+        for intent in task.open.values():
+            task.tree.settle(reserve_of(intent), reserve_of(intent))
+        task.open.clear()
+        task.finish, task.status, task.waits = finish, finish.status, None
+        if task.conversation is None:
+            self.checkpoints.pop(task.id, None)
+        self._append(
+            task,
+            Ended(at=self.now_ms, status=finish.status, reason=str(finish.reason), message=finish.message),
+        )
+        for other in self.tasks.values():
+            if other.waits is not None and task.id in other.waits.children:
+                self._resume(other)
+        self._cancel_children(task)
+
+    def _cancel_children(self, task: Stored) -> None:
+        for child in [one for one in self.tasks.values() if one.parent == task.id]:
+            self._cancel(child, "the task that spawned it ended")
+
+    def _cancel(self, task: Stored, message: str) -> None:
+        """Cancel a task; one that must run to its end is told so, and does."""
+        if task.finish is not None:
+            return
+        if task.status is TaskStatus.RUNNING or task.must_run_to_end:
+            task.cancel_requested = True
+            if task.status is TaskStatus.SUSPENDED and not task.unwinds:
+                self._resume(task)
+        else:
+            reason = EndReason.CANCELLED
+            cancelled = Finish(
+                status=TaskStatus.CANCELLED, reason=reason, message=message, result=None, busy_ms={}, calls={}
+            )
+            self._end(task, cancelled)
 
     def _has_come(self, task: Stored) -> bool:
         return any(self._came(task, intent, ()) for intent in task.open.values())

@@ -59,12 +59,20 @@ class MemoryRequests:
         one.waiter = waiter
         return self._seen(request.id)
 
-    async def look(self, waiter: str, ids: list[str]) -> Mapping[str, Seen]:
+    async def look(self, waiter: str, revision: str | None, ids: list[str]) -> Mapping[str, Seen]:
         self._check()
-        for one in ids:
-            if one in self.kept:
-                self.kept[one].waiter = waiter
-        return {one: self._seen(one) for one in ids}
+        return {one: self._looked_at(waiter, revision, one) for one in ids}
+
+    def _looked_at(self, waiter: str, revision: str | None, name: str) -> Seen:
+        one = self.kept.get(name)
+        if one is not None:
+            one.waiter = waiter
+            if one.state is RequestState.WAITING and revision is None:
+                del self.kept[name]
+                return Seen(state=RequestState.TAKEN_BACK)
+            if one.state is RequestState.WAITING and revision is not None:
+                one.revision = revision
+        return self._seen(name)
 
     async def withdraw(self, request_id: str, waiter: str) -> WithdrawOutcome:
         self._check()

@@ -98,7 +98,7 @@ def _secret(owner: Owner, secret: RedisSecret, make_password: Callable[[], str])
 
 
 def _redis(observed: Observed, decision: Decision) -> list[Manifest]:
-    has_executors = RedisSecret.EXECUTOR in RedisSecret.needed(observed.spec)
+    has_executors = RedisSecret.EXECUTOR in observed.secrets_needed
     manifests = workloads.redis_manifests(
         observed.owner, observed.spec.queue.redis, observed.images, has_executors=has_executors
     )

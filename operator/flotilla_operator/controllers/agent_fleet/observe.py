@@ -86,14 +86,15 @@ async def _secrets_found(
         return None
     redis = world.caches.get(STATEFUL_SETS, owner.namespace, workloads.redis(owner).name)
     ready = redis is not None and live_object(redis).ready_replicas
-    needs_executor = RedisSecret.EXECUTOR in RedisSecret.needed(spec)
+    executors = _by_revision(workloads.executors(owner), owner, world.caches)
+    needed = RedisSecret.needed(spec, executors_left=bool(executors))
     interval = timedelta(seconds=world.config.loop.sweep_interval_seconds)
-    has_user = not needs_executor or knows_executor(redis)
+    has_user = RedisSecret.EXECUTOR not in needed or knows_executor(redis)
     if ready and has_user and before is not None and not before.missing and now - before.at < interval:
         return None
     found = [
         secret
-        for secret in RedisSecret.needed(spec)
+        for secret in needed
         if await world.own_secret(owner.namespace, secret.name_of(owner), owner.uid) is not None
     ]
     return frozenset(found)

@@ -56,8 +56,7 @@ def password_decision(observed: Observed, now: datetime) -> PasswordDecision:
         return PasswordDecision(
             reason=PasswordReason.NOT_LOOKED_FOR, seen=before, recorded=password_made(redis)
         )
-    needed = RedisSecret.needed(observed.spec)
-    missing = tuple(secret for secret in needed if secret not in observed.secrets_found)
+    missing = tuple(secret for secret in observed.secrets_needed if secret not in observed.secrets_found)
     if not missing:
         seen = PasswordSeen(at=now)
         return PasswordDecision(reason=PasswordReason.THERE, seen=seen, recorded=password_made(redis))

@@ -39,9 +39,9 @@ class RedisSecret(StrEnum):
                 return workloads.redis_executor(owner).name
 
     @classmethod
-    def needed(cls, spec: AgentFleetSpec) -> tuple["RedisSecret", ...]:
-        """Those that the fleet needs."""
-        without = () if spec.tool_executors is not None else (cls.EXECUTOR,)
+    def needed(cls, spec: AgentFleetSpec, *, executors_left: bool) -> tuple["RedisSecret", ...]:
+        """Those that the fleet needs. Executors of before need their user until they have gone."""
+        without = () if executors_left or workloads.has_executors(spec) else (cls.EXECUTOR,)
         return tuple(secret for secret in cls if secret not in without)
 
 
@@ -113,6 +113,11 @@ class Observed:
         if self.wiring.complete or before not in self.workers:
             return wanted
         return before or wanted
+
+    @property
+    def secrets_needed(self) -> tuple[RedisSecret, ...]:
+        """The secrets that a managed Redis of the fleet needs."""
+        return RedisSecret.needed(self.spec, executors_left=bool(self.executors))
 
     @property
     def gateways_are_new(self) -> bool:

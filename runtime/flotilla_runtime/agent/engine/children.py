@@ -1,19 +1,22 @@
 """The tasks that a run spawns: how they are submitted, and the watch over those that it waits for."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
+from functools import partial
 
-from flotilla_runtime.agent.budgets import LimitName
+from flotilla_runtime.agent.budgets import LimitName, MessageRefusal, Refusal
 from flotilla_runtime.agent.engine.entries import Wanted, done_of, intent_of, reply_of
 from flotilla_runtime.agent.engine.history import PastCall
-from flotilla_runtime.agent.engine.pace import LOOK_SECONDS, Pace
+from flotilla_runtime.agent.engine.pace import LOOK_SECONDS, Pace, never
 from flotilla_runtime.agent.engine.recalling import Recall
 from flotilla_runtime.agent.engine.recording import FIRST_PAUSE_SECONDS, NOTHING_ELSE, Recording
 from flotilla_runtime.agent.engine.reserving import Reserving
 from flotilla_runtime.agent.engine.stops import Parked
-from flotilla_runtime.agent.journal import Done, WaitKind
+from flotilla_runtime.agent.journal import Done, Intended, WaitKind
 from flotilla_runtime.agent.protocols import ChildEnd, TaskJournal
 from flotilla_runtime.agent.tasks import child_id
+from flotilla_runtime.contract import Effect
 
 
 class Children:
@@ -38,19 +41,44 @@ class Children:
     async def ended(self, wanted: Wanted, past: PastCall | None, child_input: str) -> Done:
         """The end of a spawned task, which is submitted now if no earlier run has."""
         await self._pace.may_begin()
-        child = past.intent.child if past else None
-        if child is None:
-            child = child_id(self._task_id, wanted.id)
-            await self._submit(wanted, child, child_input)
-        return await self.awaited(wanted, child)
+        intent = self.intended(wanted, past)
+        with self._reserving.giving_up(wanted.id):
+            if past is None:
+                await self.submitted(wanted, intent, partial(self._recording.spawn, intent, child_input))
+            return await self.awaited(intent)
 
-    async def awaited(self, wanted: Wanted, child: str) -> Done:
+    def intended(self, wanted: Wanted, past: PastCall | None, effect: Effect | None = None) -> Intended:
+        """The intent of a call that submits a task below this one."""
+        if past is not None:
+            return past.intent
+        child, step = child_id(self._task_id, wanted.id), self._reserving.step(wanted)
+        return intent_of(wanted, self._pace.now_ms(), step, effect=effect, child=child)
+
+    async def submitted(
+        self, wanted: Wanted, intent: Intended, submit: Callable[[], Awaitable[Refusal | None]]
+    ) -> Refusal | None:
+        """Submit a task below this one when there is room for it; the refusal of an actor."""
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            self._reserving.hold(intent)
+            if (refused := await submit()) is None:
+                return None
+            self._reserving.let_go(intent.call)
+            if isinstance(refused.limit, MessageRefusal):
+                return refused
+            pause = await self._room_later(wanted, intent, refused, pause)
+
+    async def awaited(self, intent: Intended) -> Done:
         """The end of a task that is submitted."""
+        assert intent.child is not None
+        self._reserving.hold(intent)
         started = self._pace.now_ms()
-        with self._pace.waiting(Parked(kind=WaitKind.CHILDREN, call=wanted.id, child=child)):
-            end = await self._recall.readable(self._watch.end_of(child))
+        with self._pace.waiting(Parked(kind=WaitKind.CHILDREN, call=intent.call, child=intent.child)):
+            end = await self._recall.readable(self._watch.end_of(intent.child))
         now = self._pace.now_ms()
-        done = done_of(wanted.id, now, reply_of(end), now - started)
+        done = done_of(intent.call, now, reply_of(end), now - started)
+        if self._reserving.end(intent.call) is None:
+            return await never()  # a pattern has given the call up
         await self._recording.write(done)
         return done
 
@@ -58,19 +86,20 @@ class Children:
         """Stop looking for their ends."""
         self._watch.close()
 
-    async def _submit(self, wanted: Wanted, child: str, child_input: str) -> None:
-        """Spawn a task; wait while others may end."""
-        pause = FIRST_PAUSE_SECONDS
-        intent = intent_of(wanted, self._pace.now_ms(), self._reserving.step(wanted), child=child)
-        while (refused := await self._recording.spawn(intent, child_input)) is not None:
-            if not refused.may_change and refused.limit is LimitName.SHARE:
-                await self._recording.end_for_want_of_room(refused)
-            if not refused.may_change:
-                await self._reserving.refuse(wanted, intent.step, refused)
-            meanwhile: AbstractContextManager[None] = NOTHING_ELSE
-            if refused.limit is LimitName.FAN_OUT:
-                meanwhile = self._pace.waiting(Parked(kind=WaitKind.CHILDREN, call=intent.call))
-            pause = await self._recording.others_settle(pause, meanwhile)
+    async def _room_later(self, wanted: Wanted, intent: Intended, refused: Refusal, pause: float) -> float:
+        """Wait until a task that was refused may be submitted after all; the next pause.
+
+        A call that only waits for a place lets the task be suspended. Ends the task or raises
+        LimitReachedError where there will be no room.
+        """
+        if not refused.may_change and refused.limit is LimitName.SHARE:
+            await self._recording.end_for_want_of_room(refused)
+        if not refused.may_change:
+            await self._reserving.refuse(wanted, intent.step, refused)
+        meanwhile: AbstractContextManager[None] = NOTHING_ELSE
+        if refused.limit is LimitName.FAN_OUT:
+            meanwhile = self._pace.waiting(Parked(kind=WaitKind.CHILDREN, call=intent.call))
+        return await self._recording.others_settle(pause, meanwhile)
 
 
 class ChildWatch:

@@ -245,8 +245,8 @@ class Context(Patterns):
     def validate(self, result: Any) -> Awaitable[Refusals]:
         """Ask the fleet's validators about a result; who refuses it. The agent may then return a better one.
 
-        Raises RejectedError where a validator gave no verdict. What the agent returns is checked in any case;
-        of a task, two results are checked at most.
+        Raises RejectedError where a validator gave no verdict, and NotCheckedError where one takes no calls.
+        What the agent returns is checked in any case; of a task, two results are checked at most.
         """
         return self.validating.refusals(result)
 

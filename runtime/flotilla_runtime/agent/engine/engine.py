@@ -145,20 +145,17 @@ class Engine:
         await self.pace.may_begin()
         was_unsafe = past is not None and past.intent.effect is Effect.UNSAFE
         effect = Effect.UNSAFE if was_unsafe else wanted.effect
-        asked = call_of(wanted, self._session.task_id, effect)
+        asked = replace(call_of(wanted, self._session.task_id, effect), was_begun=past is not None)
         if past is not None and past.done is None and effect is Effect.UNSAFE:
             known = await self._effects.settled(asked, await self.recall.told(past))
             if known is not None:
                 return known
-        try:
+        with self.reserving.giving_up(wanted.id):
             call = await self.reserving.begin(asked, wanted, past)
             started = self.pace.now_ms()
             reply = await self._calls.make(replace(call, goes_on=self.pace.goes_on), self._session)
             took_ms = self.pace.now_ms() - started + (call.waited_ms or 0)
             entries = await self._outcome(call, reply, took_ms)
-        except asyncio.CancelledError:
-            self.reserving.give_up(wanted.id)
-            raise
         intent = self.reserving.end(wanted.id)
         if intent is None:
             return await never()  # a pattern has given the call up

@@ -28,6 +28,8 @@ PARTS: Mapping[CallKind, str] = {
     CallKind.TOOL: "Tool",
 }
 RATE_LIMIT: Final = "RateLimit"
+# The calls that others go on with, or hold something for, until it is written that they are given up.
+MAY_BE_GIVEN_UP: Final = frozenset({*PARTS, CallKind.SPAWN, CallKind.APPROVE, CallKind.SIGNAL})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

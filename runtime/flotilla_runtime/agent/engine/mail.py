@@ -7,6 +7,7 @@ that notes the call. So a message is sent once.
 import json
 from collections.abc import Awaitable
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from flotilla_runtime.agent.actors import (
@@ -15,16 +16,14 @@ from flotilla_runtime.agent.actors import (
     Delivery,
     Policy,
 )
-from flotilla_runtime.agent.budgets import LimitName, MessageRefusal, Refusal
+from flotilla_runtime.agent.budgets import MessageRefusal, Refusal
 from flotilla_runtime.agent.engine.engine import Engine
 from flotilla_runtime.agent.engine.entries import Wanted, done_of, intent_of
 from flotilla_runtime.agent.engine.history import PastCall
-from flotilla_runtime.agent.engine.recording import FIRST_PAUSE_SECONDS
 from flotilla_runtime.agent.engine.scopes import Scopes
 from flotilla_runtime.agent.failures import ChildFailedError, MessageRefusedError
-from flotilla_runtime.agent.journal import CallKind, CallOutcome, Done, EndReason, TaskStatus
+from flotilla_runtime.agent.journal import CallKind, CallOutcome, Done, EndReason, Intended, TaskStatus
 from flotilla_runtime.agent.protocols import ChildEnd, Post, Reply, Session
-from flotilla_runtime.agent.tasks import child_id
 from flotilla_runtime.agent.tools.results import document_of
 from flotilla_runtime.contract import Effect
 
@@ -101,33 +100,30 @@ class Mail:
     async def _new(self, wanted: Wanted, past: PastCall | None, post: Post) -> Done:
         engine = self._engine
         await engine.pace.may_begin()
-        child = past.intent.child if past else None
-        if child is None:
-            child = child_id(self._session.task_id, wanted.id)
-            refused = await self._submitted(wanted, child, post)
-            if refused is not None:
-                return refused
-        if post.is_asked:
-            return await engine.children.awaited(wanted, child)
-        reply = Reply(outcome=CallOutcome.SUCCEEDED, value={"task": child})
-        done = done_of(wanted.id, engine.pace.now_ms(), reply)
-        await engine.recording.write(done)
-        return done
+        intent = engine.children.intended(wanted, past, wanted.effect)
+        if not post.is_asked:
+            return await self._submitted(wanted, past, intent, post) or await self._left(wanted, intent)
+        with engine.reserving.giving_up(wanted.id):
+            refused = await self._submitted(wanted, past, intent, post)
+            return refused or await engine.children.awaited(intent)
 
-    async def _submitted(self, wanted: Wanted, child: str, post: Post) -> Done | None:
-        """Submit the message; the result of the call where the actor takes none."""
-        engine, pause = self._engine, FIRST_PAUSE_SECONDS
-        step = engine.reserving.step(wanted)
-        intent = intent_of(wanted, engine.pace.now_ms(), step, effect=wanted.effect, child=child)
-        while (refused := await engine.recording.deliver(intent, post)) is not None:
-            if isinstance(refused.limit, MessageRefusal):
-                return await self._refused(wanted, refused, step)
-            if not refused.may_change and refused.limit is LimitName.SHARE:
-                await engine.recording.end_for_want_of_room(refused)
-            if not refused.may_change:
-                await engine.reserving.refuse(wanted, step, refused)
-            pause = await engine.recording.others_settle(pause)
-        return None
+    async def _submitted(
+        self, wanted: Wanted, past: PastCall | None, intent: Intended, post: Post
+    ) -> Done | None:
+        """Submit the message if no earlier run has; the result of the call where the actor takes none."""
+        if past is not None:
+            return None
+        submit = partial(self._engine.recording.deliver, intent, post)
+        refused = await self._engine.children.submitted(wanted, intent, submit)
+        return None if refused is None else await self._refused(wanted, refused, intent.step)
+
+    async def _left(self, wanted: Wanted, intent: Intended) -> Done:
+        """Write that a message is sent whose answer nobody awaits."""
+        self._engine.reserving.let_go(wanted.id)
+        reply = Reply(outcome=CallOutcome.SUCCEEDED, value={"task": intent.child})
+        done = done_of(wanted.id, self._engine.pace.now_ms(), reply)
+        await self._engine.recording.write(done)
+        return done
 
     async def _refused(self, wanted: Wanted, refusal: Refusal, step: int) -> Done:
         """Write that the actor took no message, so that every replay hears the same."""

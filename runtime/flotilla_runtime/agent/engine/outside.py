@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from flotilla_runtime.agent.engine.entries import Wanted, done_of, intent_of
 from flotilla_runtime.agent.engine.history import PastCall
-from flotilla_runtime.agent.engine.pace import LOOK_SECONDS, Pace
+from flotilla_runtime.agent.engine.pace import LOOK_SECONDS, Pace, never
 from flotilla_runtime.agent.engine.recording import Recording
 from flotilla_runtime.agent.engine.reserving import Reserving
 from flotilla_runtime.agent.engine.stops import Parked
@@ -48,14 +48,12 @@ class Outside:
         await self._pace.may_begin()
         intent = past.intent if past else self._asked(wanted, milliseconds)
         self._reserving.hold(intent)
-        try:
+        with self._reserving.giving_up(wanted.id):
             if past is None:
                 await self._recording.write(intent)
             done = await self._result(intent)
-        except asyncio.CancelledError:
-            self._reserving.give_up(wanted.id)
-            raise
-        self._reserving.end(wanted.id)
+        if self._reserving.end(wanted.id) is None:
+            return await never()  # a pattern has given the call up
         await self._recording.write(done)
         return done
 

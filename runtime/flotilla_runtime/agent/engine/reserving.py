@@ -6,14 +6,15 @@ step. Where the limits leave no room for that in time, it keeps what it holds, a
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Final, Never
 
 from flotilla_runtime.agent.budgets import NOTHING, Amount, Budget, Refusal
 from flotilla_runtime.agent.engine.entries import Wanted, given_up, intent_of, refused_entries
-from flotilla_runtime.agent.engine.history import PARTS, PastCall, reserve_of, spent_of
+from flotilla_runtime.agent.engine.history import MAY_BE_GIVEN_UP, PastCall, reserve_of, spent_of
 from flotilla_runtime.agent.engine.pace import LOST, Pace, never
 from flotilla_runtime.agent.engine.recording import FIRST_PAUSE_SECONDS, Recording
 from flotilla_runtime.agent.engine.writer import Writer
@@ -64,7 +65,7 @@ class Reserving:
             self._begun[wanted.id] = intent
             refused = await self._recording.write(intent)
             if refused is not None:
-                self._begun.pop(wanted.id, None)
+                self.let_go(wanted.id)
             return refused
 
         reserved = await self._reserved(call, lambda: self._writer.budget, written)
@@ -76,6 +77,10 @@ class Reserving:
     def hold(self, intent: Intended) -> None:
         """Know a call that reserves nothing, so that it can be given up."""
         self._begun[intent.call] = intent
+
+    def let_go(self, call: str) -> None:
+        """Know a call no longer: its intent was refused."""
+        self._begun.pop(call, None)
 
     def newest(self, call: str) -> Intended | None:
         """The newest intent of a call under way; None if it was given up."""
@@ -99,7 +104,7 @@ class Reserving:
         lost = [
             intent
             for call, intent in {**self._writer.open, **self._begun}.items()
-            if call.startswith(within) and intent.kind in PARTS and not self._is_closed(call)
+            if call.startswith(within) and intent.kind in MAY_BE_GIVEN_UP and not self._is_closed(call)
         ]
         for intent in lost:
             self._begun.pop(intent.call, None)
@@ -110,6 +115,15 @@ class Reserving:
         """Whether a call has its result, or gets it as soon as it is known what it holds."""
         renewal = self._renewals.get(call)
         return call in self._closed or (renewal is not None and not renewal.done())
+
+    @contextmanager
+    def giving_up(self, call: str) -> Iterator[None]:
+        """Give a call up if the agent cancels it meanwhile."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            self.give_up(call)
+            raise
 
     def give_up(self, call: str) -> None:
         """Note that the agent itself cancelled a call, with what it holds when it is known."""

@@ -205,6 +205,7 @@ class TaskRun:
         """Cancel the agent, and the calls that it has left under way."""
         is_late = False
         if not agent.done():
+            self._engine.pace.stop(LOST)  # unless it has stopped: where this run itself is cancelled
             agent.cancel()
             _, late = await asyncio.wait({agent}, timeout=LAST_WORDS_SECONDS)
             is_late = bool(late)

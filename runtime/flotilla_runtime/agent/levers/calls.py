@@ -71,10 +71,11 @@ class LimitedCalls:
         """What the call can use at most, and the call cut to what is left.
 
         An Unsafe call waits for its turn here, before its intent is written: where its worker is lost
-        meanwhile, it is known that it was not made.
+        meanwhile, it is known that it was not made. It takes no turn where the circuit is open.
         """
         limit = self._limit_of(call) if call.effect is Effect.UNSAFE else None
-        if limit is not None and call.waited_ms is None:
+        may_call = self._circuits.look(call.kind, call.target).may_call
+        if limit is not None and may_call and call.waited_ms is None:
             taken = await self._turns.waited(limit, 0)
             call = replace(call, waited_ms=round(taken.waited_seconds * 1000))
         return await self._calls.reservation(call, session, budget)
@@ -114,12 +115,18 @@ class LimitedCalls:
 
     async def _tool_route(self, call: Call) -> Route | Reply:
         passed = self._circuits.ask(call.kind, call.target)
-        if not passed.may_call:
-            return not_called(call.kind, call.target, passed.retry_after_seconds)
         limit, taken = self._limit_of(call), None
         if limit is not None and call.waited_ms is not None:
             taken = Taken(limit=limit, tokens=0, waited_seconds=call.waited_ms / 1000)
-        elif limit is not None:
+        if not passed.may_call:
+            if taken is not None:
+                self._turns.give_back(taken)
+            return not_called(call.kind, call.target, passed.retry_after_seconds)
+        if limit is not None and taken is None and call.effect is Effect.UNSAFE:
+            # Its circuit was open until a moment ago, so it has no turn, and its intent is written already.
+            self._circuits.end(call.kind, call.target, passed, Ended.NOT_MADE)
+            return not_called(call.kind, call.target, 0)
+        if limit is not None and taken is None:
             with self._held(call, call.target, passed):
                 taken = await self._turns.waited(limit, 0)
         return Route(call=call, target=call.target, passed=passed, taken=taken)

@@ -28,6 +28,10 @@ class Circuits:
         self._known[kind, target] = circuit
         return passed
 
+    def look(self, kind: CallKind, target: str) -> Pass:
+        """What `ask` would say now; nobody gets a pass."""
+        return circuits.asked(self._of(kind, target), self._now())[1]
+
     def end(self, kind: CallKind, target: str, passed: Pass, how: Ended) -> None:
         """Note how a call ended."""
         before = self._of(kind, target)

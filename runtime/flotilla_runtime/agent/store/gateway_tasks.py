@@ -12,7 +12,7 @@ from flotilla_runtime.agent.errors import BrokenEntryError
 from flotilla_runtime.agent.journal import Entry, Other, Resolved, TaskStatus
 from flotilla_runtime.agent.store.payloads import is_large, payload_field, payload_text
 from flotilla_runtime.agent.store.redis_errors import asked
-from flotilla_runtime.agent.store.script_values import read_approval
+from flotilla_runtime.agent.store.script_values import fields_of_replay, read_approval
 from flotilla_runtime.agent.store.stored_tasks import StoredTasks
 from flotilla_runtime.agent.tasks import (
     SUMMARY_FIELDS,
@@ -68,7 +68,7 @@ class GatewayTasks(StoredTasks):
             source.caller,
             idempotency_hash(None),
             json.dumps(await asked(self._quotas.now())),
-            json.dumps({**await self._fields(task), "replayOf": source.id}),
+            json.dumps({**await self._fields(task), **fields_of_replay(source.id, begun)}),
             *map(journal.encode, begun),
         )
         return Submission(outcome=SubmitOutcome(outcome), id=task_id)

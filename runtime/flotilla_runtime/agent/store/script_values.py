@@ -1,7 +1,7 @@
 """What the scripts are, what they are told, and how their answers are read."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from typing import Any, Final
@@ -13,13 +13,14 @@ from flotilla_runtime.agent.journal import (
     OF_COMPENSATION,
     WAIT_OUTSIDE,
     CallKind,
+    CallOutcome,
     Done,
     Entry,
     Intended,
     decode,
 )
 from flotilla_runtime.agent.protocols import Came, Written
-from flotilla_runtime.agent.tasks import ApproveOutcome, Claim, Decision, Verdict, read_budget
+from flotilla_runtime.agent.tasks import ApproveOutcome, Claim, Decision, Verdict, child_id, read_budget
 
 UNKNOWN: Final = -1  # a cost
 UNREVISED: Final = ""  # tasks of workers that knew no revisions
@@ -88,8 +89,8 @@ def all_revisions(revisions: Sequence[str]) -> list[str]:
     return list(dict.fromkeys((*revisions, UNREVISED)))
 
 
-def about(entry: Entry) -> dict[str, Any]:
-    """What the script must know of an entry, so that it need not read it."""
+def about(task_id: str, entry: Entry) -> dict[str, Any]:
+    """What the script must know of an entry of this task, so that it need not read it."""
     match entry:
         case Intended():
             told: dict[str, Any] = {
@@ -112,7 +113,11 @@ def about(entry: Entry) -> dict[str, Any]:
                 "does": entry.call,
                 **_use(entry.input_tokens + entry.output_tokens, entry.nano_usd),
             }
-            return result if entry.signal is None else {**result, "signal": entry.signal}
+            if entry.signal is not None:
+                result["signal"] = entry.signal
+            if entry.outcome is CallOutcome.CANCELLED:
+                result["child"] = child_id(task_id, entry.call)
+            return result
     return {}
 
 
@@ -126,6 +131,12 @@ def _of_compensations(entry: Intended) -> dict[str, bool]:
     if OF_COMPENSATION in entry.call:
         return {"beyond": True}
     return {"compensates": True} if entry.kind is CallKind.COMPENSATE else {}
+
+
+def fields_of_replay(source: str, begun: Iterable[Entry]) -> dict[str, str]:
+    """The fields of a task that replays `source` and begins with these entries."""
+    compensates = any("compensates" in about(entry) for entry in begun)
+    return {"replayOf": source, **({"compensates": "1"} if compensates else {})}
 
 
 def _use(tokens: int, nano_usd: int | None) -> dict[str, int]:

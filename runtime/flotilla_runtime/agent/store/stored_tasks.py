@@ -97,7 +97,7 @@ class StoredTasks:
 
     async def _parts(self, task_id: str, entry: Entry) -> tuple[str, str, str]:
         """An entry, what the script must know of it, and the text that Redis keeps apart from it."""
-        split, said, text = apart(entry), about(entry), ""
+        split, said, text = apart(entry), about(task_id, entry), ""
         if split.text is not None:
             payload, text = await self._payloads.kept(task_id, split.text)
             reference: dict[str, Any] = {"payload": payload}

@@ -64,9 +64,19 @@ class ToolRequests:
             )
         )
 
-    async def look(self, waiter: str, ids: list[str]) -> Mapping[str, Seen]:
-        """What has become of these requests."""
-        return dict(zip(ids, map(_seen, await self._run("look", waiter, *ids)), strict=True))
+    async def look(self, waiter: str, revision: str | None, ids: list[str]) -> Mapping[str, Seen]:
+        """What has become of these requests. Those that wait go to the executors of this revision.
+
+        Without one they are taken back. A replica knows of that before this returns, where there is one: a
+        failover must not grant what the worker calls by itself.
+        """
+        values = [self.keys.prefix, waiter, "0" if revision is None else "1", revision or "", *ids]
+
+        async def write(one: Redis) -> Any:
+            return await self._scripts["look"](keys=[self.keys.queues], args=values, client=one)
+
+        looked = write(self._client) if revision is not None else self._replicas.confirmed(write)
+        return dict(zip(ids, map(_seen, await answered(looked)), strict=True))
 
     async def withdraw(self, request_id: str, waiter: str) -> WithdrawOutcome:
         """Take a request back, unless another worker waits for it."""

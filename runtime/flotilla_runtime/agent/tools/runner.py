@@ -30,7 +30,10 @@ log = structlog.get_logger(__name__)
 
 
 class ToolRunner:
-    """The tools of one worker, or of one executor. With `elsewhere`, functions are called there."""
+    """The tools of one worker, or of one executor. With `elsewhere`, functions are called there.
+
+    With `before`, they are called here, but executors of an older revision may have some of the calls.
+    """
 
     def __init__(
         self,
@@ -39,9 +42,11 @@ class ToolRunner:
         functions: Functions | None = None,
         elsewhere: RunsElsewhere | None = None,
         validators: Mapping[str, Tool] = NO_TOOLS,
+        before: RunsElsewhere | None = None,
     ) -> None:
         self._tools = tools
         self._elsewhere = elsewhere
+        self._before = before
         self._validators = validators
         self._http = http or HttpTools()
         self._functions = functions or Functions()
@@ -79,10 +84,11 @@ class ToolRunner:
         An executor that was given the call may have kept its reply. Else the tool's `reconcile` is asked.
         """
         tool = self._tools.get(call.target)
-        if self._elsewhere is not None and tool is not None and tool.function is not None:
-            kept = await self._elsewhere.kept(call, most_kib=tool.config.max_result_kib)
+        executors = self._elsewhere or self._before
+        if executors is not None and tool is not None and tool.function is not None:
+            kept = await executors.kept(call, most_kib=tool.config.max_result_kib)
             if kept is not None:
-                return Reconciled(happened=kept.outcome is CallOutcome.SUCCEEDED, reply=kept)
+                return kept
         asked = tool.config.reconcile if tool is not None else None
         if tool is None or asked is None:
             return None
@@ -122,6 +128,10 @@ class ToolRunner:
             return Reply(outcome=CallOutcome.INVALID, problem=problem)
         if self._elsewhere is not None:
             return await self._elsewhere.make(call, call.target, most_kib=config.max_result_kib)
+        if self._before is not None and call.was_begun:
+            kept = await self._before.kept(call, most_kib=config.max_result_kib)
+            if kept is not None and kept.reply is not None:
+                return kept.reply
         keywords = function.keywords(call.request, call.key)
         return await self._returned(config, function.call, keywords, call.effect)
 

@@ -1,6 +1,7 @@
 """Has the Python functions of tools called by executors, over their queue in Redis.
 
-A call is asked for under its own key, so a worker that takes a task over joins the request that is there. The
+A request is named by the key and the id of its call. So a worker that takes a task over joins the request
+that is there, and each try of a compensation, all of which have one key, is a request of its own. The
 journal's intent stays the truth: an Unsafe call whose executor was lost gets a reply that does not say
 whether it happened. While a request waits for an executor, the time of its task goes on, and the tool's
 `timeoutSeconds` does not.
@@ -17,7 +18,7 @@ import structlog
 
 from flotilla_runtime.agent.errors import StoreUnavailableError
 from flotilla_runtime.agent.journal import CallOutcome
-from flotilla_runtime.agent.protocols import Call, Certainty, Reply
+from flotilla_runtime.agent.protocols import Call, Certainty, Reconciled, Reply
 from flotilla_runtime.agent.retries import STORE_BACKOFF
 from flotilla_runtime.agent.store.worker_tasks import new_request
 from flotilla_runtime.agent.tool_requests import (
@@ -45,10 +46,14 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskingSettings:
-    """Who asks, which executors, how often it looks, and how many executors may be lost with a request."""
+    """Who asks, which executors, how often it looks, and how many executors may be lost with a request.
+
+    Where the fleet has no executors, those of an older revision may still have calls of its tasks.
+    """
 
     process: str
     revision: str
+    has_executors: bool = True
     look_seconds: float
     most_lost: int
 
@@ -71,7 +76,7 @@ class Executors:
     ) -> Reply:
         """What the function of the tool `name` gave; failures are replies."""
         request = ToolRequest(
-            id=call.key if kind is FunctionKind.TOOL else f"{call.key}/{kind}/{new_request()}",
+            id=named(call) if kind is FunctionKind.TOOL else f"{call.key}/{kind}/{new_request()}",
             kind=kind,
             name=name,
             call=call.id,
@@ -91,13 +96,21 @@ class Executors:
                 self._withdraw(request.id)
             raise
 
-    async def kept(self, call: Call, *, most_kib: int) -> Reply | None:
-        """The reply of a call that an earlier run has asked for, once there is one; None if nobody knows."""
-        seen = await self._seen([call.key])
-        end = await self._awaited_end(call.key, seen[call.key])
-        if end.state is not RequestState.ANSWERED or end.reply is None:
+    async def kept(self, call: Call, *, most_kib: int) -> Reconciled | None:
+        """What is known of a call that an earlier run has asked for; None if nobody knows.
+
+        One that an executor runs is waited for. What waits goes to executors of this worker's revision, or
+        is taken back where there are none.
+        """
+        name = named(call)
+        seen = await self._seen([name])
+        end = await self._awaited_end(name, seen[name])
+        if end.state is RequestState.TAKEN_BACK:
+            return Reconciled(happened=False)
+        if end.reply is None or end.reply.certainty is not Certainty.KNOWN:
             return None
-        return bounded(end.reply, call.effect, most_kib) if end.reply.certainty is Certainty.KNOWN else None
+        reply = bounded(end.reply, call.effect, most_kib)
+        return Reconciled(happened=reply.outcome is CallOutcome.SUCCEEDED, reply=reply)
 
     async def run(self) -> None:
         """Follow what becomes of the requests, until cancelled."""
@@ -163,7 +176,9 @@ class Executors:
                     future.set_result(seen)
 
     async def _seen(self, ids: list[str]) -> Mapping[str, Seen]:
-        return await self._repeated(lambda: self._queue.look(self._settings.process, ids))
+        settings = self._settings
+        revision = settings.revision if settings.has_executors else None
+        return await self._repeated(lambda: self._queue.look(settings.process, revision, ids))
 
     def _withdraw(self, request_id: str) -> None:
         task = asyncio.create_task(self._withdrawn(request_id))
@@ -181,6 +196,11 @@ class Executors:
     async def _repeated(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
         """Repeat a request until Redis answers; a task that may run no longer cancels it."""
         return await until_answered(ask, lambda _: None, draw=self._draw)
+
+
+def named(call: Call) -> str:
+    """The id of the request for a call of a tool. Pure."""
+    return f"{call.key}/{call.id}"
 
 
 def reply_of_seen(seen: Seen, request: ToolRequest, most_kib: int) -> Reply:

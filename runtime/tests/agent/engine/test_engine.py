@@ -270,6 +270,7 @@ async def test_a_call_that_may_be_repeated_is_repeated_with_the_same_key(effect:
     calls = ScriptedCalls()
     assert await run(store, program_of(payer, tool_of("pay", effect)), calls) is RunOutcome.ENDED
     (again,) = calls.asked
+    assert again.was_begun, "an executor of before may have it"
     other = ScriptedCalls()
     await run(await crashed_call(effect), program_of(payer, tool_of("pay", effect)), other)
     assert again.key == other.asked[0].key, "the key is made from the task's and the call's id"

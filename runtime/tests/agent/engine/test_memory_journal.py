@@ -316,6 +316,35 @@ async def ending_an_actor(both: Both) -> list[Any]:
     return answers
 
 
+async def giving_up(both: Both) -> list[Any]:
+    """Spawned tasks that are given up: one that waits for a timer, one that runs, and one that has ended."""
+    await both.submit()
+    claim, _ = await both.claim(PARENT)
+    answers: list[Any] = []
+    x, y, z = (child_id(PARENT, call) for call in "xyz")
+    await both.store.spawn(claim, 2, spawn("x"), "do x")
+    suspended, _ = await both.claim(x)
+    await both.store.append(suspended, 2, [intent("a", 100, 1)])
+    timer = Waits(kind=WaitKind.TIMER, call="s", until=FAR)
+    answers.append(await both.store.suspend(suspended, 3, timer))
+    await both.store.spawn(claim, 3, spawn("y"), "do y")
+    running, _ = await both.claim(y)
+    answers.append(told(await both.store.append(claim, 4, [given_up("x"), given_up("y")])))
+    answers.append(await both.store.children([x, y]))
+    answers.append(told(await both.store.append(running, 2, [intent("b")])))
+    await both.store.finish(running, DONE)
+    answers.append(told(await both.store.spawn(claim, 6, spawn("z"), "do z")))
+    ended, _ = await both.claim(z)
+    await both.store.finish(ended, DONE)
+    answers.append(told(await both.store.append(claim, 7, [given_up("z")])))
+    answers.append(await both.store.children([z]))
+    return answers
+
+
+def given_up(call: str) -> Done:
+    return Done(at=3, call=call, outcome=CallOutcome.CANCELLED, took_ms=1)
+
+
 def letter(name: str, **fields: Any) -> Post:
     delivery = Delivery(to=Address(name=name, handler="m:h"))
     return Post(**{"agent": "", "delivery": delivery, "text": "1", "mailbox": 9, **fields})
@@ -364,6 +393,7 @@ async def _raised(ask: Callable[[], Awaitable[Any]]) -> str:
         refusing,
         waiting_outside,
         delivering,
+        giving_up,
         asking_in_a_circle,
         ending_an_actor,
         checkpointing,

@@ -16,6 +16,7 @@ from agent_support.stores import open_store, task
 from flotilla_runtime.agent.engine.context import Context, Task
 from flotilla_runtime.agent.engine.run import Clock, Means, RunOutcome, TaskRun
 from flotilla_runtime.agent.journal import CallKind, Done, Intended, TaskStatus
+from flotilla_runtime.agent.replays import replay_of
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import CancelOutcome, Claim
 from flotilla_runtime.contract import Effect, QueueConfig
@@ -28,8 +29,8 @@ LEASE_SECONDS = 0.05
 
 
 async def patient(ctx: Context, asked: Task) -> str:
-    await ctx.compensate("undo", {"id": asked.id})
-    await ctx.tool("do", {"id": asked.id})
+    await ctx.compensate("undo", {"of": asked.input})
+    await ctx.tool("do", {"of": asked.input})
     await ctx.sleep(3600)
     return "done"
 
@@ -98,6 +99,21 @@ async def test_a_suspended_task_that_is_cancelled_undoes_what_it_did_through_cra
 async def test_a_task_that_has_not_begun_ends_at_once(store: TaskStore) -> None:
     await store.submit(task("t1"))
     assert await store.cancel("t1") is CancelOutcome.CANCELLED
+
+
+async def test_a_replay_that_keeps_a_compensation_undoes_what_it_does_anew(store: TaskStore) -> None:
+    calls = ScriptedCalls()
+    await store.submit(task("t1"))
+    assert await one_run(store, calls) is RunOutcome.SUSPENDED
+    (source,) = await store.records(["t1"])
+    begun = replay_of(await journal_of(store), "tool/do").kept
+    assert [entry.call for entry in begun if isinstance(entry, Intended)] == ["compensate/undo"]
+    await store.replay(source, task("t2"), begun)
+    assert await one_run(store, calls) is RunOutcome.SUSPENDED
+    assert await store.cancel("t2") is CancelOutcome.REQUESTED
+    assert await one_run(store, calls) is RunOutcome.HANDED_OVER
+    assert await one_run(store, calls) is RunOutcome.ENDED
+    assert calls.made == ["tool/do", "tool/do", "compensate/undo#compensation"]
 
 
 async def test_a_task_whose_workers_are_lost_is_undone_before_it_is_given_up(store: TaskStore) -> None:

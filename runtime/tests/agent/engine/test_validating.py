@@ -6,6 +6,8 @@ test_repairs.py.
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from agent_support.lives import Story, crashed_everywhere
 from agent_support.memory import MemoryStore
 from agent_support.running import ScriptedCalls, config_of, failed, program_of, run, said
 from flotilla_runtime.agent.engine.context import Context, Task
-from flotilla_runtime.agent.failures import LimitReachedError
+from flotilla_runtime.agent.failures import LimitReachedError, NotCheckedError
 from flotilla_runtime.agent.journal import CallKind, CallOutcome, EndReason, Intended, TaskStatus
 from flotilla_runtime.agent.programs import Program
 from flotilla_runtime.agent.protocols import Call, Finish, Reply
@@ -197,6 +199,60 @@ async def test_the_result_of_a_spawned_task_is_its_parents_to_judge() -> None:
     assert calls.made == ["validate/cites"]
     assert store.tasks["t1"].finish is not None
     assert store.tasks["t1"].finish.result == "of the child"
+
+
+# Validators that take no calls
+
+SHUT = replace(failed("it is tried again in 5 s"), is_refused=True, retry_after_ms=5000)
+
+
+async def test_a_validator_that_takes_no_calls_is_asked_again_whatever_crashes() -> None:
+    def story() -> Story:
+        return Story(checked(echo, CITES, TONE), by_number(2))
+
+    stories = await crashed_everywhere(story)
+    assert len(stories) > 10
+    assert {one.result for one in stories} == {"Where to?"}
+    slept = [
+        entry.call
+        for entry in stories[0].task.entries
+        if isinstance(entry, Intended) and entry.kind is CallKind.SLEEP
+    ]
+    assert slept == ["validate/cites/sleep", "validate/cites/sleep#2"]
+    assert stories[0].calls.made[:3] == ["validate/cites", "validate/cites#2", "validate/cites#3"]
+
+
+async def test_a_result_that_cannot_be_checked_for_two_minutes_is_no_refusal() -> None:
+    async def ignorant(ctx: Context, task: Task) -> Any:
+        with suppress(NotCheckedError):
+            await ctx.validate("one")
+        return "two"
+
+    story = Story(checked(ignorant, CITES), lambda _: SHUT)
+    began = story.store.now_ms
+    await story.to_the_end()
+    finish = story.task.finish
+    assert finish is not None
+    assert (finish.status, finish.reason) == (TaskStatus.FAILED, EndReason.INFRASTRUCTURE)
+    assert finish.message == "the result was not checked: cites: it is tried again in 5 s"
+    assert story.store.now_ms - began == pytest.approx(120_000, abs=1000)
+    assert len(story.calls.made) == 12, "after 5, 5, 5 and 8 seconds, six times 16, and the 1 that is left"
+
+
+async def test_a_judge_whose_model_takes_no_calls_has_refused_nothing() -> None:
+    finish, calls = await ended(checked(echo, JUDGED), lambda _: SHUT)
+    assert (finish.reason, len(calls.made)) == (EndReason.INFRASTRUCTURE, 1)
+
+
+def by_number(shut: int) -> Callable[[Call], Reply]:
+    """Takes no calls that many times, and then accepts."""
+
+    def script(call: Call) -> Reply:
+        number = int(call.id.partition("#")[2] or 1)
+        is_shut = call.target == "validator:cites" and number <= shut
+        return SHUT if is_shut else Reply(outcome=CallOutcome.SUCCEEDED, value=True)
+
+    return script
 
 
 # Judges

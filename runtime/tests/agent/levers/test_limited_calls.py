@@ -105,6 +105,8 @@ def limit(name: str, requests: int | None = None, tokens: int | None = None) -> 
     return {name: RateLimit(name=name, requests_per_minute=requests, tokens_per_minute=tokens)}
 
 
+PAY = replace(USE, effect=Effect.UNSAFE)
+BUDGET = Budget(used=Amount(), reserved=Amount(), most_steps=1, most_tokens=1, most_nano_usd=None)
 REFUSED = replace(failed("503"), is_refused=True)
 PLAIN = [model("Default", "large", rate_limit="openai")]
 PAIR = [
@@ -192,10 +194,8 @@ def test_an_unsafe_call_has_its_turn_before_its_intent_is_written() -> None:
     async def story() -> tuple[Site, Call, Reply]:
         tools = {"weather": tool_of("weather", rate_limit="met")}
         one = site(PLAIN, limit("met", requests=1), tools=tools)
-        budget = Budget(used=Amount(), reserved=Amount(), most_steps=1, most_tokens=1, most_nano_usd=None)
-        pay = replace(USE, effect=Effect.UNSAFE)
-        await one.calls.reservation(pay, SESSION, budget)
-        call, _ = await one.calls.reservation(pay, SESSION, budget)
+        await one.calls.reservation(PAY, SESSION, BUDGET)
+        call, _ = await one.calls.reservation(PAY, SESSION, BUDGET)
         return one, call, await one.calls.make(call, SESSION)
 
     one, call, reply = run(story())
@@ -204,6 +204,67 @@ def test_an_unsafe_call_has_its_turn_before_its_intent_is_written() -> None:
     assert sum(requests for _, requests, _ in one.buckets.taken) == 2, (
         "it takes nothing again when it is made"
     )
+
+
+def payments(requests: int, script: Callable[[Call], Reply | Awaitable[Reply]]) -> Site:
+    """A site with an Unsafe tool that has a rate limit."""
+    tools = {"weather": tool_of("weather", rate_limit="met")}
+    return site(PLAIN, limit("met", requests=requests), script, tools)
+
+
+async def paid(one: Site) -> Reply:
+    call, _ = await one.calls.reservation(PAY, SESSION, BUDGET)
+    return await one.calls.make(call, SESSION)
+
+
+def left_over(one: Site) -> int:
+    """How many requests were taken from the limit and not given back."""
+    return sum(requests for _, requests, _ in one.buckets.taken)
+
+
+def test_an_unsafe_call_takes_no_turn_where_the_circuit_is_open() -> None:
+    async def story() -> Site:
+        one = payments(5, lambda _: REFUSED)
+        for _ in range(5):
+            await paid(one)
+        reply = await paid(one)
+        assert (reply.is_refused, reply.retry_after_ms) == (True, 5000)
+        return one
+
+    one = run(story())
+    assert one.answers.made == [("weather", 0.0)] * 5, "the sixth would have waited for its turn"
+    assert left_over(one) == 5
+
+
+def test_an_unsafe_call_whose_circuit_opens_while_it_waits_gives_its_turn_back() -> None:
+    async def slow(_: Call) -> Reply:
+        await asyncio.sleep(10)
+        return REFUSED
+
+    async def story() -> Site:
+        one = payments(5, slow)
+        replies = await asyncio.gather(*(paid(one) for _ in range(6)))
+        await asyncio.sleep(0)
+        assert [reply.retry_after_ms for reply in replies] == [None] * 5 + [3000], "its turn was at 12 s"
+        return one
+
+    one = run(story())
+    assert len(one.answers.made) == 5
+    assert left_over(one) == 5
+
+
+def test_an_unsafe_call_without_a_turn_is_not_made_when_its_circuit_lets_it_try() -> None:
+    async def story() -> Site:
+        one = payments(5, lambda _: REFUSED if _now() < 5 else said("Sunny."))
+        for _ in range(5):
+            await paid(one)
+        late, _ = await one.calls.reservation(PAY, SESSION, BUDGET)
+        await asyncio.sleep(5)
+        assert (await one.calls.make(late, SESSION)).retry_after_ms == 0
+        assert (await paid(one)).outcome is CallOutcome.SUCCEEDED
+        return one
+
+    assert left_over(run(story())) == 6
 
 
 # Another model

@@ -4,6 +4,7 @@ What the store refuses and in which order it hands messages out is tested on a r
 store/test_store_actors.py.
 """
 
+import asyncio
 import json
 from typing import Any
 
@@ -19,7 +20,7 @@ from flotilla_runtime.agent.actors import (
     must_end,
     reference_of,
 )
-from flotilla_runtime.agent.journal import EndReason, TaskStatus
+from flotilla_runtime.agent.journal import EndReason, Suspended, TaskStatus
 from flotilla_runtime.agent.protocols import Call, Reply
 from flotilla_runtime.agents import (
     ActorEnded,
@@ -457,6 +458,25 @@ async def test_what_a_handler_does_wrong_fails_its_message(handler: Any, problem
             return refused.end.message
 
     assert problem in (await Village(program_of(agent, PRINT), usual).to_the_end()).result
+
+
+async def test_a_task_that_asks_more_than_it_may_at_once_is_suspended_until_it_may() -> None:
+    async def agent(ctx: Context, _task: Task) -> Any:
+        async def asked(name: str) -> Any:
+            with ctx.scope(name):
+                return await ctx.actor(name, counter).ask(name)
+
+        async with asyncio.TaskGroup() as group:
+            answers = [group.create_task(asked(name)) for name in "abc"]
+        return [answer.result() for answer in answers]
+
+    village = Village(program_of(agent, PRINT), usual)
+    village.task.limits = TaskLimits(max_fan_out=1)
+    async with asyncio.timeout(20):
+        await village.to_the_end()
+    assert village.result == [1, 1, 1]
+    suspended = [entry for entry in village.task.entries if isinstance(entry, Suspended)]
+    assert len(suspended) == 3
 
 
 async def test_a_cancelled_message_is_no_failure_of_its_actor() -> None:

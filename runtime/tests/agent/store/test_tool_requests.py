@@ -76,7 +76,7 @@ async def running(queue: Any, effect: Effect = Effect.PURE, **fields: Any) -> No
 
 
 async def state(queue: Any) -> RequestState:
-    seen = await queue.look("w1", ["r1"])
+    seen = await queue.look("w1", "v1", ["r1"])
     found: RequestState = seen["r1"].state
     return found
 
@@ -149,7 +149,7 @@ async def test_a_reply_is_written_once(queue: Any, effect: Effect) -> None:
     assert await queue.renew("e1#x", {"r1": "t1"}) == HeldRequests()
     assert await queue.answer("r1", "t1", GOOD)
     assert await queue.answer("r1", "t1", UNKNOWN), "sent again: it stands there"
-    assert (await queue.look("w1", ["r1"]))["r1"].reply == GOOD
+    assert (await queue.look("w1", "v1", ["r1"]))["r1"].reply == GOOD
     assert (await queue.ask(wanted(effect=effect), "v1", "w2", "a2")).state is RequestState.ANSWERED
 
 
@@ -182,6 +182,33 @@ async def test_a_withdrawn_request_is_not_begun_and_one_that_runs_is_stopped(que
     assert await queue.withdraw("r1", "w1") is WithdrawOutcome.IGNORED, "it has ended"
 
 
+async def test_what_waits_goes_to_the_executors_of_who_looks_and_what_runs_stays(queue: Any) -> None:
+    await queue.ask(wanted(effect=Effect.UNSAFE), "v1", "w1", "a1")
+    assert (await queue.look("w2", "v2", ["r1"]))["r1"].state is RequestState.WAITING
+    assert await queue.claim("e1#x", "v1", 1, "t1") == []
+    assert len(await queue.claim("e2#x", "v2", 1, "t2")) == 1
+    assert (await queue.look("w3", "v3", ["r1"]))["r1"].state is RequestState.RUNNING
+    assert (await queue.figures()).revisions.keys() == {"v2"}
+    await queue.give_back("r1", "t2")
+    await queue.look("w3", "v3", ["r1"])
+    assert len(await queue.claim("e3#x", "v3", 1, "t3")) == 1
+
+
+@pytest.mark.once
+async def test_a_worker_without_executors_takes_back_what_waits_and_not_what_runs(
+    queue: Any,
+) -> None:
+    await queue.ask(wanted(effect=Effect.UNSAFE), "v1", "w1", "a1")
+    assert (await queue.look("w2", None, ["r1"]))["r1"].state is RequestState.TAKEN_BACK
+    assert await queue.claim("e1#x", "v1", 1, "t1") == [], "from then on the worker may call it"
+    assert (await queue.look("w2", None, ["r1"]))["r1"].state is RequestState.GONE, "nobody knows any more"
+    await running(queue, Effect.UNSAFE)
+    assert (await queue.look("w2", None, ["r1"]))["r1"].state is RequestState.RUNNING
+    assert await queue.renew("e1#x", {"r1": "t1"}) == HeldRequests(), "nobody stops it"
+    assert await queue.answer("r1", "t1", GOOD)
+    assert (await queue.look("w2", None, ["r1"]))["r1"].reply == GOOD
+
+
 async def test_a_request_that_is_given_back_is_granted_to_another(queue: Any) -> None:
     await running(queue, Effect.UNSAFE)
     assert not await queue.give_back("r1", "t2")
@@ -205,7 +232,8 @@ async def test_the_scripts_do_what_the_model_does(redis_server: Any) -> None:
                 revision = draw.choice(revisions)
                 did = [await one.ask(request, revision, worker, asked) for one in (real, model)]
             case "look":
-                did = [await one.look(worker, [name]) for one in (real, model)]
+                own = draw.choice((*revisions, None))
+                did = [await one.look(worker, own, [name]) for one in (real, model)]
             case "withdraw":
                 did = [await one.withdraw(name, worker) for one in (real, model)]
             case "claim":
@@ -230,7 +258,7 @@ async def test_the_scripts_do_what_the_model_does(redis_server: Any) -> None:
                 if name in model.kept and model.kept[name].state is RequestState.RUNNING:
                     model.lose(name)
                     await real.lose(name)
-                    did = [(await one.look(worker, [name]))[name] for one in (real, model)]
+                    did = [(await one.look(worker, "v1", [name]))[name] for one in (real, model)]
         assert did[0] == did[1], (step, did)
         assert await real.figures() == await model.figures(), step
     await real.close()
@@ -245,7 +273,7 @@ async def test_what_an_executor_puts_into_a_request_is_not_believed(redis_server
     await queue._client.hset(key, "state", "Splendid")
     assert await state(queue) is RequestState.GONE
     await queue._client.hset(key, mapping={"state": "Answered", "reply": "x" * 34_000_000})
-    reply = (await queue.look("w1", ["r1"]))["r1"].reply
+    reply = (await queue.look("w1", "v1", ["r1"]))["r1"].reply
     assert reply is not None
     assert reply.certainty is Certainty.UNKNOWN
     await queue.close()
@@ -258,7 +286,7 @@ async def test_an_executor_that_comes_is_woken_and_nothing_is_left_behind(redis_
     await queue.wait_for_work("v1", 5)
     await queue.claim("e1#x", "v1", 1, "t1")
     await queue.answer("r1", "t1", GOOD)
-    await queue.look("w1", ["r1"])
+    await queue.look("w1", "v1", ["r1"])
     left = {key: await queue._client.pttl(key) for key in await queue._client.keys("*")}
     kept = {key for key, ttl in left.items() if ttl < 0}
     assert kept == {f"{queue.keys.prefix}queues"}, "a set with one entry for each revision"

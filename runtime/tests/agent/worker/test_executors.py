@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from router_support.waiting import until
 
 SETTINGS = AskingSettings(process="w1#x", revision="v1", look_seconds=0.005, most_lost=1)
 GOOD = Reply(outcome=CallOutcome.SUCCEEDED, value=21)
+NAME = "k/tool/t"  # of the request of `call()`
 WEATHER = f"{functions.__name__}:weather"
 
 
@@ -35,8 +37,8 @@ def call(effect: Effect = Effect.PURE, **fields: Any) -> Call:
 
 
 @asynccontextmanager
-async def asking(queue: MemoryRequests) -> AsyncIterator[Executors]:
-    executors = Executors(queue, SETTINGS)
+async def asking(queue: MemoryRequests, settings: AskingSettings = SETTINGS) -> AsyncIterator[Executors]:
+    executors = Executors(queue, settings)
     following = asyncio.create_task(executors.run())
     try:
         yield executors
@@ -112,10 +114,10 @@ async def test_a_cancelled_call_is_withdrawn_unless_another_worker_goes_on_with_
     async with asking(queue) as executors:
         said = None if goes_on is None else lambda: bool(goes_on)
         making = asyncio.create_task(executors.make(call(goes_on=said), "t", most_kib=1))
-        await until(lambda: "k" in queue.kept)
+        await until(lambda: NAME in queue.kept)
         making.cancel()
         await asyncio.wait({making})
-    assert (queue.kept["k"].state if "k" in queue.kept else None) is left
+    assert (queue.kept[NAME].state if NAME in queue.kept else None) is left
 
 
 @pytest.mark.parametrize("effect", [Effect.PURE, Effect.UNSAFE])
@@ -156,26 +158,101 @@ async def test_what_is_known_of_an_unsafe_call_that_an_earlier_worker_asked_for(
 ) -> None:
     queue = MemoryRequests()
     config = ToolConfig(name="t", python=WEATHER)
-    request = ToolRequest(id="k", name="t", call="tool/t", key="k", arguments={}, effect=Effect.UNSAFE)
+    request = ToolRequest(id=NAME, name="t", call="tool/t", key="k", arguments={}, effect=Effect.UNSAFE)
     async with asking(queue) as executors:
         runner = ToolRunner({"t": load_tool(0, config)}, elsewhere=executors)
         if became != "nothing":
             await queue.ask(request, "v1", "w0#x", "a1")
             await queue.claim("e1#x", "v1", 1, "t1")
         if became == "answered":
-            await queue.answer("k", "t1", GOOD)
+            await queue.answer(NAME, "t1", GOOD)
         if became == "unknown":
             unknown = Reply(outcome=CallOutcome.FAILED, problem="?", certainty=Certainty.UNKNOWN)
-            await queue.answer("k", "t1", unknown)
+            await queue.answer(NAME, "t1", unknown)
         if became == "lost":
-            queue.lose("k")
+            queue.lose(NAME)
         asked = asyncio.create_task(runner.reconcile(call(Effect.UNSAFE)))
         if became == "runs":
             await asyncio.sleep(0.01)
             assert not asked.done(), "it waits for the function that runs"
-            await queue.answer("k", "t1", GOOD)
+            await queue.answer(NAME, "t1", GOOD)
         assert await asked == known
         await runner.close()
+
+
+async def test_an_unsafe_call_that_waits_for_executors_that_have_gone_is_begun_by_others() -> None:
+    queue = MemoryRequests()
+    asked = ToolRequest(id=NAME, name="t", call="tool/t", key="k", arguments={}, effect=Effect.UNSAFE)
+    await queue.ask(asked, "v0", "w0#x", "a1")
+    async with asking(queue) as executors:
+        runner = ToolRunner({"t": load_tool(0, ToolConfig(name="t", python=WEATHER))}, elsewhere=executors)
+        known = asyncio.create_task(runner.reconcile(call(Effect.UNSAFE)))
+        await until(lambda: queue.kept[NAME].revision == "v1")
+        assert await queue.claim("e0#x", "v0", 1, "t0") == []
+        await queue.answer(await granted(queue), "t1", GOOD)
+        assert await known == Reconciled(happened=True, reply=GOOD)
+        await runner.close()
+
+
+@asynccontextmanager
+async def without_executors(queue: MemoryRequests) -> AsyncIterator[ToolRunner]:
+    """The tools of a worker whose fleet has dropped `toolExecutors`."""
+    async with asking(queue, replace(SETTINGS, has_executors=False)) as executors:
+        tools = {"t": load_tool(0, ToolConfig(name="t", python=WEATHER))}
+        runner = ToolRunner(tools, before=executors)
+        yield runner
+        await runner.close()
+
+
+@pytest.mark.once
+async def test_a_worker_without_executors_takes_back_what_none_has_begun() -> None:
+    queue = MemoryRequests()
+    unsafe = call(Effect.UNSAFE, was_begun=True)
+    request = ToolRequest(id=NAME, name="t", call="tool/t", key="k", arguments={}, effect=Effect.UNSAFE)
+    async with without_executors(queue) as runner:
+        await queue.ask(request, "v0", "w0#x", "a1")
+        assert await runner.reconcile(unsafe) == Reconciled(happened=False)
+        assert queue.kept == {}, "no executor begins it beside the worker"
+        assert await runner.reconcile(unsafe) is None, "after that nobody knows what the worker did"
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("effect", [Effect.IDEMPOTENT, Effect.UNSAFE])
+async def test_a_worker_without_executors_calls_nothing_that_one_of_before_may_begin_or_runs(
+    effect: Effect,
+) -> None:
+    """An Unsafe call comes here when somebody has said that it did not happen."""
+    queue = MemoryRequests()
+    request = ToolRequest(id=NAME, name="t", call="tool/t", key="k", arguments={}, effect=effect)
+    async with without_executors(queue) as runner:
+        await queue.ask(request, "v0", "w0#x", "a1")
+        assert (await runner.make(call(effect, was_begun=True))).outcome is CallOutcome.SUCCEEDED
+        assert queue.kept == {}
+        await queue.ask(request, "v0", "w0#x", "a2")
+        await queue.claim("e0#x", "v0", 1, "t0")
+        making = asyncio.create_task(runner.make(call(effect, was_begun=True)))
+        await until(lambda: queue.kept[NAME].waiter == SETTINGS.process)
+        assert not making.done(), "it waits for the function that runs"
+        await queue.answer(NAME, "t0", GOOD)
+        assert await making == GOOD
+
+
+async def test_a_new_call_of_a_worker_without_executors_asks_nobody() -> None:
+    async with without_executors(MemoryRequests(is_away=True)) as runner:
+        assert (await runner.make(call())).outcome is CallOutcome.SUCCEEDED
+
+
+async def test_each_try_of_a_compensation_is_a_request_of_its_own_with_the_same_key() -> None:
+    queue = MemoryRequests()
+    failed = Reply(outcome=CallOutcome.FAILED, problem="no connection")
+    tries = ["compensate/undo#compensation", "compensate/undo#compensation-2"]
+    async with asking(queue) as executors:
+        for name, reply in zip(tries, (failed, GOOD), strict=True):
+            making = asyncio.create_task(executors.make(call(id=name), "t", most_kib=1))
+            await queue.answer(await granted(queue, name), name, reply)
+            assert await making == reply
+    asked = [one.request for one in queue.kept.values()]
+    assert [(request.call, request.key) for request in asked] == [(name, "k") for name in tries]
 
 
 async def test_a_validator_in_python_is_called_by_an_executor() -> None:

@@ -1,6 +1,7 @@
 -- Appends entries to the journal at the position that the writer expects. Intents reserve, results settle, on the
 -- budget of the tree's root, and of the caller's share of the bytes; an intent that a limit refuses is left out. A write
--- that is sent again, because its answer was lost, is known by its name and answered as before.
+-- that is sent again, because its answer was lost, is known by its name and answered as before. A spawned task whose call
+-- is given up is cancelled.
 local id, token, lease_ms, write, expected = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local share = ARGV[7]
 local held = owned(id, token)
@@ -46,11 +47,13 @@ local function reserved(about)
   return refused
 end
 
+local no_longer_awaited = {} -- spawned tasks that live while their calls have got results
 local function settled(about)
   give_room(id, about.does, held.caller)
   local hold = settle_result(budget, about.does, about.tokens, about.nano)
   if hold and PROVES[hold.kind] then clear_of_suspicion(id) end
   if hold and WAITS_OUTSIDE[hold.kind] then end_wait_outside(id, about.does, about.signal) end
+  if hold and hold.kind == 'Spawn' and about.child then no_longer_awaited[#no_longer_awaited + 1] = about.child end
 end
 
 for place = 8, #ARGV, 3 do
@@ -72,6 +75,10 @@ for place = 8, #ARGV, 3 do
 end
 length = push(id, entries, held.caller) or length
 save_budget(budget)
+if #no_longer_awaited > 0 then
+  for _, child in ipairs(no_longer_awaited) do cancel_task(child, 'the task that spawned it no longer waits for it') end
+  budget = budget_of(id, held.root, token) -- what they held is used
+end
 redis.call('HSET', task_key(id), 'write', write)
 if held.refused then redis.call('HDEL', task_key(id), 'refused') end
 if #refusals == 0 then return answer('') end

@@ -6,9 +6,9 @@ local key = request_key(id)
 sweep(revision)
 local held = redis.call('HMGET', key, 'state', 'known', 'asked', 'revision')
 local is_open = held[1] == 'Lost' or (held[1] == 'Answered' and effect == 'Unsafe' and held[2] ~= '1')
-if held[1] and held[4] ~= revision then
+if held[4] and held[4] ~= revision then
   sweep(held[4])
-  if redis.call('ZREM', waiting_key(held[4]), id) == 1 then redis.call('HSET', key, 'revision', revision) end
+  move(id, revision)
 end
 if not held[1] or (is_open and held[3] ~= asked) then
   redis.call('DEL', key)

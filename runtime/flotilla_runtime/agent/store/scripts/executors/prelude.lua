@@ -58,6 +58,24 @@ local function sweep(revision)
   end
 end
 
+-- A request that waits goes to the executors of this revision. Those of an older one may never come again.
+local function move(id, revision)
+  local key = request_key(id)
+  local held = redis.call('HMGET', key, 'state', 'revision')
+  if held[1] ~= 'Waiting' or not held[2] or held[2] == revision then return end
+  redis.call('ZREM', waiting_key(held[2]), id)
+  redis.call('HSET', key, 'revision', revision)
+end
+
+-- Takes a request back, if no executor has begun it.
+local function take_back(id)
+  local held = redis.call('HMGET', request_key(id), 'state', 'revision')
+  if held[1] ~= 'Waiting' then return false end
+  redis.call('ZREM', waiting_key(held[2] or ''), id)
+  redis.call('DEL', request_key(id))
+  return true
+end
+
 -- What a worker is told of a request. One that waits for it keeps it alive. A reply that no tool may have is not read.
 local MOST_REPLY_BYTES = 33554432
 local function seen(id)
