@@ -15,7 +15,7 @@ from flotilla_runtime.agent.journal import EndReason
 
 MOST_MESSAGE_BYTES: Final = 48 * 1024
 MOST_STATE_BYTES: Final = 48 * 1024
-LONGEST_ADDRESS: Final = 150
+LONGEST_ADDRESS: Final = 140  # with what stands before it, a key of the state has 150 characters at most
 MAILBOX: Final = 100  # messages, the one under way included
 MOST_MAILBOX: Final = 1000
 RESTARTS: Final = 3

@@ -135,7 +135,7 @@ def _of_compensations(entry: Intended) -> dict[str, bool]:
 
 def fields_of_replay(source: str, begun: Iterable[Entry]) -> dict[str, str]:
     """The fields of a task that replays `source` and begins with these entries."""
-    compensates = any("compensates" in about(entry) for entry in begun)
+    compensates = any("compensates" in about(source, entry) for entry in begun)
     return {"replayOf": source, **({"compensates": "1"} if compensates else {})}
 
 

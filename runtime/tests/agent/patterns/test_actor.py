@@ -20,6 +20,7 @@ from flotilla_runtime.agent.actors import (
     must_end,
     reference_of,
 )
+from flotilla_runtime.agent.engine.state import KEY
 from flotilla_runtime.agent.journal import EndReason, Suspended, TaskStatus
 from flotilla_runtime.agent.protocols import Call, Reply
 from flotilla_runtime.agents import (
@@ -400,7 +401,7 @@ async def test_a_task_without_steps_sends_nothing() -> None:
         pytest.param(("", counter, {}), "is no address", id="no name"),
         pytest.param(("a b", counter, {}), "is no address", id="a space"),
         pytest.param(("a/../b", counter, {}), "is no address", id="a way up"),
-        pytest.param(("x" * 151, counter, {}), "is no address", id="too long"),
+        pytest.param(("x" * (actors.LONGEST_ADDRESS + 1), counter, {}), "is no address", id="too long"),
         pytest.param(("a", counter, {"child": True}), "only of an actor", id="a child of a task"),
         pytest.param(("a", printed, {}), "handles no messages", id="a plain function"),
         pytest.param(("a", Policy, {}), "handles no messages", id="a class without receive"),
@@ -545,3 +546,8 @@ def test_a_handler_within_a_function_is_found_by_no_worker() -> None:
         reference_of(inner)
     assert reference_of(Parent).endswith(":Parent")
     assert address_of("audit", "account/7") == "account/7/audit"
+
+
+@pytest.mark.parametrize("key_of", [actors.kept_key, actors.ended_key])
+def test_the_keys_of_the_longest_address_may_be_written(key_of: Any) -> None:
+    assert KEY.fullmatch(key_of(address_of("x/" * (actors.LONGEST_ADDRESS // 2 - 1) + "xx")))
