@@ -127,6 +127,21 @@ class PatternEnd:
         )
 
 
+def numbered(names: Sequence[str]) -> list[str]:
+    """A key for each name: the name, and for one that comes again a number behind it: `sql`, `sql-2`."""
+    taken = set(names)
+    times: Counter[str] = Counter()
+    keys = []
+    for name in names:
+        times[name] += 1
+        number = times[name]
+        while number > 1 and f"{name}-{number}" in taken:
+            number += 1
+        keys.append(name if number == 1 else f"{name}-{number}")
+        taken.add(keys[-1])
+    return keys
+
+
 def gathered(keys: Sequence[str], ended: Mapping[str, Any]) -> Gathered:
     """What the branches gave, in the order of these keys. Every key must have ended."""
     values = {key: None if isinstance(ended[key], Missing) else ended[key] for key in keys}

@@ -23,7 +23,14 @@ from flotilla_runtime.agent.patterns.plans import (
     begins_at,
     missing_of,
 )
-from flotilla_runtime.agent.patterns.values import Missing, MissingReason, PatternEnd, PatternKind, gathered
+from flotilla_runtime.agent.patterns.values import (
+    Missing,
+    MissingReason,
+    PatternEnd,
+    PatternKind,
+    gathered,
+    numbered,
+)
 from flotilla_runtime.agent.worker.metrics import WorkerMetrics
 
 REFUSAL = Refusal(call="c", limit=LimitName.TOKENS, most=1, committed=1, wanted=1, may_change=False)
@@ -127,6 +134,19 @@ def test_a_problem_is_kept_short() -> None:
 def test_a_branch_that_gives_none_is_not_missing() -> None:
     found = gathered(["b", "a"], {"a": None, "b": Missing(reason=MissingReason.FAILED, problem="x")})
     assert (found.values, found.present, found.is_complete) == ({"b": None, "a": None}, {"a": None}, False)
+
+
+@pytest.mark.parametrize(
+    ("names", "keys"),
+    [
+        pytest.param(["a", "b"], ["a", "b"], id="each name comes once"),
+        pytest.param(["a", "b", "a", "a"], ["a", "b", "a-2", "a-3"], id="one comes again"),
+        pytest.param(["a", "a", "a-2", "a"], ["a", "a-3", "a-2", "a-4"], id="a name looks like a number"),
+        pytest.param(["a-2", "a-2", "a"], ["a-2", "a-2-2", "a"], id="a name with a number comes again"),
+    ],
+)
+def test_names_that_come_again_are_numbered(names: list[str], keys: list[str]) -> None:
+    assert numbered(names) == keys
 
 
 LOST = Missing(reason=MissingReason.NOT_NEEDED, problem="x")
