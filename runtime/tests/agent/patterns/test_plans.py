@@ -171,6 +171,20 @@ def test_branches_and_races_are_counted(ended: dict[str, Any], was_first: bool |
     assert lost == sum(one is LOST for one in ended.values())
 
 
+def test_branches_that_were_not_begun_are_counted_apart() -> None:
+    metrics = WorkerMetrics()
+    metrics.count_pattern(
+        PatternEnd.of(PatternKind.RACE, ["a", "b", "c"], {"a": LOST, "b": 1, "c": LOST}, not_begun=["c"])
+    )
+    counted = {
+        outcome: metrics.registry.get_sample_value(
+            "flotilla_worker_branches_total", {"pattern": "Race", "outcome": outcome}
+        )
+        for outcome in ("Value", "NotNeeded", "NotBegun")
+    }
+    assert counted == {"Value": 1, "NotNeeded": 1, "NotBegun": 1}
+
+
 @pytest.mark.parametrize(
     ("spans", "took", "fan_in"),
     [
