@@ -7,6 +7,7 @@ from typing import Any
 from agent_support.memory import CrashError, CrashPoints, MemoryStore, Stored
 from agent_support.running import ScriptedCalls, run
 from flotilla_runtime.agent.journal import CallOutcome, Done, Intended
+from flotilla_runtime.agent.patterns.values import PatternEnd
 from flotilla_runtime.agent.programs import Program
 from flotilla_runtime.agent.protocols import Call, Reply
 
@@ -28,6 +29,7 @@ class Story:
         self.store.submit("t1", task_input)
         self.calls = ScriptedCalls(script=script, points=self.store.points)
         self.program = program
+        self.patterns: list[PatternEnd] = []
 
     @property
     def task(self) -> Stored:
@@ -44,7 +46,7 @@ class Story:
 
     async def one_run(self) -> None:
         try:
-            await run(self.store, self.program, self.calls)
+            await run(self.store, self.program, self.calls, on_pattern=self.patterns.append)
         except* CrashError:
             pass
 

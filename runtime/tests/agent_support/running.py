@@ -10,6 +10,7 @@ from flotilla_runtime.agent.budgets import Amount, Budget
 from flotilla_runtime.agent.engine.run import Clock, Means, RunOutcome, TaskRun
 from flotilla_runtime.agent.journal import CallKind, CallOutcome
 from flotilla_runtime.agent.models import ModelRequest, ToolDeclaration, prompt_bound
+from flotilla_runtime.agent.patterns.values import OnPattern, unheard
 from flotilla_runtime.agent.programs import Program
 from flotilla_runtime.agent.protocols import Call, Reconciled, Reply, Session
 from flotilla_runtime.agent.tools.values import Tool, schema_check
@@ -123,14 +124,25 @@ def program_of(main: Any, *tools: Tool, config: WorkerConfig | None = None) -> P
 
 
 def begin(
-    store: MemoryStore, program: Program, calls: Any, task_id: str = "t1", worker: str = "w"
+    store: MemoryStore,
+    program: Program,
+    calls: Any,
+    task_id: str = "t1",
+    worker: str = "w",
+    on_pattern: OnPattern = unheard,
 ) -> TaskRun:
     """Take the task over by a new worker; its clock is the store's."""
     claim, task = store.claim(task_id, worker)
     clock = Clock(monotonic_seconds=lambda: store.now_ms / 1000)
-    means = Means(worker=worker, journal=store, calls=calls, clock=clock)
+    means = Means(worker=worker, journal=store, calls=calls, clock=clock, on_pattern=on_pattern)
     return TaskRun(claim, task, program, means)
 
 
-async def run(store: MemoryStore, program: Program, calls: Any, task_id: str = "t1") -> RunOutcome:
-    return await begin(store, program, calls, task_id).run()
+async def run(
+    store: MemoryStore,
+    program: Program,
+    calls: Any,
+    task_id: str = "t1",
+    on_pattern: OnPattern = unheard,
+) -> RunOutcome:
+    return await begin(store, program, calls, task_id, on_pattern=on_pattern).run()

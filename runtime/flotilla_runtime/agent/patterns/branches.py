@@ -31,6 +31,11 @@ REPLAY_MS: Final = 250  # in which a branch whose time was up before a crash may
 CLOSING_SECONDS: Final = 1.0  # in which branches that were cancelled must end
 ENDED: Final = "ended"
 MISSING: Final = "missing"
+# What stands in journals for both is NotNeeded: an agent may have told it on.
+NEVER_BEGUN: Final = Missing(
+    reason=MissingReason.NOT_NEEDED, problem="it was not begun, since enough others had ended"
+)
+LOST: Final = Missing(reason=MissingReason.NOT_NEEDED, problem="enough others had ended before it")
 
 log = structlog.get_logger(__name__)
 
@@ -220,25 +225,20 @@ class Group:
         self._spans[key] = (self._spans[key][0], self._branching.now_ms())
 
     async def _decide(self) -> None:
-        """Write which branches counted, and end the others."""
-        losers = list(self._running.values())
-        for branch in self._waiting:
-            self._ended[branch.key] = Missing(
-                reason=MissingReason.NOT_NEEDED, problem="it was not begun, since enough others had ended"
-            )
-        for one in losers:
-            self._ended[one.branch.key] = Missing(
-                reason=MissingReason.NOT_NEEDED, problem="enough others had ended before it"
-            )
+        """Write which branches counted, and end the others, also those that only an earlier run has begun."""
+        began = {one.key: self._branching.began_at(self._places[one.key]) for one in self._waiting}
+        not_begun = [key for key, moment in began.items() if moment is None]
+        losers = [*self._running, *(key for key, moment in began.items() if moment is not None)]
+        self._ended |= dict.fromkeys(not_begun, NEVER_BEGUN) | dict.fromkeys(losers, LOST)
         self._waiting.clear()
         if not self._is_replayed:
-            for one in losers:
-                self._note_end(one.branch.key)
+            for key in self._running:
+                self._note_end(key)
             spans = tuple(self._spans.values()) if self._is_of_one_run else ()
-            self._branching.count(PatternEnd.of(self._plan.kind, self._keys, self._ended, spans))
+            self._branching.count(PatternEnd.of(self._plan.kind, self._keys, self._ended, spans, not_begun))
         if not self._is_decided:
             return
-        losing = [one.place for one in losers]
+        losing = [self._places[key] for key in losers]
         choice = self._branching.choose(self.place, self._keys, self._choice(), losing)
         await self._closed(self._cancelled())
         await self._branching.confirmed(choice)

@@ -228,4 +228,5 @@ class Patterns:
         declared = declarations_of(self.program.tools, tools)
         place = self.branches.allotted(name)
         ask = partial(self.llm, messages, role=role, tools=declared, max_tokens=max_tokens, name="model")
-        return Pipeline(self, place).piped(lambda on_event: ask(on_event=on_event))
+        pipeline = Pipeline(self, place, [tool.name for tool in declared])
+        return pipeline.piped(lambda on_event: ask(on_event=on_event))

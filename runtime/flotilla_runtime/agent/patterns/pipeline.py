@@ -114,11 +114,12 @@ class EarlyCalls:
 
 
 class Pipeline:
-    """One answer and its calls."""
+    """One answer and its calls. A call of a tool that was not `offered` is not made."""
 
-    def __init__(self, ctx: Calling, place: Place) -> None:
+    def __init__(self, ctx: Calling, place: Place, offered: Sequence[str]) -> None:
         self._ctx = ctx
         self._place = place
+        self._offered = offered
         self._calls = EarlyCalls(
             ctx.branches,
             place,
@@ -143,7 +144,7 @@ class Pipeline:
             self._calls.close()
 
     def _can_be_made(self, call: ToolCall) -> bool:
-        return is_sound(call) and call.name in self._ctx.program.tools
+        return is_sound(call) and call.name in self._offered
 
     def _changes_nothing(self, call: ToolCall) -> bool:
         return self._can_be_made(call) and self._ctx.program.tools[call.name].config.effect is Effect.PURE
@@ -162,8 +163,8 @@ class Pipeline:
             return Used(call=call, missing=missing)
 
     def _why_not(self, call: ToolCall) -> str:
-        if call.name not in self._ctx.program.tools:
-            return why_unknown(call, self._ctx.program.tools)
+        if call.name not in self._offered:
+            return why_unknown(call, self._offered)
         return TOO_MANY if is_sound(call) else why_unsound(call)
 
 

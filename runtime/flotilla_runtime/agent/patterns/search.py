@@ -12,7 +12,7 @@ from flotilla_runtime.agent.patterns.branches import Branch, Group
 from flotilla_runtime.agent.patterns.fusion import Hit, Items, Key, fused, items_of
 from flotilla_runtime.agent.patterns.plans import Plan
 from flotilla_runtime.agent.patterns.runtime import Calling
-from flotilla_runtime.agent.patterns.values import Missing, MissingReason, PatternKind, gathered
+from flotilla_runtime.agent.patterns.values import Missing, MissingReason, PatternKind, gathered, numbered
 
 SEARCH_SECONDS: Final = 5.0
 MOST_HITS: Final = 10
@@ -40,7 +40,7 @@ class Source:
             raise ValueError("a source has either an index or a tool")
 
     @property
-    def key(self) -> str:
+    def name(self) -> str:
         """The name of the index or the tool."""
         return str(self.index or self.tool)
 
@@ -71,52 +71,58 @@ class Searched:
 
 
 def search_group(
-    ctx: Calling, name: str, query: str, sources: Sequence[Source], timeout_seconds: float
+    ctx: Calling, name: str, query: str, sources: Mapping[str, Source], timeout_seconds: float
 ) -> Group:
     """A branch for each source."""
     if not sources:
         raise ValueError("there is nothing to search: the fleet has no index, and no source was given")
     branches = [
         Branch(
-            key=source.key,
+            key=key,
             make=_asking(ctx, query, source),
             timeout_seconds=timeout_seconds if source.timeout_seconds is None else source.timeout_seconds,
         )
-        for source in sources
+        for key, source in sources.items()
     ]
     return Group(ctx.branches, ctx.branches.allotted(name), branches, Plan(kind=PatternKind.SEARCH))
 
 
-def sources_of(ctx: Calling, named: Sequence[str | Source] | None) -> list[Source]:
-    """The sources by name; without any, the indexes of the fleet."""
+def sources_of(ctx: Calling, asked: Sequence[str | Source] | None) -> dict[str, Source]:
+    """The sources by their keys; without any, the indexes of the fleet.
+
+    A key is a source's name, numbered where it comes again: in the journal, in `missing` and in the ranks.
+    """
     indexes = [index.name for index in ctx.program.config.indexes]
-    if named is None:
-        return [Source(index=index) for index in indexes]
-    return [
+    if asked is None:
+        return {index: Source(index=index) for index in indexes}
+    sources = [
         source
         if isinstance(source, Source)
         else Source(index=source)
         if source in indexes or source not in ctx.program.tools
         else Source(tool=source)
-        for source in named
+        for source in asked
     ]
+    return dict(zip(numbered([source.name for source in sources]), sources, strict=True))
 
 
-async def searched(group: Group, sources: Sequence[Source], key: Key | None, top_k: int) -> Searched:
+async def searched(
+    group: Group, sources: Mapping[str, Source], key_of_item: Key | None, top_k: int
+) -> Searched:
     """The fused items."""
-    ended = gathered([source.key for source in sources], await group.ended())
+    ended = gathered(list(sources), await group.ended())
     missing = dict(ended.missing)
     found: dict[str, Sequence[Any]] = {}
-    for source in sources:
-        if source.key in missing:
+    for key, source in sources.items():
+        if key in missing:
             continue
         try:
-            found[source.key] = _checked(source.items(ended.values[source.key]), key)
+            found[key] = _checked(source.items(ended.values[key]), key_of_item)
         except Exception as problem:
             text = f"{type(problem).__name__}: {problem}"
-            missing[source.key] = Missing(reason=MissingReason.REFUSED, problem=text)
-    weights = {source.key: source.weight for source in sources}
-    hits = fused(found, weights=weights, key=key, most=top_k)
+            missing[key] = Missing(reason=MissingReason.REFUSED, problem=text)
+    weights = {key: source.weight for key, source in sources.items()}
+    hits = fused(found, weights=weights, key=key_of_item, most=top_k)
     return Searched(hits=hits, sources=len(sources), missing=missing)
 
 

@@ -5,7 +5,7 @@ of it is there.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
@@ -13,6 +13,7 @@ from typing import Any, Final
 from flotilla_runtime.agent.failures import IncompleteError
 
 VALUE: Final = "Value"
+NOT_BEGUN: Final = "NotBegun"
 
 
 class MissingReason(StrEnum):
@@ -92,9 +93,11 @@ class Gathered:
 class PatternEnd:
     """How a pattern ended, for metrics: how many branches ended how, and whether the first one was first.
 
-    `outcomes` has the reasons of the missing and, for those with a value, `Value`. `was_first` is None if
-    none has a value. `took_ms` are the times of the branches, of the whole of which this run made alone: else
-    nobody knows how long they took. `fan_in_ms` is what the first that ended waited for the last one.
+    `outcomes` has the reasons of the missing and, for those with a value, `Value`. What was not needed before
+    it began is `NotBegun` here, since nothing of it was cancelled; the agent and the journal have `NotNeeded`
+    for it. `was_first` is None if none has a value. `took_ms` are the times of the branches, of the whole of
+    which this run made alone: else nobody knows how long they took. `fan_in_ms` is what the first that ended
+    waited for the last one.
     """
 
     kind: PatternKind
@@ -110,13 +113,16 @@ class PatternEnd:
         keys: Sequence[str],
         ended: Mapping[str, Any],
         spans: Sequence[tuple[int, int]] = (),
+        not_begun: Collection[str] = (),
     ) -> "PatternEnd":
         """The end of a pattern with these keys; `ended` is in the order in which the branches ended.
 
         `spans` are when each branch began and ended, in milliseconds.
         """
         there = [key for key, one in ended.items() if not isinstance(one, Missing)]
-        outcomes = Counter(str(one.reason) if isinstance(one, Missing) else VALUE for one in ended.values())
+        reasons = {key: str(one.reason) for key, one in ended.items() if isinstance(one, Missing)}
+        reasons |= dict.fromkeys(not_begun, NOT_BEGUN)
+        outcomes = Counter(reasons.get(key, VALUE) for key in ended)
         ends = [end for _, end in spans]
         return cls(
             kind=kind,
@@ -125,6 +131,21 @@ class PatternEnd:
             took_ms=tuple(max(0, end - began) for began, end in spans),
             fan_in_ms=max(ends) - min(ends) if len(ends) > 1 else None,
         )
+
+
+def numbered(names: Sequence[str]) -> list[str]:
+    """A key for each name: the name, and for one that comes again a number behind it: `sql`, `sql-2`."""
+    taken = set(names)
+    times: Counter[str] = Counter()
+    keys = []
+    for name in names:
+        times[name] += 1
+        number = times[name]
+        while number > 1 and f"{name}-{number}" in taken:
+            number += 1
+        keys.append(name if number == 1 else f"{name}-{number}")
+        taken.add(keys[-1])
+    return keys
 
 
 def gathered(keys: Sequence[str], ended: Mapping[str, Any]) -> Gathered:

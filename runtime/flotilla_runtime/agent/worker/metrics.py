@@ -51,7 +51,7 @@ class WorkerMetrics:
         )
         self.branches = Counter(
             "flotilla_worker_branches",
-            "Branches of patterns, by how they ended: Value, or the reason for none.",
+            "Branches of patterns, by how they ended: Value, NotBegun, or the reason for no value.",
             ["pattern", "outcome"],
             registry=self.registry,
         )

@@ -59,10 +59,10 @@ def travelling(call: Call) -> Reply:
     return said("; ".join(sorted(heard))) if heard else asks_for(("weather", "Oslo"), ("book", "Faro"))
 
 
-def reacting(*, is_sync: bool = False, **options: Any) -> Program:
-    """A loop of a model and tools, as LangGraph's pages write it."""
+def reacting(*named: str, is_sync: bool = False, **options: Any) -> Program:
+    """A loop of a model and tools, as LangGraph's pages write it; without names with all of the fleet."""
     with known_tools((WEATHER.config, BOOK.config)):
-        tools = flotilla_tools()
+        tools = flotilla_tools(*named)
     model = FlotillaChatModel(**options).bind_tools(tools)
 
     async def think(state: MessagesState) -> Mapping[str, Any]:
@@ -126,6 +126,14 @@ async def test_what_a_tool_fails_with_is_an_observation() -> None:
 
     story = await Story(reacting(), script).to_the_end()
     assert story.result == "book in Faro; no such city"
+
+
+@pytest.mark.attack("A model wants a tool of its fleet that it was not offered")
+async def test_a_tool_that_the_graph_does_not_name_is_not_called() -> None:
+    story = await Story(reacting("weather"), travelling).to_the_end()
+    assert "book is not a valid tool" in story.result
+    assert "weather in Oslo" in story.result
+    assert [call.target for call in story.calls.asked if call.kind is CallKind.TOOL] == ["weather"]
 
 
 async def test_a_tool_that_asks_waits_for_approval_within_its_node() -> None:

@@ -11,7 +11,7 @@ from agent_support.running import config_of, failed, program_of, said
 from flotilla_runtime.agent.models import ModelReply
 from flotilla_runtime.agent.models.journal_form import value_of
 from flotilla_runtime.agent.models.values import ModelOutcome
-from flotilla_runtime.agent.patterns.ensemble import JUDGE, by_votes, keys_of, vote_of, votes_of
+from flotilla_runtime.agent.patterns.ensemble import JUDGE, by_votes, vote_of, votes_of
 from flotilla_runtime.agent.protocols import Call, Reply
 from flotilla_runtime.agents import Answer, ChosenBy, Context, Task
 from flotilla_runtime.contract import ModelConnection
@@ -129,16 +129,10 @@ async def test_the_judge_is_told_that_answers_are_data_and_can_only_give_a_numbe
     assert request.response_schema["properties"]["best"] == {"type": "integer", "minimum": 1, "maximum": 3}
 
 
-def test_votes_and_keys() -> None:
+def test_equal_values_are_votes_for_the_same() -> None:
     answers = {"a": Answer(text="x", value={"n": 1}), "b": Answer(text="y", value={"n": 1})}
     assert votes_of(answers, vote_of).most_common(1)[0][1] == 2
     assert by_votes(answers, votes_of(answers, vote_of), 2, vote_of) == (ChosenBy.MAJORITY, "a")
-    assert keys_of(["Default", "Default", "Routine", "Default"]) == [
-        "Default",
-        "Default-2",
-        "Routine",
-        "Default-3",
-    ]
 
 
 async def test_an_ensemble_of_one_is_refused() -> None:

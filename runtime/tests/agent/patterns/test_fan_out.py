@@ -67,8 +67,11 @@ async def two_of_four(ctx: Context, _task: Task) -> dict[str, Any]:
 
 
 async def slower_each(call: Call) -> Reply:
+    """Braga never answers."""
     if call.kind is CallKind.MODEL:
         return said(call.request.messages[0]["content"])
+    if call.request["city"] == "Braga":
+        return await never_answers(call)
     await asyncio.sleep(CITIES.index(call.request["city"]) / 100)
     return Reply(outcome=CallOutcome.SUCCEEDED, value=call.request["city"])
 
@@ -81,6 +84,35 @@ async def test_a_quorum_ends_the_rest_and_is_the_same_in_every_replay() -> None:
         assert result["said"] == f"Of {result['seen']}."
         assert set(result["missing"]) == set(CITIES) - set(result["seen"])
         assert {one["reason"] for one in result["missing"].values()} == {"NotNeeded"}
+
+
+async def test_what_only_a_lost_run_has_begun_is_given_up_with_the_others() -> None:
+    """Two of three had ended when the worker was lost. The third waits for a place in the next run."""
+
+    async def agent(ctx: Context, _task: Task) -> Any:
+        branches = {city: asking(ctx, city, "book") for city in ("Lisbon", "Braga", "Faro", "Porto")}
+        gathered = await ctx.fan_out(branches, quorum=2, at_once=2)
+        return [str(gathered.missing[city].reason) for city in ("Faro", "Porto")]
+
+    def make() -> Story:
+        faro_is_asked = asyncio.Event()
+
+        async def braga_is_second(call: Call) -> Reply:
+            if call.request["city"] == "Braga":
+                await faro_is_asked.wait()
+            if call.request["city"] == "Faro":
+                faro_is_asked.set()
+            return await four_cities(call)
+
+        return Story(program_of(agent, *TOOLS), braga_is_second)
+
+    passed = (await make().to_the_end()).store.points.passed
+    choice = next(place for place, point in enumerate(passed) if "Intended fan_out/chosen" in point)
+    story = await make().to_the_end(crash_at=choice)
+    assert story.result == ["NotNeeded", "NotNeeded"]
+    assert story.given_up() == {"fan_out/Faro/tool/book"}
+    assert story.calls.made.count("fan_out/Faro/tool/book") == 1
+    assert story.patterns[-1].outcomes == {"Value": 2, "NotNeeded": 1, "NotBegun": 1}
 
 
 async def test_results_are_in_the_order_in_which_they_were_asked_for_whichever_ends_first() -> None:

@@ -23,7 +23,14 @@ from flotilla_runtime.agent.patterns.plans import (
     begins_at,
     missing_of,
 )
-from flotilla_runtime.agent.patterns.values import Missing, MissingReason, PatternEnd, PatternKind, gathered
+from flotilla_runtime.agent.patterns.values import (
+    Missing,
+    MissingReason,
+    PatternEnd,
+    PatternKind,
+    gathered,
+    numbered,
+)
 from flotilla_runtime.agent.worker.metrics import WorkerMetrics
 
 REFUSAL = Refusal(call="c", limit=LimitName.TOKENS, most=1, committed=1, wanted=1, may_change=False)
@@ -129,6 +136,19 @@ def test_a_branch_that_gives_none_is_not_missing() -> None:
     assert (found.values, found.present, found.is_complete) == ({"b": None, "a": None}, {"a": None}, False)
 
 
+@pytest.mark.parametrize(
+    ("names", "keys"),
+    [
+        pytest.param(["a", "b"], ["a", "b"], id="each name comes once"),
+        pytest.param(["a", "b", "a", "a"], ["a", "b", "a-2", "a-3"], id="one comes again"),
+        pytest.param(["a", "a", "a-2", "a"], ["a", "a-3", "a-2", "a-4"], id="a name looks like a number"),
+        pytest.param(["a-2", "a-2", "a"], ["a-2", "a-2-2", "a"], id="a name with a number comes again"),
+    ],
+)
+def test_names_that_come_again_are_numbered(names: list[str], keys: list[str]) -> None:
+    assert numbered(names) == keys
+
+
 LOST = Missing(reason=MissingReason.NOT_NEEDED, problem="x")
 
 
@@ -149,6 +169,20 @@ def test_branches_and_races_are_counted(ended: dict[str, Any], was_first: bool |
     labels = {"pattern": "Race", "outcome": "NotNeeded"}
     lost = metrics.registry.get_sample_value("flotilla_worker_branches_total", labels)
     assert lost == sum(one is LOST for one in ended.values())
+
+
+def test_branches_that_were_not_begun_are_counted_apart() -> None:
+    metrics = WorkerMetrics()
+    metrics.count_pattern(
+        PatternEnd.of(PatternKind.RACE, ["a", "b", "c"], {"a": LOST, "b": 1, "c": LOST}, not_begun=["c"])
+    )
+    counted = {
+        outcome: metrics.registry.get_sample_value(
+            "flotilla_worker_branches_total", {"pattern": "Race", "outcome": outcome}
+        )
+        for outcome in ("Value", "NotNeeded", "NotBegun")
+    }
+    assert counted == {"Value": 1, "NotNeeded": 1, "NotBegun": 1}
 
 
 @pytest.mark.parametrize(

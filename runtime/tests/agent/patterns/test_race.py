@@ -9,7 +9,7 @@ import pytest
 
 from agent_support.lives import Story, crashed_everywhere, never_answers
 from agent_support.running import failed, program_of, said, tool_of
-from flotilla_runtime.agent.journal import CallKind, CallOutcome
+from flotilla_runtime.agent.journal import CallKind, CallOutcome, Done
 from flotilla_runtime.agent.protocols import Call, Reply
 from flotilla_runtime.agents import Context, EndReason, MissingReason, NoWinnerError, Task
 from flotilla_runtime.contract import Effect, TaskLimits
@@ -53,6 +53,20 @@ async def test_the_first_value_wins_and_a_crash_anywhere_does_not_change_it() ->
     assert "race/third/tool/third" not in whole.calls.made, "it never began"
     unknown = [story for story in stories if story.result["winner"] != "second"]
     assert unknown == []
+
+
+async def test_a_branch_that_never_began_is_not_counted_as_cancelled() -> None:
+    """To the agent, and in the journal, it is NotNeeded: so it is in journals of before too."""
+
+    async def agent(ctx: Context, _task: Task) -> Any:
+        ways = {name: (lambda name=name: ctx.tool(name, {})) for name in ("first", "third")}
+        return (await ctx.race(ways, stagger_seconds=3600)).missing["third"].reason
+
+    story = await Story(program_of(agent, *TOOLS), lambda _call: value(1)).to_the_end()
+    assert [end.outcomes for end in story.patterns] == [{"Value": 1, "NotBegun": 1}]
+    assert story.result == "NotNeeded"
+    (chosen,) = [one for one in story.task.entries if isinstance(one, Done) and one.call == "race/chosen"]
+    assert chosen.value["missing"]["third"]["reason"] == "NotNeeded"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """A search of several sources: the fused ranking, deadlines, what is marked missing, and crashes anywhere."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from agent_support.lives import Story, crashed_everywhere, never_answers
 from agent_support.running import PASSAGE, config_of, failed, found, program_of, tool_of
-from flotilla_runtime.agent.journal import CallOutcome
+from flotilla_runtime.agent.journal import CallKind, CallOutcome
 from flotilla_runtime.agent.patterns.fusion import SMOOTHING, fused, items_of, key_of
 from flotilla_runtime.agent.protocols import Call, Reply
 from flotilla_runtime.agents import Context, Source, Task
@@ -90,6 +91,35 @@ async def test_a_source_with_strange_items_spoils_no_other(given: Any) -> None:
 
     story = await Story(program_of(agent, *TOOLS, config=CONFIG), script).to_the_end()
     assert story.result == [1, "Refused"]
+
+
+async def test_one_tool_or_name_is_asked_several_times_through_a_crash_anywhere() -> None:
+    """The tools `sql` and `docs`, and the index `docs`; the second query of `sql` fails."""
+
+    async def agent(ctx: Context, _task: Task) -> Any:
+        tables = [Source(tool="sql", arguments={"table": table}) for table in ("tickets", "orders", "bills")]
+        tables[2] = replace(tables[2], weight=9)
+        searched = await ctx.search("why?", [*tables, Source(tool="docs"), Source(index="docs")])
+        ranks = {hit.item["text"]: hit.ranks for hit in searched.hits if isinstance(hit.item, dict)}
+        return [ranks, searched.hits[0].item["text"], searched.missing["sql-2"].document, searched.sources]
+
+    async def script(call: Call) -> Reply:
+        if call.kind is CallKind.RETRIEVE:
+            return found(passage("a"))
+        table = call.request.get("table", "docs")
+        if table == "orders":
+            return failed("no such table")
+        return Reply(outcome=CallOutcome.SUCCEEDED, value=[{"text": f"Of {table}."}, {"text": "Text a."}])
+
+    program = program_of(agent, *TOOLS, tool_of("docs", Effect.PURE), config=CONFIG)
+    for story in await crashed_everywhere(lambda: Story(program, script)):
+        ranks, best, missing, expected = story.result
+        assert ranks["Of tickets."] == {"sql": 1}
+        assert ranks["Of bills."] == {"sql-3": 1}
+        assert ranks["Text a."] == {"sql": 2, "sql-3": 2, "docs": 2, "docs-2": 1}
+        assert best == "Text a."
+        assert missing == {"reason": "Failed", "problem": "sql: no such table"}
+        assert expected == 5
 
 
 async def test_a_search_of_nothing_is_refused() -> None:
