@@ -143,6 +143,20 @@ def responding(**fields: Any) -> bytes:
             id="two conversations",
         ),
         pytest.param(
+            asked_response,
+            responding(previous_response_id="a", store=False),
+            "store",
+            "invalid_value",
+            id="not stored behind a response",
+        ),
+        pytest.param(
+            asked_response,
+            responding(conversation={"id": "a"}, store=False),
+            "store",
+            "invalid_value",
+            id="not stored in a conversation",
+        ),
+        pytest.param(
             asked_response, responding(conversation="é"), "conversationId", "invalid_request", id="an id"
         ),
     ],
