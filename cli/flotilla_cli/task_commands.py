@@ -6,6 +6,7 @@ Each asks the gateway once or twice, and prints a text or, with `-o json`, the g
 import argparse
 import json
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -15,11 +16,12 @@ import httpx
 from flotilla_cli.gateways import GatewayError, Where, connected
 from flotilla_cli.kubectl import KubectlError
 from flotilla_cli.task_texts import plain, task_page, task_table
-from flotilla_cli.tasks import TaskFailedError, checked
+from flotilla_cli.tasks import TaskFailedError, checked, new_key, patiently
 from flotilla_cli.tokens import TokenError
 
 Commands = Any  # argparse's action of subcommands, whose type is not public
 Asked = Callable[[httpx.Client, argparse.Namespace], tuple[dict[str, Any], str]]
+REPEAT_FOR_SECONDS: Final = 60.0
 ERRORS: Final = (GatewayError, KubectlError, TokenError, TaskFailedError)
 
 
@@ -103,11 +105,14 @@ def cancel(client: httpx.Client, arguments: argparse.Namespace) -> tuple[dict[st
 
 
 def replay(client: httpx.Client, arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Make a new task with the results of an ended one."""
-    body: dict[str, Any] = {"repeatEffects": arguments.repeat_effects}
+    """Make a new task with the results of an ended one; the key keeps a repeated request from making two."""
+    body: dict[str, Any] = {"repeatEffects": arguments.repeat_effects, "idempotencyKey": new_key()}
     if arguments.start is not None:
         body["from"] = arguments.start
-    receipt = checked(client.post(f"/v1/tasks/{_id(arguments)}/replay", json=body))
+    path, until = f"/v1/tasks/{_id(arguments)}/replay", time.monotonic() + REPEAT_FOR_SECONDS
+    receipt = patiently(
+        lambda: client.post(path, json=body), until=until, clock=time.monotonic, sleep=time.sleep
+    )
     return receipt, f"the new task is {plain(receipt['id'])}"
 
 

@@ -82,6 +82,24 @@ def waiting_for(task: dict[str, Any]) -> str:
     return f"{task.get('status')} and waits for {waits['kind']} ({waits['call']}){until}{how}"
 
 
+def new_key() -> str:
+    """A key with which a request can be sent again without making a second task."""
+    return uuid.uuid4().hex
+
+
+def patiently(
+    send: Callable[[], httpx.Response],
+    *,
+    until: float,
+    clock: Callable[[], float],
+    sleep: Callable[[float], None],
+) -> dict[str, Any]:
+    """The answer to a request, which is repeated until this time while it is answered with 503."""
+    while (response := send()).status_code == HTTPStatus.SERVICE_UNAVAILABLE and clock() <= until:
+        sleep(UNAVAILABLE_SECONDS)
+    return checked(response)
+
+
 def ask(
     client: httpx.Client,
     question: str,
@@ -101,13 +119,9 @@ def ask(
     started = clock()
 
     def answered(send: Callable[[], httpx.Response]) -> dict[str, Any]:
-        while (response := send()).status_code == HTTPStatus.SERVICE_UNAVAILABLE:
-            if clock() - started > timeout_seconds:
-                break
-            sleep(UNAVAILABLE_SECONDS)
-        return checked(response)
+        return patiently(send, until=started + timeout_seconds, clock=clock, sleep=sleep)
 
-    submission = {"input": question, "idempotencyKey": uuid.uuid4().hex}
+    submission = {"input": question, "idempotencyKey": new_key()}
     if agent is not None:
         submission["agent"] = agent
     task = answered(lambda: client.post("/v1/tasks", json=submission))

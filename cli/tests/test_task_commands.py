@@ -60,7 +60,8 @@ class Gateway:
     def __init__(self, task: Any = TASK, answer: Any = RECEIPT, status: int = 200) -> None:
         self.posted: list[tuple[str, Any]] = []
         self.asked: list[str] = []
-        self._task, self._answer, self._status = task, answer, status
+        self.status = status
+        self._task, self._answer = task, answer
         self.client = httpx.Client(base_url="http://gateway", transport=httpx.MockTransport(self._reply))
 
     def _reply(self, request: httpx.Request) -> httpx.Response:
@@ -68,7 +69,7 @@ class Gateway:
             self.asked.append(str(request.url).removeprefix("http://gateway"))
             return httpx.Response(200, json=self._task)
         self.posted.append((request.url.path, json.loads(request.content or b"null")))
-        return httpx.Response(self._status, json=self._answer)
+        return httpx.Response(self.status, json=self._answer)
 
 
 def done(ask: Callable[..., tuple[dict[str, Any], str]], gateway: Gateway, *words: str) -> str:
@@ -148,10 +149,26 @@ def test_a_task_is_cancelled_and_replayed() -> None:
     assert done(task_commands.cancel, gateway, "cancel", "t1") == "cancelled"
     assert done(task_commands.replay, gateway, "replay", "t1") == "the new task is t2"
     done(task_commands.replay, gateway, "replay", "t1", "--from", "a/b", "--repeat-effects")
+    keys = [body.pop("idempotencyKey") for _, body in gateway.posted[1:]]
+    assert len(set(keys)) == 2
     assert [body for _, body in gateway.posted[1:]] == [
         {"repeatEffects": False},
         {"repeatEffects": True, "from": "a/b"},
     ]
+
+
+def test_a_replay_that_is_answered_with_503_is_sent_again_with_its_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gateway = Gateway(status=503)
+
+    def recovers(_: float) -> None:
+        gateway.status = 200
+
+    monkeypatch.setattr("time.sleep", recovers)
+    assert done(task_commands.replay, gateway, "replay", "t1") == "the new task is t1"
+    first, second = (body["idempotencyKey"] for _, body in gateway.posted)
+    assert first == second
 
 
 @pytest.mark.parametrize(

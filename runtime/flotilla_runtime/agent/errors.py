@@ -2,7 +2,8 @@
 
 TaskStoreError
 ├── StoreUnavailableError   Redis does not answer or refuses to write: try again
-│   ├── UnconfirmedError    the write was done, but no replica of Redis has confirmed it in time
+│   ├── UncertainError      a submission, or an intent, was sent: nobody knows whether it was written
+│   │   └── UnconfirmedError  it was written, but no replica of Redis has confirmed it in time
 │   └── PayloadsUnavailableError  the object store of large texts does not answer, or refuses
 ├── NoRoomError             the caller's share has no room for a result: nothing was written
 ├── LeaseLostError          another worker holds the task, or may hold it: stop writing to it
@@ -22,7 +23,11 @@ class StoreUnavailableError(TaskStoreError):
         self.problem = problem
 
 
-class UnconfirmedError(StoreUnavailableError):
+class UncertainError(StoreUnavailableError):
+    """The write was sent, and its answer did not come: it may have been done."""
+
+
+class UnconfirmedError(UncertainError):
     """The primary has the write, and no replica said in time that it has it too; a failover may lose it."""
 
     def __init__(self, seconds: float) -> None:

@@ -18,7 +18,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flotilla_runtime.agent.journal import TaskStatus
-from flotilla_runtime.agent.tasks import SubmitOutcome
+from flotilla_runtime.agent.tasks import Submission, SubmitOutcome
 from flotilla_runtime.contract import HEADER_TRACE
 from flotilla_runtime.gateway.auth import Identity, Verb
 from flotilla_runtime.gateway.bodies import read_posted
@@ -59,13 +59,9 @@ class TaskAPI:
         asked = parse_submission(await read_posted(request, self._max_body_bytes))
         tenant = await self._callers.tenant(request, caller, asked.tenant)
         trace = request.headers.get(HEADER_TRACE)
-        submission = await self._service.submit(asked, caller, tenant, traceparent=trace)
-        location = {"Location": f"/v1/tasks/{submission.id}"}
-        if submission.outcome is SubmitOutcome.CREATED:
-            receipt = TaskReceipt(id=submission.id, status=TaskStatus.WAITING)
-            return _rendered(receipt, HTTPStatus.CREATED, location)
-        known = await self._service.summary(submission.id, caller)
-        return _rendered(TaskReceipt(id=submission.id, status=known.status), HTTPStatus.OK, location)
+        return await self._stored(
+            await self._service.submit(asked, caller, tenant, traceparent=trace), caller
+        )
 
     async def get(self, request: Request) -> Response:
         """GET /v1/tasks/{id}."""
@@ -122,9 +118,17 @@ class TaskAPI:
         said = parse_replay(await read_posted(request, self._max_body_bytes))
         may_approve = await self._callers.may_approve(request)
         task = request.path_params["id"]
-        submission = await self._replays.replay(task, said, caller, may_approve=may_approve)
-        receipt = TaskReceipt(id=submission.id, status=TaskStatus.WAITING)
-        return _rendered(receipt, HTTPStatus.CREATED, {"Location": f"/v1/tasks/{submission.id}"})
+        return await self._stored(
+            await self._replays.replay(task, said, caller, may_approve=may_approve), caller
+        )
+
+    async def _stored(self, submission: Submission, caller: Identity) -> Response:
+        location = {"Location": f"/v1/tasks/{submission.id}"}
+        if submission.outcome is SubmitOutcome.CREATED:
+            receipt = TaskReceipt(id=submission.id, status=TaskStatus.WAITING)
+            return _rendered(receipt, HTTPStatus.CREATED, location)
+        known = await self._service.summary(submission.id, caller)
+        return _rendered(TaskReceipt(id=submission.id, status=known.status), HTTPStatus.OK, location)
 
     async def _caller(self, request: Request, verb: Verb) -> Identity:
         return await self._callers.identify(request, verb)

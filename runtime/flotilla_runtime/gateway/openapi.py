@@ -169,10 +169,12 @@ def _outside(task: list[dict[str, Any]]) -> dict[str, Any]:
             "parameters": task,
             "post": {
                 "operationId": "replayTask",
-                "summary": "Make a new task with the results of an ended one up to a call",
+                "summary": "Make a new task with the results of an ended one up to a call; a repeated "
+                "idempotencyKey returns the task that it made first",
                 "requestBody": {"required": False, "content": _json("ReplayRequest")},
                 "responses": {
                     "201": _answer("The new task is stored", "TaskReceipt"),
+                    "200": _answer("The new task was stored by an earlier replay", "TaskReceipt"),
                     **_problems(400, 401, 403, 404, 409, 413, 422, 429, 503),
                 },
             },

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from flotilla_runtime.contract import DOMAIN
 
 MEDIA_TYPE: Final = "application/problem+json"
+NOT_AGAIN: Final = {"x-should-retry": "false"}  # OpenAI's clients heed it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +74,11 @@ def unavailable(detail: str, retry_after_seconds: int) -> ProblemError:
         detail,
         headers={"Retry-After": str(retry_after_seconds)},
     )
+
+
+def uncertain(detail: str) -> ProblemError:
+    """A problem for a request that may have made a task, and would make a second one if it is sent again."""
+    return ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, "uncertain", detail, headers=NOT_AGAIN)
 
 
 def not_found(task_id: str) -> ProblemError:

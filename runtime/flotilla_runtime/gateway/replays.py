@@ -4,6 +4,7 @@ The new task is the same caller's and the same tenant's, whoever replays it, and
 revision and no higher limits than the fleet. What would happen again is named, in spawned tasks too.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,7 +28,7 @@ from flotilla_runtime.contract import GatewayConfig, TaskLimits
 from flotilla_runtime.gateway.auth import Identity
 from flotilla_runtime.gateway.problems import FieldProblem, ProblemError, not_found
 from flotilla_runtime.gateway.requests import ReplayRequest, named_agent, refused
-from flotilla_runtime.gateway.service import TaskService, quota_refusal
+from flotilla_runtime.gateway.service import TaskService
 
 MOST_KEPT_BYTES: Final = 32 * 2**20
 MOST_SPAWNED: Final = 200  # tasks whose journals are read
@@ -67,7 +68,9 @@ class Replays:
             raise effects_refusal(again)
         if (problem := length_refusal(planned.kept)) is not None:
             raise problem
-        return await self._submitted(loaded, await self._whole(task, planned.kept))
+        key = said.idempotency_key
+        own_key = None if key is None else json.dumps([task, caller.name, key])
+        return await self._submitted(loaded, await self._whole(task, planned.kept), own_key)
 
     async def _readable(self, loaded: LoadedTask, start: str | None) -> Sequence[Entry]:
         """The journal, with how spawned tasks ended, which a plan without a call reads."""
@@ -92,7 +95,7 @@ class Replays:
         except BrokenEntryError as problem:
             raise ProblemError(HTTPStatus.GONE, "payload-gone", f"{problem}; submit the task anew") from None
 
-    async def _submitted(self, loaded: LoadedTask, kept: Sequence[Entry]) -> Submission:
+    async def _submitted(self, loaded: LoadedTask, kept: Sequence[Entry], key: str | None) -> Submission:
         record = loaded.record
         new = NewTask(
             id=self._service.new_id(),
@@ -101,15 +104,13 @@ class Replays:
             tenant=record.tenant,
             limits=within(record.limits, self._config.limits),
             priority=record.priority,
+            idempotency_key=key,
             revision=self._config.revision,
             metadata=record.metadata,
             history=loaded.history,
             agent=named_agent(record.agent or None, self._config.agents),
         )
-        submission = await self._service.asked(lambda: self._store.replay(record, new, kept))
-        if (refusal := quota_refusal(submission.outcome, self._config.queue)) is not None:
-            raise refusal
-        return submission
+        return await self._service.submitted(new, lambda: self._store.replay(record, new, kept))
 
     async def _again(self, planned: Replay) -> list[Again]:
         """The calls whose effects would happen again, those of spawned tasks too.

@@ -20,6 +20,7 @@ TENANT_RULE: Final = "a tenant has 1 to 253 visible ASCII characters"
 
 Tenant = Annotated[str, StringConstraints(pattern=rf"^{TENANT.pattern}$")]
 ConversationId = Annotated[str, StringConstraints(pattern=rf"^{CONVERSATION.pattern}$")]
+IdempotencyKey = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=63)]
 MetadataValue = Annotated[str, StringConstraints(max_length=512)]
 
@@ -70,7 +71,7 @@ class SubmitRequest(_Request):
     """The body of POST /v1/tasks."""
 
     input: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-    idempotency_key: Annotated[str, StringConstraints(min_length=1, max_length=256)] | None = None
+    idempotency_key: IdempotencyKey | None = None
     priority: Priority = Priority.INTERACTIVE
     limits: LimitsRequest = LimitsRequest()
     metadata: Annotated[Mapping[MetadataKey, MetadataValue], Field(max_length=32)] = Field(
@@ -118,6 +119,7 @@ class ReplayRequest(_Request):
         default=None, alias="from"
     )
     repeat_effects: StrictBool = False
+    idempotency_key: IdempotencyKey | None = None
 
 
 def parse_replay(body: bytes) -> ReplayRequest:

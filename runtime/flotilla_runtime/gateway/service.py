@@ -5,7 +5,8 @@ What people and programs outside tell a task is in outside.py.
 When Redis does not answer, a request is repeated for two seconds, so callers do not notice a broken
 connection or a short failover; after that they get a 503. A submission is repeated with the same id, so it
 never becomes two tasks. One that no replica of Redis confirms gets a 503 too, though the task is there:
-whoever sends it again with its idempotency key is told of the same task.
+whoever sends it again with its idempotency key is told of the same task. Without a key the 503 names the
+task.
 """
 
 import asyncio
@@ -19,9 +20,8 @@ from typing import Final, Protocol, TypeVar
 from flotilla_runtime.agent.conversations import Message
 from flotilla_runtime.agent.errors import (
     BrokenEntryError,
-    PayloadsUnavailableError,
     StoreUnavailableError,
-    UnconfirmedError,
+    UncertainError,
 )
 from flotilla_runtime.agent.journal import Done, Entry, TaskStatus, WaitKind
 from flotilla_runtime.agent.store.task_store import TaskStore
@@ -41,7 +41,8 @@ from flotilla_runtime.gateway.auth import Identity, tenant_of
 from flotilla_runtime.gateway.figures import WINDOW_MINUTES, fleet_status
 from flotilla_runtime.gateway.history import Event, History
 from flotilla_runtime.gateway.pages import PageWanted, waits_for
-from flotilla_runtime.gateway.problems import ProblemError, not_found, unavailable
+from flotilla_runtime.gateway.problems import ProblemError, not_found
+from flotilla_runtime.gateway.refusals import given_up, uncertain_submission
 from flotilla_runtime.gateway.requests import EffectOutcome, ResolveRequest, SubmitRequest, named_agent
 from flotilla_runtime.gateway.task_ids import is_task_id, task_id
 from flotilla_runtime.gateway.views import TaskView, task_view
@@ -50,7 +51,6 @@ Answer = TypeVar("Answer")
 
 ASK_FOR_SECONDS: Final = 2.0
 ASK_AGAIN_SECONDS: Final = 0.1
-RETRY_AFTER_SECONDS: Final = 2
 QUEUE_FULL_RETRY_SECONDS: Final = 5
 NOTHING: Final[Mapping[str, str]] = {}
 SCANNED_AT_ONCE: Final = 200
@@ -163,13 +163,9 @@ class TaskService:
             agent=named_agent(request.agent, self._config.agents),
             traceparent=traceparent if self._traces and read_traceparent(traceparent) else None,
         )
-        submission = await self.asked(lambda: self._store.submit(task))
-        if (refusal := quota_refusal(submission.outcome, self._config.queue)) is not None:
-            raise refusal
-        if submission.id == task.id:
-            if self._traces is not None:
-                self._traces.submitted(task, began_at)
-            return Submission(outcome=SubmitOutcome.CREATED, id=task.id)
+        submission = await self.submitted(task, lambda: self._store.submit(task))
+        if submission.outcome is SubmitOutcome.CREATED and self._traces is not None:
+            self._traces.submitted(task, began_at)
         return submission
 
     async def summary(self, task: str, caller: Identity, *, is_to_approve: bool = False) -> TaskRecord:
@@ -353,15 +349,38 @@ class TaskService:
     async def _ids(self, caller: str | None, before: str | None, *, approvals: bool) -> list[str]:
         return await self.asked(lambda: self._store.ids(caller, before, SCANNED_AT_ONCE, approvals=approvals))
 
+    async def submitted(self, task: NewTask, submit: Callable[[], Awaitable[Submission]]) -> Submission:
+        """What became of a submission, which is repeated like any request. Raises a problem for a refusal."""
+        try:
+            submission = await self._patiently(submit)
+        except UncertainError as problem:
+            raise uncertain_submission(problem, task) from None
+        except StoreUnavailableError as problem:
+            raise given_up(problem) from None
+        if (refusal := quota_refusal(submission.outcome, self._config.queue)) is not None:
+            raise refusal
+        if submission.id == task.id:
+            return Submission(outcome=SubmitOutcome.CREATED, id=task.id)
+        return submission
+
     async def asked(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
         """What Redis answers, asked again for a while when it does not; then a problem."""
+        try:
+            return await self._patiently(ask)
+        except StoreUnavailableError as problem:
+            raise given_up(problem) from None
+
+    async def _patiently(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+        """The answer. Raises the last error, or an earlier one that leaves in doubt what was written."""
         deadline = self._sources.monotonic_seconds() + ASK_FOR_SECONDS
+        doubt: UncertainError | None = None
         while True:
             try:
                 return await ask()
             except StoreUnavailableError as problem:
+                doubt = problem if isinstance(problem, UncertainError) else doubt
                 if self._sources.monotonic_seconds() > deadline:
-                    raise _given_up(problem) from None
+                    raise doubt or problem from None
                 await asyncio.sleep(ASK_AGAIN_SECONDS)
 
 
@@ -406,18 +425,6 @@ def _caller_store_full(queue: QueueConfig) -> ProblemError:
 def _too_much(kind: str, detail: str) -> ProblemError:
     retry_after = {"Retry-After": str(QUEUE_FULL_RETRY_SECONDS)}
     return ProblemError(HTTPStatus.TOO_MANY_REQUESTS, kind, detail, headers=retry_after)
-
-
-def _given_up(problem: StoreUnavailableError) -> ProblemError:
-    said = "Redis, which holds the fleet's tasks, does not answer; try again"
-    if isinstance(problem, UnconfirmedError):
-        said = (
-            "the task is stored, but no replica of Redis has confirmed in time that it has it, so it may be "
-            "lost with the primary; send the request again with the same idempotencyKey, which finds it,"
-        )
-    if isinstance(problem, PayloadsUnavailableError):
-        said = "the object store, which holds large inputs and results, does not answer; try again"
-    return unavailable(f"{said} in {RETRY_AFTER_SECONDS} s", RETRY_AFTER_SECONDS)
 
 
 def _own_key(key: str | None, tenant: str, own: str) -> str | None:

@@ -2,20 +2,69 @@
 
 import json
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
+import httpx
 import pytest
+from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 
-from flotilla_runtime.agent.tasks import TaskRecord
+from flotilla_runtime.agent.tasks import Submission, SubmitOutcome, TaskRecord
 from flotilla_runtime.contract import Priority
+from flotilla_runtime.gateway.auth import NoAuthentication
+from flotilla_runtime.gateway.callers import Callers
+from flotilla_runtime.gateway.desk import Desk
 from flotilla_runtime.gateway.openai.answers import chat_completion, response
+from flotilla_runtime.gateway.openai.endpoints import OpenAIFrontEnd
 from flotilla_runtime.gateway.openai.errors import error_document
 from flotilla_runtime.gateway.openai.requests import asked_chat, asked_response
-from flotilla_runtime.gateway.problems import ProblemError
+from flotilla_runtime.gateway.problems import ProblemError, unavailable
 from flotilla_runtime.gateway.service import Outcome
+from flotilla_runtime.gateway.streams import Streams
 
 USER = {"role": "user", "content": "why?"}
+
+
+class Interrupted:
+    """A service that stores a task, and then loses Redis."""
+
+    def new_id(self) -> str:
+        return "t7"
+
+    async def submit(self, request: Any, caller: Any, tenant: str, **more: Any) -> Submission:
+        return Submission(outcome=SubmitOutcome.CREATED, id="t7")
+
+    async def outcome(self, task: str, caller: Any) -> Outcome:
+        raise unavailable("Redis does not answer", 2)
+
+
+def front_end(service: Any) -> httpx.AsyncClient:
+    desk = Desk(
+        service=service,
+        sight=cast("Any", None),
+        callers=Callers(NoAuthentication()),
+        outside=cast("Any", None),
+        replays=cast("Any", None),
+        streams=Streams(9),
+        max_body_bytes=1000,
+    )
+    transport = httpx.ASGITransport(Starlette(routes=OpenAIFrontEnd(desk, "support").routes()))
+    return httpx.AsyncClient(transport=transport, base_url="http://gateway")
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/chat/completions"])
+@pytest.mark.parametrize("more", [{"stream": True}, {}], ids=["streamed", "whole"])
+async def test_a_request_whose_task_is_made_is_not_to_be_sent_again_without_a_key(
+    path: str, more: dict[str, Any]
+) -> None:
+    body = {"model": "support", **more, **({"input": "pay"} if "responses" in path else {"messages": [USER]})}
+    async with front_end(Interrupted()) as client:
+        bare = await client.post(path, json=body)
+        keyed = await client.post(path, json=body, headers={"Idempotency-Key": "k"})
+    assert (bare.status_code, bare.headers["x-should-retry"]) == (503, "false")
+    assert "has made the task t7" in bare.json()["error"]["message"]
+    assert (keyed.status_code, keyed.headers["retry-after"]) == (503, "2")
+    assert "x-should-retry" not in keyed.headers
 
 
 def chat(**fields: Any) -> bytes:
@@ -92,6 +141,20 @@ def responding(**fields: Any) -> bytes:
             "conversation",
             "invalid_value",
             id="two conversations",
+        ),
+        pytest.param(
+            asked_response,
+            responding(previous_response_id="a", store=False),
+            "store",
+            "invalid_value",
+            id="not stored behind a response",
+        ),
+        pytest.param(
+            asked_response,
+            responding(conversation={"id": "a"}, store=False),
+            "store",
+            "invalid_value",
+            id="not stored in a conversation",
         ),
         pytest.param(
             asked_response, responding(conversation="é"), "conversationId", "invalid_request", id="an id"

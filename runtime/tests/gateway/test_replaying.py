@@ -140,6 +140,17 @@ async def test_a_replay_hears_a_conversation_and_adds_nothing_to_it(callers: Any
 
 
 @pytest.mark.attack("A replay repeats a payment")
+async def test_a_replay_with_a_key_is_made_once_of_each_task(callers: Any, store: TaskStore) -> None:
+    task, other = await failed(callers, store, idempotencyKey="k"), await failed(callers, store)
+    body = {"idempotencyKey": "k", "repeatEffects": True}
+    status, first = await replay(callers, task, body)
+    assert status == 201
+    assert first["id"] != task, "the key of a submission is another one"
+    assert await replay(callers, task, {**body, "from": "look"}) == (200, first)
+    status, second = await replay(callers, other, body)
+    assert (status, second["id"] not in (first["id"], task)) == (201, True)
+
+
 async def test_effects_that_would_happen_again_are_named_and_refused(callers: Any, store: TaskStore) -> None:
     task = await failed(callers, store, [*STORY, *tool("mail", Effect.IDEMPOTENT)])
     status, problem = await replay(callers, task, {"from": "pay"})

@@ -16,12 +16,16 @@ from flotilla_runtime.agent.errors import (
     BrokenEntryError,
     PayloadsUnavailableError,
     StoreUnavailableError,
+    UncertainError,
+    UnconfirmedError,
 )
 from flotilla_runtime.agent.journal import CallOutcome, Done, Payload, WaitKind, encode
 from flotilla_runtime.agent.journal import TaskStatus as Status
 from flotilla_runtime.agent.tasks import (
     SUMMARY_FIELDS,
+    NewTask,
     ResolveOutcome,
+    Submission,
     SubmitOutcome,
     TaskRecord,
     caller_key,
@@ -338,10 +342,20 @@ class Broken:
         return ResolveOutcome.NO_ROOM
 
 
+class Failing:
+    """A store in which submissions fail one after the other, the last time for good."""
+
+    def __init__(self, problems: list[Exception]) -> None:
+        self.problems = problems
+
+    async def submit(self, task: NewTask) -> Submission:
+        raise self.problems.pop(0) if len(self.problems) > 1 else self.problems[0]
+
+
 def service_of(store: Any) -> TaskService:
     seconds = count()
     sources = Sources(
-        wall_ms=lambda: 0, monotonic_seconds=lambda: 10.0 * next(seconds), random_bits=lambda bits: 0
+        wall_ms=lambda: 0, monotonic_seconds=lambda: 1.5 * next(seconds), random_bits=lambda bits: 0
     )
     config = GatewayConfig(queue=QueueConfig(fleet="d/s"), namespace="d", name="s", auth=GatewayAuth.NONE)
     return TaskService(store, config, sources)
@@ -374,6 +388,32 @@ async def test_a_task_that_cannot_be_shown_says_why(
         await service_of(Broken(problem)).view("0" * 26, Identity(name="ann"))
     assert refused.value.status == status
     assert says in refused.value.detail
+
+
+@pytest.mark.parametrize(
+    ("problems", "key", "is_uncertain"),
+    [
+        pytest.param([UncertainError("lost"), StoreUnavailableError("down")], None, True, id="then away"),
+        pytest.param([StoreUnavailableError("down"), UnconfirmedError(1)], None, True, id="unconfirmed"),
+        pytest.param([UncertainError("lost")], "k", False, id="a key finds it"),
+        pytest.param([StoreUnavailableError("down")], None, False, id="nothing was sent"),
+        pytest.param([PayloadsUnavailableError("403")], None, False, id="the object store does not answer"),
+    ],
+)
+async def test_a_submission_that_may_be_kept_is_not_to_be_sent_again_without_a_key(
+    problems: list[Exception], key: str | None, is_uncertain: bool
+) -> None:
+    asked = parse_submission(json.dumps({"input": "why?", "idempotencyKey": key}).encode())
+    with pytest.raises(ProblemError) as refused:
+        await service_of(Failing(problems)).submit(asked, Identity(name="ann"), "ann", named="t7")
+    problem = refused.value
+    assert problem.status == HTTPStatus.SERVICE_UNAVAILABLE
+    if is_uncertain:
+        assert problem.headers == {"x-should-retry": "false"}
+        assert "see whether GET /v1/tasks/t7 finds it" in problem.detail
+    else:
+        assert problem.headers == {"Retry-After": "2"}
+        assert ("send the request again with the same idempotencyKey" in problem.detail) is (key is not None)
 
 
 async def test_a_word_on_an_effect_for_which_there_is_no_room_is_refused() -> None:

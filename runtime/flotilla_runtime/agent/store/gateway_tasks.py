@@ -44,7 +44,8 @@ class GatewayTasks(StoredTasks):
     async def submit(self, task: NewTask) -> Submission:
         """Store a task and put it in the queue, both or neither.
 
-        Raises UnconfirmedError when the task is stored, but no replica has said in time that it has it.
+        Raises UncertainError when nobody knows whether the task is stored, and UnconfirmedError when it is,
+        but no replica has said in time that it has it.
         """
         outcome, task_id = await self._run_confirmed(
             "submit",
@@ -59,14 +60,18 @@ class GatewayTasks(StoredTasks):
         return Submission(outcome=SubmitOutcome(outcome), id=task_id)
 
     async def replay(self, source: TaskRecord, task: NewTask, begun: Sequence[Entry]) -> Submission:
-        """Store a task of the same caller and tenant as `source`, which begins with these entries."""
+        """Store a task of the same caller and tenant as `source`, which begins with these entries.
+
+        Keys of replays are apart from those of submissions. Raises as `submit` does.
+        """
+        key = idempotency_hash(task.idempotency_key)
         outcome, task_id = await self._run_confirmed(
             "submit",
             task.id,
             task.priority,
             caller_key(source.tenant) if source.tenant else source.caller,
             source.caller,
-            idempotency_hash(None),
+            key and f"replay:{key}",
             json.dumps(await asked(self._quotas.now())),
             json.dumps({**await self._fields(task), **fields_of_replay(source.id, begun)}),
             *map(journal.encode, begun),

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 
 from flotilla_runtime.agent import journal
 from flotilla_runtime.agent.conversations import Message, said_in
+from flotilla_runtime.agent.errors import StoreUnavailableError, UncertainError
 from flotilla_runtime.agent.journal import Entry
 from flotilla_runtime.agent.protocols import OneEntry
 from flotilla_runtime.agent.store.payloads import LARGE_BYTES, ObjectStore, Payloads, apart
@@ -119,9 +120,22 @@ class StoredTasks:
         )
 
     async def _run_confirmed(self, script: str, *arguments: Any) -> Any:
+        """The answer, once a replica has the write. Raises UncertainError where it may have been done."""
         keys, values = [self.keys.leases], [self.keys.prefix, *map(script_text, arguments)]
+        may_be_done = False
 
         async def write(one: Redis) -> Any:
-            return await self._scripts[script](keys=keys, args=values, client=one)
+            nonlocal may_be_done
+            may_be_done = True
+            try:
+                return await self._scripts[script](keys=keys, args=values, client=one)
+            except redis.exceptions.ResponseError:
+                may_be_done = False  # Redis has refused it
+                raise
 
-        return await asked(self._replicas.confirmed(write))
+        try:
+            return await asked(self._replicas.confirmed(write))
+        except StoreUnavailableError as problem:
+            if not may_be_done or isinstance(problem, UncertainError):
+                raise
+            raise UncertainError(problem.problem) from problem

@@ -1,10 +1,13 @@
 """Tasks, and the agent's card, in the form of A2A; pure."""
 
+import json
 from collections.abc import Mapping
 from typing import Any, Final
 
 from a2a.types import a2a_pb2 as a2a
-from google.protobuf.json_format import ParseDict
+from google.protobuf.json_format import Error as UnfitError
+from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.message import Error as TooDeepError
 from google.protobuf.struct_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -16,6 +19,7 @@ PATH: Final = "/a2a"
 VERSIONS: Final = ("1.0", "0.3")
 ANSWER: Final = "answer"
 RESULT: Final = "result"
+UNFIT: Final = (UnfitError, TooDeepError, OverflowError)  # of values that are no data of A2A
 STATES: Final[Mapping[TaskStatus, Any]] = {
     TaskStatus.WAITING: a2a.TASK_STATE_SUBMITTED,
     TaskStatus.RUNNING: a2a.TASK_STATE_WORKING,
@@ -93,8 +97,19 @@ def artifacts_of(record: TaskRecord) -> list[a2a.Artifact]:
     answer = a2a.Artifact(artifact_id=ANSWER, name=ANSWER, parts=[a2a.Part(text=answer_text(record.result))])
     if not isinstance(record.result, dict):
         return [answer]
-    data = ParseDict(record.result, Value())
-    return [answer, a2a.Artifact(artifact_id=RESULT, name=RESULT, parts=[a2a.Part(data=data)])]
+    return [answer, a2a.Artifact(artifact_id=RESULT, name=RESULT, parts=[_part_of(record.result)])]
+
+
+def _part_of(result: dict[str, Any]) -> a2a.Part:
+    """A result as data, or as JSON text where a client would read other data than this, or none."""
+    try:
+        part = a2a.Part(data=ParseDict(result, Value()))
+        task = a2a.Task(artifacts=[a2a.Artifact(parts=[part])])
+        whole = a2a.SendMessageResponse.FromString(a2a.SendMessageResponse(task=task).SerializeToString())
+        is_whole = MessageToDict(whole.task.artifacts[0].parts[0].data) == result
+    except UNFIT:
+        is_whole = False
+    return part if is_whole else a2a.Part(text=json.dumps(result), media_type="application/json")
 
 
 def text_event(record: TaskRecord, text: str, *, append: bool) -> a2a.TaskArtifactUpdateEvent:

@@ -17,7 +17,7 @@ from flotilla_runtime.gateway.bodies import read_posted
 from flotilla_runtime.gateway.desk import Desk
 from flotilla_runtime.gateway.events import until_ended
 from flotilla_runtime.gateway.openai import answers, streams
-from flotilla_runtime.gateway.openai.errors import in_openais_form, no_model, refusal
+from flotilla_runtime.gateway.openai.errors import in_openais_form, no_model, refusal, with_task
 from flotilla_runtime.gateway.openai.requests import Asked, asked_chat, asked_response, models_of
 from flotilla_runtime.gateway.problems import ProblemError
 from flotilla_runtime.gateway.service import Outcome
@@ -77,10 +77,13 @@ class OpenAIFrontEnd:
             history=asked.history,
             traceparent=request.headers.get(HEADER_TRACE),
         )
-        if asked.streams:
-            stream = await self._stream(submission.id, caller)
-            return self._desk.streams.answer(caller.name, streams.chat_chunks(stream, counts=asked.counts))
-        ended = await self._ended(request, submission.id, caller)
+        with with_task(submission.id, asked.submission.idempotency_key):
+            if asked.streams:
+                stream = await self._stream(submission.id, caller)
+                return self._desk.streams.answer(
+                    caller.name, streams.chat_chunks(stream, counts=asked.counts)
+                )
+            ended = await self._ended(request, submission.id, caller)
         return JSONResponse(answers.chat_completion(ended, self._fleet))
 
     async def respond(self, request: Request) -> Response:
@@ -91,13 +94,13 @@ class OpenAIFrontEnd:
         if asked.streams:
             self._desk.streams.check(caller.name)
         task = await self._responding(request, asked, caller)
-        if asked.streams:
-            return self._desk.streams.answer(
-                caller.name, streams.response_events(await self._stream(task, caller), -1)
-            )
-        if asked.in_background:
-            return self._shown(await self._desk.service.outcome(task, caller))
-        return self._shown(await self._ended(request, task, caller))
+        with with_task(task, asked.submission.idempotency_key):
+            if asked.streams:
+                stream = await self._stream(task, caller)
+                return self._desk.streams.answer(caller.name, streams.response_events(stream, -1))
+            if asked.in_background:
+                return self._shown(await self._desk.service.outcome(task, caller))
+            return self._shown(await self._ended(request, task, caller))
 
     async def retrieve(self, request: Request) -> Response:
         """GET /v1/responses/{id}, with `stream` and `starting_after`."""

@@ -1,6 +1,10 @@
-"""Refusals in OpenAI's form. The official client repeats what may pass, so it is told what may not."""
+"""Refusals in OpenAI's form.
 
-from collections.abc import Awaitable, Callable, Iterable
+The official client repeats what may pass, so it is told what may not, and what would make a second task.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from http import HTTPStatus
 from typing import Any, Final
@@ -8,7 +12,7 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from flotilla_runtime.gateway.problems import FieldProblem, ProblemError
+from flotilla_runtime.gateway.problems import FieldProblem, ProblemError, uncertain
 
 MAY_PASS: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 TYPES: Final = {
@@ -45,6 +49,21 @@ def error_document(problem: ProblemError) -> dict[str, Any]:
         "code": problem.kind.replace("-", "_"),
     }
     return {"error": error}
+
+
+@contextmanager
+def with_task(task: str, key: str | None) -> Iterator[None]:
+    """Let what may pass be told as what it is without a key, once the request has made this task."""
+    try:
+        yield
+    except ProblemError as problem:
+        if key is not None or problem.status not in MAY_PASS:
+            raise
+        raise uncertain(
+            f"the request has made the task {task}, which goes on but cannot be read at the moment; read it "
+            f"later by GET /v1/tasks/{task}, because without an Idempotency-Key the same request makes a "
+            "second task"
+        ) from None
 
 
 def in_openais_form(handler: Handler) -> Handler:

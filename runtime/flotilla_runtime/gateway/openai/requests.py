@@ -85,13 +85,20 @@ def asked_response(body: bytes, fleet: str, idempotency_key: str | None, agents:
         conversation = conversation.get("id")
     if previous is not None and conversation is not None:
         raise refusal("name either previous_response_id or conversation", "conversation")
+    is_stored = _flag(told, "store", default=True)
+    if not is_stored and (previous is not None or conversation is not None):
+        raise refusal(
+            "a response that goes on with a conversation is kept in it; leave store out, or send what was "
+            "said before as messages of input",
+            "store",
+        )
     parts = [told_instructions, *instructions]
     return Asked(
         submission=_submission(told, parts, question, idempotency_key, conversation),
         history=history,
         streams=_flag(told, "stream"),
         in_background=_flag(told, "background"),
-        is_stored=_flag(told, "store", default=True),
+        is_stored=is_stored,
         previous=previous,
     )
 

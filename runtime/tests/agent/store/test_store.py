@@ -13,7 +13,7 @@ import pytest
 import redis.exceptions
 from redis import Redis
 
-from flotilla_runtime.agent.errors import LeaseLostError, StoreUnavailableError
+from flotilla_runtime.agent.errors import LeaseLostError, StoreUnavailableError, UncertainError
 from flotilla_runtime.agent.journal import (
     CallKind,
     CallOutcome,
@@ -32,6 +32,7 @@ from flotilla_runtime.agent.store.connections import connect
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import CancelOutcome, NewTask, SubmitOutcome
 from flotilla_runtime.contract import Priority, QueueConfig, TaskLimits
+from redis_topologies import paused
 from router_support.waiting import until
 
 pytestmark = pytest.mark.services
@@ -380,13 +381,25 @@ async def test_a_redis_that_is_away_is_said_to_be_away(redis_server: Any) -> Non
     store = open_store(redis_server)
     await store.submit(task("t1"))
     redis_server.stop()
-    with pytest.raises(StoreUnavailableError):
+    with pytest.raises(UncertainError, match="Connection closed"):
         await store.submit(task("t2"))
+    with pytest.raises(StoreUnavailableError) as problem:
+        await store.submit(task("t2"))
+    assert not isinstance(problem.value, UncertainError), "without a connection nothing was sent"
     redis_server.start()
     await store.close()
     loaded = await store.load("t1")
     assert loaded is not None
     assert loaded.record.status is TaskStatus.WAITING
+    await store.close()
+
+
+async def test_a_submission_whose_answer_does_not_come_may_be_stored(redis_server: Any) -> None:
+    store = open_store(redis_server)
+    await store.submit(task("t1"))
+    with paused(redis_server), pytest.raises(UncertainError):
+        await store.submit(task("t2"))
+    await until(lambda: "t2" in redis_server.ask("zrange", store.keys.tasks, "0", "-1"))
     await store.close()
 
 
@@ -433,8 +446,9 @@ async def test_a_redis_that_answers_with_a_trouble_of_its_own_is_away_and_comes_
     store = open_store(redis_server)
     await store.submit(task("t1"))
     async with trouble(redis_server) as said:
-        with pytest.raises(StoreUnavailableError, match=said):
+        with pytest.raises(StoreUnavailableError, match=said) as problem:
             await store.submit(task("t2"))
+        assert not isinstance(problem.value, UncertainError), "Redis has refused it"
         if trouble is not full:  # a claim begins by taking the task off the queue, so Redis lets it
             with pytest.raises(StoreUnavailableError, match=said):
                 await store.claim("w1", 1)
