@@ -1,7 +1,7 @@
 """The tasks that a run spawns: how they are submitted, and the watch over those that it waits for."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,7 +14,7 @@ from flotilla_runtime.agent.engine.recalling import Recall
 from flotilla_runtime.agent.engine.recording import FIRST_PAUSE_SECONDS, NOTHING_ELSE, Recording
 from flotilla_runtime.agent.engine.reserving import Reserving
 from flotilla_runtime.agent.engine.stops import Parked
-from flotilla_runtime.agent.journal import Done, Intended, WaitKind
+from flotilla_runtime.agent.journal import CallKind, CallOutcome, Done, Intended, WaitKind
 from flotilla_runtime.agent.protocols import ChildEnd, TaskJournal
 from flotilla_runtime.agent.tasks import child_id
 from flotilla_runtime.contract import Effect
@@ -81,6 +81,18 @@ class Children:
             return await never()  # a pattern has given the call up
         await self._recording.write(done)
         return done
+
+    async def gone(self, calls: Iterable[PastCall]) -> None:
+        """Return when none of the tasks that these calls spawned lives; nothing is written of their ends."""
+        ends = [
+            self._recall.readable(self._end_of(call.intent.call, call.intent.child))
+            for call in calls
+            if call.intent.kind is CallKind.SPAWN
+            # the results of a replay name the tasks of another one
+            if call.intent.child == child_id(self._task_id, call.intent.call)
+            if call.done is None or call.done.outcome is CallOutcome.CANCELLED
+        ]
+        await asyncio.gather(*map(self._pace.guarded, ends))
 
     def close(self) -> None:
         """Stop looking for their ends."""
