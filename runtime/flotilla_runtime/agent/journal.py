@@ -152,7 +152,7 @@ class Intended:
     or signal any more, in milliseconds since the epoch. `child` is the id of a spawned task. With `answers`
     the text of the call is the task's answer, or a part of it. `reserved_bytes` is what the result may
     take at most of the caller's share of the store. `payload` stands for the arguments where they are kept
-    apart.
+    apart. `asks` is the model that is called in the place of the target.
 
     A call of which the journal has an intent and no result is made again, because its worker was lost; or it
     goes on, because its tries have spent what it reserved. Then `spent_tokens` and `spent_nano_usd` are what
@@ -177,6 +177,7 @@ class Intended:
     spent_nano_usd: int | None = None
     answers: bool | None = None
     payload: Payload | None = None
+    asks: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

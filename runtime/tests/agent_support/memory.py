@@ -303,6 +303,8 @@ class MemoryStore:
                     self._cancel(self.tasks[intent.child], "the task that spawned it no longer waits for it")
             written.append(entry)
             self._append(task, entry)
+            if isinstance(entry, Intended) and entry.call == ENDING:
+                self._cancel_children(task)
         self.writes.append(written)
         await self._reach(f"after {what}")
         return self._written(task, refused)

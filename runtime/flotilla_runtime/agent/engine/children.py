@@ -1,8 +1,9 @@
 """The tasks that a run spawns: how they are submitted, and the watch over those that it waits for."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field
 from functools import partial
 
 from flotilla_runtime.agent.budgets import LimitName, MessageRefusal, Refusal
@@ -13,7 +14,7 @@ from flotilla_runtime.agent.engine.recalling import Recall
 from flotilla_runtime.agent.engine.recording import FIRST_PAUSE_SECONDS, NOTHING_ELSE, Recording
 from flotilla_runtime.agent.engine.reserving import Reserving
 from flotilla_runtime.agent.engine.stops import Parked
-from flotilla_runtime.agent.journal import Done, Intended, WaitKind
+from flotilla_runtime.agent.journal import CallKind, CallOutcome, Done, Intended, WaitKind
 from flotilla_runtime.agent.protocols import ChildEnd, TaskJournal
 from flotilla_runtime.agent.tasks import child_id
 from flotilla_runtime.contract import Effect
@@ -73,8 +74,7 @@ class Children:
         assert intent.child is not None
         self._reserving.hold(intent)
         started = self._pace.now_ms()
-        with self._pace.waiting(Parked(kind=WaitKind.CHILDREN, call=intent.call, child=intent.child)):
-            end = await self._recall.readable(self._watch.end_of(intent.child))
+        end = await self._recall.readable(self._end_of(intent.call, intent.child))
         now = self._pace.now_ms()
         done = done_of(intent.call, now, reply_of(end), now - started)
         if self._reserving.end(intent.call) is None:
@@ -82,9 +82,28 @@ class Children:
         await self._recording.write(done)
         return done
 
+    async def gone(self, calls: Iterable[PastCall]) -> None:
+        """Return when none of the tasks that these calls spawned lives; nothing is written of their ends."""
+        ends = [
+            self._recall.readable(self._end_of(call.intent.call, call.intent.child))
+            for call in calls
+            if call.intent.kind is CallKind.SPAWN
+            # the results of a replay name the tasks of another one
+            if call.intent.child == child_id(self._task_id, call.intent.call)
+            if call.done is None or call.done.outcome is CallOutcome.CANCELLED
+        ]
+        await asyncio.gather(*map(self._pace.guarded, ends))
+
     def close(self) -> None:
         """Stop looking for their ends."""
         self._watch.close()
+
+    async def _end_of(self, call: str, child: str) -> ChildEnd:
+        """The end of a task. It has been looked for before this one may be suspended for it."""
+        if (end := await self._watch.end_at_first_look(child)) is not None:
+            return end
+        with self._pace.waiting(Parked(kind=WaitKind.CHILDREN, call=call, child=child)):
+            return await self._watch.end_of(child)
 
     async def _room_later(self, wanted: Wanted, intent: Intended, refused: Refusal, pause: float) -> float:
         """Wait until a task that was refused may be submitted after all; the next pause.
@@ -102,37 +121,65 @@ class Children:
         return await self._recording.others_settle(pause, meanwhile)
 
 
+@dataclass(slots=True)
+class _Watched:
+    """A spawned task that somebody waits for. `looked` is set at the first look for it."""
+
+    end: asyncio.Future[ChildEnd] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    looked: asyncio.Event = field(default_factory=asyncio.Event)
+
+
 class ChildWatch:
     """Asks for the ends of spawned tasks, all in one request."""
 
     def __init__(self, journal: TaskJournal) -> None:
         self._journal = journal
-        self._waiting: dict[str, asyncio.Future[ChildEnd]] = {}
+        self._waiting: dict[str, _Watched] = {}
+        self._asked = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
 
     async def end_of(self, child: str) -> ChildEnd:
         """Return when this task has ended."""
-        future = self._waiting.setdefault(child, asyncio.get_running_loop().create_future())
-        if self._looking is None:
-            self._looking = asyncio.create_task(self._look())
-        return await asyncio.shield(future)
+        return await asyncio.shield(self._watched(child).end)
+
+    async def end_at_first_look(self, child: str) -> ChildEnd | None:
+        """How this task has ended; None if it has not when it is looked for first."""
+        watched = self._watched(child)
+        await watched.looked.wait()
+        return watched.end.result() if watched.end.done() else None
 
     def close(self) -> None:
         """Stop looking."""
         if self._looking is not None:
             self._looking.cancel()
 
+    def _watched(self, child: str) -> _Watched:
+        if child not in self._waiting:
+            self._waiting[child] = _Watched()
+            self._asked.set()
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look())
+        return self._waiting[child]
+
     async def _look(self) -> None:
         try:
             while self._waiting:
                 await asyncio.sleep(0)
-                for child, end in (await self._journal.children(tuple(self._waiting))).items():
-                    if (future := self._waiting.pop(child, None)) is not None:
-                        future.set_result(end)
-                await asyncio.sleep(LOOK_SECONDS)
-        except Exception as problem:
-            for future in self._waiting.values():
-                future.set_exception(problem)
+                self._asked.clear()
+                asked = tuple(self._waiting)
+                ended = await self._journal.children(asked)
+                for child in asked:
+                    self._waiting[child].looked.set()
+                    if child in ended:
+                        self._waiting.pop(child).end.set_result(ended[child])
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._asked.wait(), LOOK_SECONDS)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as problem:  # so that nobody waits for a look that does not come
+            for watched in self._waiting.values():
+                watched.end.set_exception(problem)
+                watched.looked.set()
             self._waiting.clear()
         finally:
             self._looking = None

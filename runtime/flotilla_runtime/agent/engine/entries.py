@@ -68,8 +68,9 @@ def intent_of(
     until: int | None = None,
     child: str | None = None,
     spent: Spent | None = None,
+    asks: str | None = None,
 ) -> Intended:
-    """The intent of a call, with what it reserves."""
+    """The intent of a call, with what it reserves. It may ask another model than was wanted."""
     return Intended(
         at=at,
         call=wanted.id,
@@ -88,6 +89,7 @@ def intent_of(
         spent_tokens=spent.tokens if spent else None,
         spent_nano_usd=spent.nano_usd if spent else None,
         answers=(isinstance(wanted.request, ModelRequest) and wanted.request.answers) or None,
+        asks=None if asks == wanted.target else asks,
     )
 
 

@@ -124,7 +124,7 @@ def counted_of(intent: Intended, done: Done) -> list[str]:
 
 def part_of(intent: Intended, done: Done) -> str:
     """The part that made a call, which may be another model than was asked for."""
-    return f"{PARTS[intent.kind]}/{done.answered_by or intent.target}"
+    return f"{PARTS[intent.kind]}/{done.answered_by or intent.asks or intent.target}"
 
 
 def reserve_of(intent: Intended) -> Amount:

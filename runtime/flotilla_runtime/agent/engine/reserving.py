@@ -186,6 +186,7 @@ class Reserving:
                 effect=call.effect,
                 most_bytes=cut.most_bytes,
                 spent=spent,
+                asks=cut.target,
             )
             renewal = self._renewals[wanted.id] = asyncio.create_task(self._renewed(anew))
             return await asyncio.shield(renewal)

@@ -1,7 +1,8 @@
 """Makes the compensations of a task whose agent has come to nothing, one after another.
 
 Each try is a call of its own in the journal, so a run that is stopped anywhere goes on where it was. The
-tries of one compensation have one idempotency key.
+tries of one compensation have one idempotency key. The first begins when no task that this one spawned lives:
+they were cancelled when its end was noted.
 """
 
 import asyncio
@@ -63,6 +64,8 @@ class Unwinding:
         done = await self._engine.recall.result(self._history.calls[ENDING])
         assert done is not None
         self._ending = ending_of(done.value)
+        if self._left:  # a task below this one might do again what is undone
+            await self._engine.children.gone(self._history.calls.values())
         while self._left:
             problem = await self._problem_of(self._left[0])
             one = self._left.pop(0)

@@ -96,7 +96,7 @@ def about(task_id: str, entry: Entry) -> dict[str, Any]:
             told: dict[str, Any] = {
                 "intends": entry.call,
                 "kind": entry.kind,
-                "target": entry.target,
+                "target": entry.asks or entry.target,
                 "steps": entry.reserved_steps,
                 "tokens": entry.reserved_tokens,
                 "nano": entry.reserved_nano_usd,

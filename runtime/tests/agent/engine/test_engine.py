@@ -5,7 +5,7 @@ Crashes at every point are in test_replay.py, the built-in agent in test_loop.py
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import cycle
 from typing import Any
@@ -42,7 +42,7 @@ from flotilla_runtime.agent.journal import (
     TaskStatus,
     WaitKind,
 )
-from flotilla_runtime.agent.protocols import Call, Certainty, Finish, Reconciled, Reply, Waits
+from flotilla_runtime.agent.protocols import Call, Certainty, ChildEnd, Finish, Reconciled, Reply, Waits
 from flotilla_runtime.contract import Effect, TaskLimits
 from router_support.waiting import until
 
@@ -179,6 +179,22 @@ async def test_a_child_that_ends_while_its_parent_would_be_suspended_is_not_miss
     assert await run(store, program, ScriptedCalls()) is RunOutcome.HANDED_OVER
     assert await run(store, program, ScriptedCalls()) is RunOutcome.ENDED
     assert store.tasks["t1"].attempts == 1
+
+
+async def test_a_child_that_has_ended_is_known_also_where_the_store_answers_slowly() -> None:
+    async def parent(ctx: Context, task: Task) -> Any:
+        return await ctx.spawn("part") if task.input == "go" else "done"
+
+    class Far(MemoryStore):
+        async def children(self, ids: Sequence[str]) -> Mapping[str, ChildEnd]:
+            await asyncio.sleep(0.02)
+            return await super().children(ids)
+
+    store, program = Far(), program_of(parent)
+    store.submit("t1", "go")
+    assert await run(store, program, ScriptedCalls()) is RunOutcome.SUSPENDED
+    assert await run(store, program, ScriptedCalls(), waits(store).children[0]) is RunOutcome.ENDED
+    assert await run(store, program, ScriptedCalls()) is RunOutcome.ENDED
 
 
 async def test_a_child_that_fails_is_an_error_that_the_parent_can_handle() -> None:

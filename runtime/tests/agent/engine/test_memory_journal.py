@@ -341,6 +341,28 @@ async def giving_up(both: Both) -> list[Any]:
     return answers
 
 
+async def unwinding(both: Both) -> list[Any]:
+    """A task that begins to make compensations, while one that it spawned waits and one runs."""
+    await both.submit()
+    claim, _ = await both.claim(PARENT)
+    answers: list[Any] = []
+    x, y = (child_id(PARENT, call) for call in "xy")
+    await both.store.spawn(claim, 2, spawn("x"), "do x")
+    running, _ = await both.claim(x)
+    await both.store.append(running, 2, [intent("a", 100, 1)])
+    await both.store.spawn(claim, 3, spawn("y"), "do y")
+    ending = (intent(ENDING, kind=CallKind.COMPENSATE), done(ENDING))
+    answers.append(told(await both.store.append(claim, 4, ending)))
+    answers.append(await both.store.children([x, y]))
+    waits = Waits(kind=WaitKind.CHILDREN, call="x", children=(x,))
+    answers.append(await both.store.suspend(claim, 6, waits))
+    answers.append(told(await both.store.append(running, 3, [done("a", 40)])))
+    await both.store.finish(running, DONE)
+    again, _ = await both.claim(PARENT)
+    answers.append(told(await both.store.append(again, 9, [intent("b")])))
+    return answers
+
+
 def given_up(call: str) -> Done:
     return Done(at=3, call=call, outcome=CallOutcome.CANCELLED, took_ms=1)
 
@@ -394,6 +416,7 @@ async def _raised(ask: Callable[[], Awaitable[Any]]) -> str:
         waiting_outside,
         delivering,
         giving_up,
+        unwinding,
         asking_in_a_circle,
         ending_an_actor,
         checkpointing,

@@ -5,16 +5,19 @@ What a model's client makes of it is in the tests of the models; how limits refu
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from agent_support.lives import never_answers
 from agent_support.memory import MemoryStore
 from agent_support.running import ScriptedCalls, begin, program_of, run, said
 from flotilla_runtime.agent.budgets import Amount
 from flotilla_runtime.agent.engine import reserving
 from flotilla_runtime.agent.engine.context import Context, Task
+from flotilla_runtime.agent.engine.history import read
 from flotilla_runtime.agent.engine.run import Interrupt, RunOutcome
 from flotilla_runtime.agent.failures import ModelFailedError
 from flotilla_runtime.agent.journal import CallOutcome, Done, Intended
@@ -81,6 +84,31 @@ async def test_a_call_goes_on_as_the_same_step_and_what_was_spent_is_settled_onc
     ]
     tree = store.tasks["t1"].tree
     assert (tree.used, tree.reserved) == (Amount(steps=1, tokens=70 + 70 + 44), Amount())
+
+
+@pytest.mark.parametrize("is_given_up", [False, True])
+async def test_a_call_that_goes_to_another_model_is_counted_there(is_given_up: bool) -> None:
+    async def agent(ctx: Context, task: Task) -> str:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await ctx.llm("why?")
+        return "done"
+
+    async def overflowing(call: Call) -> Reply:
+        assert call.more is not None
+        moved = await call.more(replace(call, target="small"), spent(0))
+        assert moved is not None
+        if is_given_up:
+            return await never_answers(moved)
+        return replace(said("So it is."), answered_by=moved.target)
+
+    store = store_of(1000)
+    calls = ScriptedCalls(script=overflowing, reserved_tokens=90)
+    assert await run(store, program_of(agent), calls) is RunOutcome.ENDED
+    asked = [(one.target, one.asks) for one in entries_of(store, Intended)]
+    assert asked == [("smollm2", None), ("smollm2", "small")]
+    again = read(store.tasks["t1"].entries)
+    assert again.counts() == {"Model/small": 1}
 
 
 @pytest.mark.parametrize(("max_tokens", "spends"), [(159, 70), (90, 90)])

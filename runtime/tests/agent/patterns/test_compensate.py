@@ -3,17 +3,20 @@
 That cancelled tasks make them before they end is tested against a real Redis in test_unwinding.py.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from agent_support.lives import Story, crashed_everywhere, never_answers
 from agent_support.memory import MemoryStore, Stored
-from agent_support.running import config_of, failed, program_of, tool_of, usual
+from agent_support.running import ScriptedCalls, config_of, failed, program_of, run, tool_of, usual
 from flotilla_runtime.agent.engine import compensations, unwinding
 from flotilla_runtime.agent.engine.compensations import may_be_tried_again
 from flotilla_runtime.agent.engine.endings import Ending
+from flotilla_runtime.agent.engine.run import RunOutcome
 from flotilla_runtime.agent.errors import NoRoomError
 from flotilla_runtime.agent.journal import CallOutcome, Claimed, EndReason, TaskStatus
 from flotilla_runtime.agent.programs import Program
@@ -178,6 +181,45 @@ async def test_they_have_a_time_of_their_own(monkeypatch: pytest.MonkeyPatch) ->
     late = "not made, because the compensations did not end within 0.2 s"
     assert f"undo_flight (compensate/undo_flight): {late}" in message
     assert f"undo_hotel (compensate/undo_hotel): {late}" in message
+
+
+@pytest.mark.parametrize("is_given_up", [False, True])
+async def test_nothing_is_undone_while_a_spawned_task_lives(is_given_up: bool) -> None:
+    """Not before that task has undone its own; whether the agent still awaits it or has given it up."""
+
+    async def agent(ctx: Context, task: Task) -> Any:
+        what = "flight" if task.input == "part" else "hotel"
+        await ctx.compensate(f"undo_{what}", {"what": what})
+        await ctx.tool(what, {"what": what})
+        if what == "flight":
+            await ctx.sleep(3600)
+        part = asyncio.ensure_future(ctx.spawn("part"))
+        try:
+            await ctx.sleep(60)
+            return await ctx.tool("pay")
+        finally:
+            if is_given_up:
+                part.cancel()
+                await asyncio.wait({part})
+
+    program = replace(saga_with(), main=agent)
+    store, calls = MemoryStore(), ScriptedCalls(script=without_pay())
+    store.submit("t1", "go")
+    assert await run(store, program, calls) is RunOutcome.SUSPENDED
+    task, part = store.tasks.values()
+    assert await run(store, program, calls, part.id) is RunOutcome.SUSPENDED
+    store.now_ms += 60_000
+    assert await run(store, program, calls) is RunOutcome.HANDED_OVER
+    assert await run(store, program, calls) is RunOutcome.SUSPENDED
+    assert [call.target for call in calls.asked] == ["hotel", "flight", "pay"]
+    assert await run(store, program, calls, part.id) is RunOutcome.HANDED_OVER
+    assert await run(store, program, calls, part.id) is RunOutcome.ENDED
+    assert await run(store, program, calls) is RunOutcome.ENDED
+    assert [call.target for call in calls.asked][3:] == ["undo_flight", "undo_hotel"]
+    assert [one.finish.reason for one in (task, part) if one.finish] == [
+        EndReason.TOOL_FAILED,
+        EndReason.CANCELLED,
+    ]
 
 
 async def test_an_agent_that_has_killed_its_workers_does_not_run_again_but_its_task_is_undone() -> None:

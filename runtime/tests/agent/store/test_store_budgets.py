@@ -55,6 +55,17 @@ async def test_an_intent_reserves_and_its_result_settles(store: TaskStore) -> No
     assert (await loaded(store, "t1")).record.used == Amount(steps=1, tokens=42, nano_usd=7)
 
 
+async def test_a_call_is_counted_at_the_model_that_it_asks(store: TaskStore) -> None:
+    claim = await running(store, task("t1"))
+    await store.append(claim, 2, [intent()])
+    assert (await store.figures()).calls == {"llama": 1}
+    await store.append(claim, 3, [intent(asks="small", spent_tokens=0, spent_nano_usd=0)])
+    figures = await store.figures()
+    assert (figures.calls, figures.callers) == ({"small": 1}, {"small": 1})
+    await store.append(claim, 4, [done(answered_by="small")])
+    assert (await store.figures()).calls == {}
+
+
 @pytest.mark.parametrize(
     ("before", "asked", "refusal"),
     [

@@ -1,7 +1,7 @@
 -- Appends entries to the journal at the position that the writer expects. Intents reserve, results settle, on the
 -- budget of the tree's root, and of the caller's share of the bytes; an intent that a limit refuses is left out. A write
 -- that is sent again, because its answer was lost, is known by its name and answered as before. A spawned task whose call
--- is given up is cancelled.
+-- is given up is cancelled; so are all when the task begins to make its compensations.
 local id, token, lease_ms, write, expected = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local share = ARGV[7]
 local held = owned(id, token)
@@ -47,7 +47,7 @@ local function reserved(about)
   return refused
 end
 
-local no_longer_awaited = {} -- spawned tasks that live while their calls have got results
+local no_longer_awaited, unwinds = {}, false -- spawned tasks that live while their calls have got results
 local function settled(about)
   give_room(id, about.does, held.caller)
   local hold = settle_result(budget, about.does, about.tokens, about.nano)
@@ -66,7 +66,10 @@ for place = 8, #ARGV, 3 do
   elseif not left_out[about.does] then
     if about.does then settled(about) end
     if about.compensates then redis.call('HSET', task_key(id), 'compensates', '1') end
-    if about.unwinds then redis.call('HSET', task_key(id), 'unwinds', '1') end
+    if about.unwinds then
+      redis.call('HSET', task_key(id), 'unwinds', '1')
+      unwinds = true
+    end
     more = more + #entry + ENTRY_BYTES
     entries[#entries + 1] = entry
     keep_payload(id, about.payload, payload, held.caller)
@@ -75,10 +78,9 @@ for place = 8, #ARGV, 3 do
 end
 length = push(id, entries, held.caller) or length
 save_budget(budget)
-if #no_longer_awaited > 0 then
-  for _, child in ipairs(no_longer_awaited) do cancel_task(child, 'the task that spawned it no longer waits for it') end
-  budget = budget_of(id, held.root, token) -- what they held is used
-end
+for _, child in ipairs(no_longer_awaited) do cancel_task(child, 'the task that spawned it no longer waits for it') end
+if unwinds then cancel_children(id) end
+if unwinds or #no_longer_awaited > 0 then budget = budget_of(id, held.root, token) end -- what these held is used
 redis.call('HSET', task_key(id), 'write', write)
 if held.refused then redis.call('HDEL', task_key(id), 'refused') end
 if #refusals == 0 then return answer('') end

@@ -140,6 +140,12 @@ local function cancel_task(id, message)
   end
 end
 
+local function cancel_children(id)
+  for _, child in ipairs(redis.call('SMEMBERS', children_key(id))) do
+    cancel_task(child, 'the task that spawned it ended')
+  end
+end
+
 function end_task(id, how)
   local task = task_key(id)
   local held = redis.call('HMGET', task, 'status', 'parent', 'caller', 'conversation')
@@ -163,8 +169,6 @@ function end_task(id, how)
   if how.status ~= 'Failed' then redis.call('ZADD', prefix .. 'journals', text(now), id) end
   count_ended(id, how, ran_ms)
   if held[2] then tell_parent(id, held[2], ran_ms) end
-  for _, child in ipairs(redis.call('SMEMBERS', children_key(id))) do
-    cancel_task(child, 'the task that spawned it ended')
-  end
+  cancel_children(id)
   redis.call('DEL', children_key(id))
 end
