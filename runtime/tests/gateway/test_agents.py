@@ -114,7 +114,7 @@ async def test_a_replay_is_done_by_the_same_agent() -> None:
     store = Store()
     replays = Replays(service(store, *KNOWN), store, config(*KNOWN))  # type: ignore[arg-type]
     loaded = LoadedTask(record=record("writer"), entries=(), read_at=0)
-    await replays._submitted(loaded, Replay(kept=(), effects=(), spawned=(), approvals=()).kept)
+    await replays._submitted(loaded, Replay(kept=(), effects=(), spawned=(), approvals=()).kept, None)
     assert [task.agent for task in store.stored] == ["writer"]
 
 
