@@ -197,14 +197,21 @@ class Engine:
 
     async def _slept(self, wanted: Wanted, past: PastCall | None, milliseconds: int) -> None:
         await self.pace.may_begin()
-        now = self.pace.now_ms()
-        until = past.intent.until if past else now + milliseconds
-        if past is None:
-            await self.recording.write(intent_of(wanted, now, self.reserving.step(wanted), until=until))
-        with self.pace.waiting(Parked(kind=WaitKind.TIMER, call=wanted.id, until=until)):
-            await asyncio.sleep(max(0, (until or 0) - self.pace.now_ms()) / 1000)
+        intent = past.intent if past else self._alarm(wanted, milliseconds)
+        self.reserving.hold(intent)
+        with self.reserving.giving_up(wanted.id):
+            if past is None:
+                await self.recording.write(intent)
+            with self.pace.waiting(Parked(kind=WaitKind.TIMER, call=wanted.id, until=intent.until)):
+                await asyncio.sleep(max(0, (intent.until or 0) - self.pace.now_ms()) / 1000)
+        if self.reserving.end(wanted.id) is None:
+            await never()  # a pattern has given the call up
         reply = Reply(outcome=CallOutcome.SUCCEEDED)
         await self.recording.write(done_of(wanted.id, self.pace.now_ms(), reply, milliseconds))
+
+    def _alarm(self, wanted: Wanted, milliseconds: int) -> Intended:
+        now = self.pace.now_ms()
+        return intent_of(wanted, now, self.reserving.step(wanted), until=now + milliseconds)
 
     async def _stated(self, wanted: Wanted) -> Done:
         await self.pace.may_begin()

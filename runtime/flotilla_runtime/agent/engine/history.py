@@ -28,8 +28,10 @@ PARTS: Mapping[CallKind, str] = {
     CallKind.TOOL: "Tool",
 }
 RATE_LIMIT: Final = "RateLimit"
-# The calls that others go on with, or hold something for, until it is written that they are given up.
-MAY_BE_GIVEN_UP: Final = frozenset({*PARTS, CallKind.SPAWN, CallKind.APPROVE, CallKind.SIGNAL})
+# The calls that may take a while. Until it is written that one is given up, it may have a result in a replay.
+MAY_BE_GIVEN_UP: Final = frozenset(
+    {*PARTS, CallKind.SPAWN, CallKind.APPROVE, CallKind.SIGNAL, CallKind.SLEEP}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

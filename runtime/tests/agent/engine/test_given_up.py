@@ -73,6 +73,7 @@ async def waiting(ctx: Context, task: Task) -> Any:
     ways = {
         "approved": approved,
         "signalled": lambda: ctx.signal("news", timeout_seconds=HOUR),
+        "asleep": lambda: ctx.sleep(HOUR),
         "quick": lambda: ctx.tool("work", {}),
     }
     winner = (await ctx.race(ways)).winner
@@ -82,7 +83,7 @@ async def waiting(ctx: Context, task: Task) -> Any:
 async def test_nobody_is_asked_any_more_for_what_has_lost_a_race_through_a_crash_anywhere() -> None:
     for story in await crashed_everywhere(lambda: Story(program_of(waiting, WORK), slowly)):
         assert story.result[0] == "quick"
-        for kind in (CallKind.APPROVE, CallKind.SIGNAL):
+        for kind in (CallKind.APPROVE, CallKind.SIGNAL, CallKind.SLEEP):
             assert None not in outcomes(story.task, kind)
 
 
@@ -114,6 +115,26 @@ async def test_a_spawned_task_that_is_given_up_leaves_its_place_and_no_replay_aw
     assert parent.finish is not None
     assert parent.finish.result == "quick"
     assert outcomes(parent, CallKind.SPAWN) == [CallOutcome.CANCELLED, CallOutcome.SUCCEEDED]
+
+
+async def dozing(ctx: Context, task: Task) -> Any:
+    """Gives up a sleep, which would have ended by itself in a replay."""
+    busy = asyncio.ensure_future(ctx.tool("work", {"beside": True}))  # so that the task is not suspended
+    try:
+        async with asyncio.timeout(0.02):
+            await ctx.sleep(0.06)
+    except TimeoutError:
+        await busy
+        return await ctx.tool("work", {"after": "a time-out"})
+    return await ctx.tool("work", {"after": "a sleep"})
+
+
+async def test_a_sleep_that_is_given_up_does_not_end_in_a_replay() -> None:
+    for story in await crashed_everywhere(lambda: Story(program_of(dozing, WORK), slowly)):
+        given_up = outcomes(story.task, CallKind.SLEEP) == [CallOutcome.CANCELLED]
+        after = "a time-out" if given_up else "a sleep"
+        asked = [call.request for call in story.calls.asked if "after" in call.request]
+        assert {one["after"] for one in asked} == {after}
 
 
 async def spawning_beside_work(ctx: Context, task: Task) -> Any:
