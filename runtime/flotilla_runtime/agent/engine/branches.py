@@ -78,9 +78,10 @@ class Branches:
         if not self._engine.pace.stopped.done():
             self._choose(scope, keys, Reply(outcome=CallOutcome.CANCELLED), branches)
 
-    def count(self, end: PatternEnd) -> None:
-        """Note how a pattern ended, for metrics."""
-        self._engine.on_pattern(end)
+    def count(self, scope: Scope, end: PatternEnd) -> None:
+        """Note how a pattern ended, for metrics, unless it had ended in an earlier run."""
+        if not self._engine.recall.is_whole(scope.path):
+            self._engine.on_pattern(end)
 
     def give_up(self, branches: Collection[Scope]) -> None:
         """Note that the calls of these branches are given up, also those that are open since another run."""

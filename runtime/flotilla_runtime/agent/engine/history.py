@@ -92,10 +92,8 @@ class History:
         """When the first call within each scope was made; a scope's path ends in a slash."""
         began: dict[str, int] = {}
         for name, call in self.calls.items():
-            for place, letter in enumerate(name):
-                if letter == "/":
-                    path = name[: place + 1]
-                    began[path] = min(call.began_at, began.get(path, call.began_at))
+            for path in scopes_of(name):
+                began[path] = min(call.began_at, began.get(path, call.began_at))
         return began
 
     def _finished(self) -> Iterable[PastCall]:
@@ -106,6 +104,11 @@ class History:
             and call.result.outcome is not CallOutcome.LIMIT_REACHED
             and call.intent.kind in PARTS
         )
+
+
+def scopes_of(call_id: str) -> list[str]:
+    """The paths of the scopes that a call is in."""
+    return [call_id[: place + 1] for place, letter in enumerate(call_id) if letter == "/"]
 
 
 def busy_of(intent: Intended, done: Done) -> dict[str, int]:

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TypeVar
 
 from flotilla_runtime.agent.engine.entries import Wanted, hash_of, refusal_of
-from flotilla_runtime.agent.engine.history import History, PastCall
+from flotilla_runtime.agent.engine.history import History, PastCall, scopes_of
 from flotilla_runtime.agent.engine.pace import Pace, never
 from flotilla_runtime.agent.engine.stops import Stop, StopKind
 from flotilla_runtime.agent.errors import BrokenEntryError
@@ -31,11 +31,16 @@ class Recall:
         self._journal = journal
         self._task_id = task_id
         self._pace = pace
+        self._asked_anew: set[str] = set()  # the scopes of calls that have no result yet
 
     @cached_property
     def began_at(self) -> Mapping[str, int]:
         """When the first call within each scope was made by an earlier run."""
         return self._history.began_at()
+
+    def is_whole(self, scope: str) -> bool:
+        """Whether an earlier run made all calls of a scope that the agent has asked for until now."""
+        return scope in self.began_at and scope not in self._asked_anew
 
     def has_begun(self, call_id: str) -> bool:
         """Whether the journal has the intent of this call."""
@@ -46,6 +51,8 @@ class Recall:
         if self._pace.stopped.done():
             raise asyncio.CancelledError
         past = self._history.calls.get(wanted.id)
+        if past is None or past.result is None:
+            self._asked_anew.update(scopes_of(wanted.id))
         if past is None:
             return None
         intent = past.intent

@@ -81,7 +81,6 @@ class Group:
         self._waiting = list(branches)
         self._running: dict[str, _Running] = {}
         self._ended: dict[str, Any] = {}
-        self._is_replayed = False
         self._fatal: BaseException | None = None
         self._wake = asyncio.Event()
         self._last_began: int | None = None
@@ -117,7 +116,6 @@ class Group:
         self._waiting = [replace(branch, timeout_seconds=None) for branch in counted]
         self._plan = Plan(kind=self._plan.kind)
         self._is_decided = False
-        self._is_replayed = True
         self._ended = dict(told)
         ran = await self.ended()
         return {key: ran[key] for key in chosen[ENDED]}
@@ -231,11 +229,11 @@ class Group:
         losers = [*self._running, *(key for key, moment in began.items() if moment is not None)]
         self._ended |= dict.fromkeys(not_begun, NEVER_BEGUN) | dict.fromkeys(losers, LOST)
         self._waiting.clear()
-        if not self._is_replayed:
-            for key in self._running:
-                self._note_end(key)
-            spans = tuple(self._spans.values()) if self._is_of_one_run else ()
-            self._branching.count(PatternEnd.of(self._plan.kind, self._keys, self._ended, spans, not_begun))
+        for key in self._running:
+            self._note_end(key)
+        spans = tuple(self._spans.values()) if self._is_of_one_run else ()
+        end = PatternEnd.of(self._plan.kind, self._keys, self._ended, spans, not_begun)
+        self._branching.count(self.place, end)
         if not self._is_decided:
             return
         losing = [self._places[key] for key in losers]

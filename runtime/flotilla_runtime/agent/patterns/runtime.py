@@ -50,8 +50,8 @@ class Branching(Protocol):
     def abandon(self, scope: Any, keys: Sequence[str], branches: Collection[Any]) -> None:
         """Note that the agent no longer waits for a pattern, so that it is given up in every replay."""
 
-    def count(self, end: PatternEnd) -> None:
-        """Note how a pattern ended, for metrics."""
+    def count(self, scope: Any, end: PatternEnd) -> None:
+        """Note how a pattern ended, for metrics, unless it had ended in an earlier run."""
 
     def give_up(self, branches: Collection[Any]) -> None:
         """Note that the calls of these branches are given up."""

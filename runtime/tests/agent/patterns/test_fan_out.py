@@ -5,6 +5,7 @@ The rules of when branches begin and end are in test_plans.py, races in test_rac
 
 import asyncio
 import contextlib
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -379,3 +380,26 @@ async def test_the_times_of_branches_are_told_by_the_run_that_made_them_alone() 
 
 async def four_suns(ctx: Context, _task: Task) -> dict[str, Any]:
     return (await ctx.fan_out({city: asking(ctx, city) for city in CITIES})).document
+
+
+async def test_a_pattern_is_counted_once_however_often_its_task_is_replayed() -> None:
+    """One that another one contains too. Each has another size here; the last one writes a choice."""
+
+    async def agent(ctx: Context, _task: Task) -> Any:
+        def trip(cities: tuple[str, ...]) -> Any:
+            return lambda: ctx.fan_out({city: asking(ctx, city) for city in cities})
+
+        await ctx.fan_out({"short": trip(CITIES[:1]), "long": trip(CITIES[1:])})
+        await ctx.fan_out({city: asking(ctx, city) for city in CITIES}, quorum=1)
+        await ctx.tool("weather", {"city": "Lisbon"})
+        return await ctx.tool("weather", {"city": "Porto"})
+
+    async def weather(_call: Call) -> Reply:
+        return Reply(outcome=CallOutcome.SUCCEEDED, value="sun")
+
+    whole, *stories = await crashed_everywhere(lambda: Story(program_of(agent, *TOOLS), weather))
+    all_ended = whole.store.points.passed.index("before Intended tool/weather")
+    once, crashed_as_it_chose = Counter([1, 2, 3, 4]), Counter([4])
+    for place, story in enumerate([*stories, whole]):
+        counted = Counter(sum(end.outcomes.values()) for end in story.patterns)
+        assert counted == once if place >= all_ended else counted <= once + crashed_as_it_chose
