@@ -591,6 +591,14 @@ class TaskKeys:
         """The hash with what a rate limit of the fleet has left."""
         return f"{self.prefix}limit:{name}"
 
+    def limit_line(self, name: str) -> str:
+        """The list of the calls that stand in line at a rate limit."""
+        return f"{self.limit(name)}:line"
+
+    def limit_place(self, name: str, call: str) -> str:
+        """What a call in line wants, or when its turn is."""
+        return f"{self.limit(name)}:place:{call}"
+
     def cached(self, name: str) -> str:
         """A result that is kept for other tasks, or what the cache knows besides."""
         return f"{self.prefix}cache:{name}"

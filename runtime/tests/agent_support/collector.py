@@ -35,7 +35,10 @@ class Received:
 
 @dataclass(slots=True)
 class Collector:
-    """What came. `status` is what is answered, after `release` is set; `body` has no end if it `drips`."""
+    """What came. `status` is what is answered, after `release` is set; `body` has no end if it `drips`.
+
+    `lengths` are those of the requests that were taken, in bytes.
+    """
 
     status: int = 200
     drips: bool = False
@@ -43,6 +46,7 @@ class Collector:
     spans: list[Received] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
     release: threading.Event = field(default_factory=threading.Event)
     url: str = ""
 
@@ -66,6 +70,7 @@ class Collector:
         return spans
 
     def take(self, body: bytes) -> None:
+        self.lengths.append(len(body))
         request = ExportTraceServiceRequest.FromString(body)
         for of_resource in request.resource_spans:
             resource = {one.key: _value(one.value) for one in of_resource.resource.attributes}

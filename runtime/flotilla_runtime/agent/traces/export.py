@@ -1,6 +1,6 @@
 """Sends spans to a receiver of OTLP. No task waits for it, whatever it does.
 
-Spans go into a queue with a limit; what finds it full is dropped and counted. A thread of its own takes them
+Spans go into a queue with limits; what finds it full is dropped and counted. A thread of its own takes them
 out in batches and sends them with OpenTelemetry's exporter, which tries again for some seconds what may pass.
 A batch that is not taken is dropped and counted too: after a long outage the spans of now are worth more than
 those of then.
@@ -11,7 +11,6 @@ headers elsewhere.
 """
 
 import threading
-from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Protocol
 
@@ -29,10 +28,9 @@ from flotilla_runtime.agent.traces.counts import SpanEnd
 from flotilla_runtime.agent.traces.ids import is_sampled
 from flotilla_runtime.agent.traces.sdk import SpanMaker
 from flotilla_runtime.agent.traces.spans import Span
+from flotilla_runtime.agent.traces.waiting import WaitingSpans
 from flotilla_runtime.contract import TelemetryConfig
 
-MOST_WAITING: Final = 8192  # spans
-BATCH: Final = 512  # spans
 BATCH_EVERY_SECONDS: Final = 1.0
 ANSWERED_WITHIN_SECONDS: Final = 10.0  # all tries of a batch
 LAST_BATCHES_WITHIN_SECONDS: Final = 5.0  # of a process that ends
@@ -99,15 +97,14 @@ class Exporter:
         instance: str,
         ends: Counter,
         send: Batches,
-        most: int = MOST_WAITING,
+        waiting: WaitingSpans | None = None,
         every_seconds: float = BATCH_EVERY_SECONDS,
     ) -> None:
         self.config: Final = config
         self._ends = ends
         self._send = send
-        self._most = most
         self._every = every_seconds
-        self._waiting: deque[ReadableSpan] = deque()
+        self._waiting = waiting or WaitingSpans()
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._maker = SpanMaker(Resource.create({SERVICE_NAME: service, SERVICE_INSTANCE_ID: instance}))
@@ -139,11 +136,9 @@ class Exporter:
             log.exception("span_not_made")
 
     def _put(self, span: ReadableSpan) -> None:
-        if len(self._waiting) >= self._most:
+        if not self._waiting.put(span):
             self._ends.labels(SpanEnd.QUEUE_FULL).inc()
-            return
-        self._waiting.append(span)
-        if len(self._waiting) >= BATCH:
+        if self._waiting.has_batch():
             self._wake.set()
 
     def _run(self) -> None:
@@ -153,8 +148,7 @@ class Exporter:
             self._send_waiting()
 
     def _send_waiting(self) -> None:
-        while self._waiting:
-            batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+        while batch := self._waiting.next_batch():
             problem = self._problem_with(batch)
             self._ends.labels(SpanEnd.SENT if problem is None else SpanEnd.NOT_TAKEN).inc(len(batch))
             if problem is not None and not self._is_away:  # said once, until one is taken again

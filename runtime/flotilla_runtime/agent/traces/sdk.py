@@ -1,5 +1,6 @@
 """Makes OpenTelemetry's spans of ours, by its own tracer, with the ids that ours have."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from opentelemetry.sdk.resources import Resource
@@ -17,10 +18,11 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
+from flotilla_runtime.agent.traces.attributes import Value
 from flotilla_runtime.agent.traces.spans import Span
 from flotilla_runtime.agent.traces.spans import SpanKind as OurKind
 
-LONGEST_ATTRIBUTE: Final = 64 * 1024  # characters
+LONGEST_ATTRIBUTE: Final = 64 * 1024  # characters, of the problem of a span too
 NANOSECONDS: Final = 1_000_000  # of a millisecond
 KINDS: Final = {
     OurKind.INTERNAL: SpanKind.INTERNAL,
@@ -74,7 +76,9 @@ class SpanMaker:
         if span.above is not None:
             above = SpanContext(span.trace_id, span.above, is_remote=True, trace_flags=TraceFlags(1))
             context = set_span_in_context(NonRecordingSpan(above))
-        own = dict(span.attributes) if span.error is None else {**span.attributes, ERROR_TYPE: span.error}
+        own = {name: _with_cut_texts(value) for name, value in span.attributes.items()}
+        if span.error is not None:
+            own[ERROR_TYPE] = span.error
         begun = self._tracer.start_span(
             span.name,
             context=context,
@@ -83,7 +87,18 @@ class SpanMaker:
             start_time=span.began_at * NANOSECONDS,
         )
         if span.error is not None:
-            begun.set_status(Status(StatusCode.ERROR, span.problem))
+            begun.set_status(Status(StatusCode.ERROR, None if span.problem is None else _cut(span.problem)))
         begun.end(end_time=span.ended_at * NANOSECONDS)
         assert self._kept.span is not None
         return self._kept.span
+
+
+def _cut(text: str) -> str:
+    """The beginning of a text. OpenTelemetry would cut it too, and log that each time."""
+    return text[:LONGEST_ATTRIBUTE]
+
+
+def _with_cut_texts(value: Value) -> Value:
+    if isinstance(value, str):
+        return _cut(value)
+    return [_cut(text) for text in value] if isinstance(value, Sequence) else value

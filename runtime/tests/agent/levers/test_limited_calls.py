@@ -171,7 +171,98 @@ def test_a_call_that_is_cancelled_in_the_queue_gives_its_turn_back() -> None:
     assert one.buckets.taken[-1] == ("openai", -1, -120)
 
 
-def test_turns_are_given_for_a_minute_and_who_comes_then_asks_again() -> None:
+def asking(name: str, tokens: int) -> Call:
+    """A call that expects, and uses, so many tokens."""
+    request = replace(
+        REQUEST, messages=({"role": "user", "content": "why? " * tokens},), prompt_tokens=tokens - 100
+    )
+    return replace(ASK, id=name, request=request)
+
+
+def used(call: Call) -> Reply:
+    return said("Because.", input_tokens=expected_tokens(call), output_tokens=0)
+
+
+def test_a_call_that_wants_more_than_a_minutes_worth_waits_for_a_full_bucket_at_most() -> None:
+    async def story() -> tuple[Site, list[Reply]]:
+        one = site(PLAIN, limit("openai", tokens=1000), used)
+        replies = []
+        for name, tokens in (("huge", 3000), ("small", 200), ("large", 1500)):
+            replies.append(await one.calls.make(asking(name, tokens), SESSION))
+        return one, replies
+
+    one, replies = run(story())
+    assert [at for _, at in one.answers.made] == [0.0, 132.0, 132.0 + 60.0], (
+        "the second when what the first took is back, the third when the bucket is full"
+    )
+    assert [reply.limited_ms for reply in replies] == [None, 132_000, 60_000]
+    assert [reply.rate_limit for reply in replies[1:]] == ["openai"] * 2, "status.bottleneck can name it"
+
+
+def test_a_call_that_wants_more_than_a_minutes_worth_needs_no_other_model_while_the_bucket_is_full() -> None:
+    async def story() -> Site:
+        one = site(PAIR, limit("openai", tokens=1000), used)
+        for name, tokens in (("large", 1500), ("next", 200)):
+            await one.calls.make(asking(name, tokens), SESSION)
+        return one
+
+    assert run(story()).answers.made == [("large", 0.0), ("small", 0.0)]
+
+
+@pytest.mark.parametrize("large", [600, 6000, 9000, 30_000])
+def test_a_large_call_has_its_turn_in_order_while_small_ones_always_come(large: int) -> None:
+    async def story() -> list[str]:
+        began: list[str] = []
+
+        def script(call: Call) -> Reply:
+            began.append(call.id)
+            return used(call)
+
+        one = site(PLAIN, limit("openai", tokens=6000), script)
+        running = []
+        for number in range(100):  # they want twice as much as there is
+            ask = asking("large", large) if number == 50 else asking(str(number), 600)
+            running.append(asyncio.create_task(one.calls.make(ask, SESSION)))
+            await asyncio.sleep(3)
+        await asyncio.gather(*running)
+        return began
+
+    assert run(story()) == [*map(str, range(50)), "large", *map(str, range(51, 100))]
+
+
+def test_who_is_cancelled_in_line_leaves_it_and_owes_nothing() -> None:
+    async def story() -> Site:
+        one = site(PLAIN, limit("openai", tokens=1000), used)
+        await one.calls.make(asking("huge", 2000), SESSION)
+        leaving = asyncio.create_task(one.calls.make(asking("leaves", 5000), SESSION))
+        await asyncio.sleep(1)
+        staying = asyncio.create_task(one.calls.make(asking("stays", 200), SESSION))
+        await asyncio.sleep(1)
+        leaving.cancel()
+        await staying
+        return one
+
+    one = run(story())
+    assert [at for _, at in one.answers.made] == [0.0, 72.0]
+    assert one.buckets.taken == [("openai", 1, 2000), ("openai", 1, 200)]
+
+
+def test_who_is_cancelled_after_others_have_served_it_gives_its_turn_back() -> None:
+    async def story() -> MemoryBuckets:
+        buckets = MemoryBuckets(limit("openai", tokens=1000), _now)
+        turns = Turns(buckets, monotonic_seconds=_now, draw=lambda low, _: low)
+        assert await turns.at_once("openai", 2000) is not None
+        leaving = asyncio.create_task(turns.waited("openai", 700))
+        await asyncio.sleep(44)  # it asks after 40 and 45 seconds, and may have its turn from 42 on
+        assert not (await buckets.take("openai", 1000, 60.0, "another")).is_taken
+        leaving.cancel()
+        await asyncio.sleep(0.1)
+        return buckets
+
+    assert run(story()).taken[-1] == ("openai", -1, -700)
+
+
+def test_turns_are_given_for_a_minute_and_who_comes_then_stands_in_line() -> None:
     async def story() -> Site:
         one = site(PLAIN, limit("openai", requests=1))
         await asyncio.gather(*(one.calls.make(replace(ASK, id=str(n)), SESSION) for n in range(3)))

@@ -1,6 +1,8 @@
 """What happens to spans whose receiver is away, slow, or no friend. Traces are in test_whole_traces.py."""
 
+import sys
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,15 +13,21 @@ from prometheus_client import CollectorRegistry
 from agent_support.collector import Collector, collecting
 from flotilla_runtime.agent.traces.counts import SpanEnd, spans_counter
 from flotilla_runtime.agent.traces.export import Exporter, OtlpBatches
+from flotilla_runtime.agent.traces.sdk import LONGEST_ATTRIBUTE
 from flotilla_runtime.agent.traces.spans import Span
+from flotilla_runtime.agent.traces.waiting import MOST_WAITING_BYTES, WaitingSpans
 from flotilla_runtime.contract import TelemetryConfig
 from router_support.waiting import until
 
 REGISTRY_NAME = "flotilla_worker_spans"
 
 
-def span(number: int = 1) -> Span:
-    return Span(trace_id=1, span_id=number, above=None, name="a", began_at=1000, ended_at=2000)
+def span(number: int = 1, **fields: Any) -> Span:
+    return Span(trace_id=1, span_id=number, above=None, name="a", began_at=1000, ended_at=2000, **fields)
+
+
+def long_span(number: int, text: str = "x" * LONGEST_ATTRIBUTE) -> Span:
+    return span(number, attributes={"gen_ai.input.messages": text, "gen_ai.output.messages": text})
 
 
 class Sending:
@@ -101,7 +109,7 @@ async def test_nobody_listens() -> None:
 
 async def test_a_slow_receiver_keeps_nobody_waiting_and_fills_no_memory(collector: Collector) -> None:
     collector.release.clear()
-    sending = Sending(to(collector), within_seconds=20, most=10)
+    sending = Sending(to(collector), within_seconds=20, waiting=WaitingSpans(most=10))
     sending.exporter.give([span(1)])
     await until(lambda: bool(collector.paths), seconds=10)
     began = time.monotonic()
@@ -113,6 +121,66 @@ async def test_a_slow_receiver_keeps_nobody_waiting_and_fills_no_memory(collecto
     sending.exporter.stop(within_seconds=0.1)
     assert time.monotonic() - began < 1, "a process ends although its receiver does not answer"
     collector.release.set()
+
+
+@pytest.mark.attack("A receiver of traces with their content does not answer")
+@pytest.mark.parametrize(
+    ("text", "most"),
+    [
+        pytest.param("x" * LONGEST_ATTRIBUTE, 255, id="a byte for each character"),
+        pytest.param("\N{EURO SIGN}" + "x" * LONGEST_ATTRIBUTE, 127, id="two bytes for each"),
+        pytest.param("\N{ROCKET}" + "x" * LONGEST_ATTRIBUTE, 63, id="four bytes for each"),
+    ],
+)
+async def test_long_texts_that_wait_fill_no_memory(collector: Collector, text: str, most: int) -> None:
+    collector.release.clear()
+    sending = Sending(to(collector, content=True), within_seconds=20)
+    sending.exporter.give([span(1)])
+    await until(lambda: bool(collector.paths), seconds=10)
+    tracemalloc.start()
+    for number in range(2, 502):
+        sending.exporter.give([long_span(number, f"{number} {text}")])
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert sending.counts() == {SpanEnd.QUEUE_FULL: 500 - most}
+    assert held < 1.1 * MOST_WAITING_BYTES
+    collector.release.set()
+    await sending.ended(SENT=1 + most, QUEUE_FULL=500 - most)
+
+
+@pytest.mark.parametrize(
+    "character", ["x", "\N{LATIN SMALL LETTER E WITH ACUTE}", "\N{EURO SIGN}", "\N{ROCKET}"]
+)
+async def test_no_batch_of_long_texts_is_too_large_for_a_collector(
+    collector: Collector, character: str
+) -> None:
+    sending = Sending(to(collector), every_seconds=60)
+    spans = MOST_WAITING_BYTES // (2 * sys.getsizeof(character * LONGEST_ATTRIBUTE))
+    for number in range(1, spans + 1):
+        sending.exporter.give([long_span(number, character * LONGEST_ATTRIBUTE)])
+    sending.exporter.stop(within_seconds=30)
+    await sending.ended(SENT=spans)
+    assert max(collector.lengths) < 10 * 1024 * 1024, "half of what OpenTelemetry's Collector takes"
+
+
+async def test_a_whole_batch_of_long_texts_does_not_wait_for_its_time(collector: Collector) -> None:
+    sending = Sending(to(collector), every_seconds=60)
+    sending.exporter.give(long_span(number) for number in range(1, 41))
+    await until(lambda: bool(collector.spans), seconds=10)
+
+
+async def test_a_text_is_cut_and_nothing_logged(
+    collector: Collector, caplog: pytest.LogCaptureFixture
+) -> None:
+    long = "x" * (LONGEST_ATTRIBUTE + 1)
+    attributes = {"gen_ai.input.messages": long, "gen_ai.response.finish_reasons": ["stop", long]}
+    sending = Sending(to(collector))
+    sending.exporter.give([span(attributes=attributes, error="Failed", problem=long)])
+    await sending.ended(SENT=1)
+    (came,) = collector.spans
+    assert came.attributes["gen_ai.input.messages"] == came.problem == long[:-1]
+    assert came.attributes["gen_ai.response.finish_reasons"] == ["stop", long[:-1]]
+    assert [record for record in caplog.records if record.name.startswith("opentelemetry.attributes")] == []
 
 
 async def test_what_waits_is_sent_when_the_process_ends(collector: Collector) -> None:
