@@ -353,7 +353,8 @@ class Tool(ApiModel):
     timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 30
     """How long a call may take, in seconds."""
     max_result_kib: Annotated[int, Field(ge=1, le=16_384)] = 256
-    """How many KiB of a result are kept. A longer result is cut, and the agent is told so."""
+    """How many KiB a result may have. A call with a longer one fails, and the agent is told so.
+    Of the rows of a query those are left out that do not fit."""
     rate_limit: PartName | None = None
     """Name of the entry of `spec.rateLimits` that limits calls of this tool, in all workers together. At the
     limit calls wait for their turn. Absent: none."""

@@ -21,6 +21,9 @@ class ToolServer:
     def __init__(self, protocol: Protocol) -> None:
         self.protocol = protocol
         self.fault: str | None = None
+        self.silent_at: set[str] = set()  # methods that are never answered
+        self.unanswered = 0  # requests of these that the client has not closed
+        self.goes_on = asyncio.Event()  # ends the tool that hangs
         self.paid: list[str] = []  # the keys of the payments that happened
         self.traces: list[Any] = []  # what these calls said of their trace
         self.requests: list[tuple[str, dict[str, str]]] = []  # the method of each message, and the headers
@@ -56,7 +59,7 @@ class ToolServer:
 
         @server.tool(structured_output=False)
         async def hangs() -> str:
-            await asyncio.sleep(60)
+            await asyncio.wait_for(self.goes_on.wait(), 60)
             return "late"
 
         return server
@@ -73,9 +76,13 @@ class ToolServer:
             message = await receive()
             body += message.get("body", b"")
             more = message.get("more_body", False)
-        method = json.loads(body).get("method", "") if body else scope["method"]
+        asked = json.loads(body) if body else {}
+        method = asked.get("method", "") if body else scope["method"]
         self.requests.append((method, headers))
-        if await self._goes_wrong(method, send):
+        if method in self.silent_at:
+            await self._say_nothing(receive, send)
+            return
+        if await self._goes_wrong(method, asked.get("id"), send):
             return
         if method == "server/discover" and self.protocol == "sessions":
             await _answer(send, 400, b"no such protocol")
@@ -91,12 +98,26 @@ class ToolServer:
 
         await self._app(scope, again, send)
 
-    async def _goes_wrong(self, method: str, send: Send) -> bool:
+    async def _say_nothing(self, receive: Receive, send: Send) -> None:
+        """Until the client closes the request."""
+        self.unanswered += 1
+        if self.fault == "begins":
+            headers = [(b"content-type", b"text/event-stream")]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            body = b"id: 1\nretry: 1\ndata:\n\n"
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.unanswered -= 1
+
+    async def _goes_wrong(self, method: str, identity: Any, send: Send) -> bool:
         match self.fault, method:
             case "hangs", _:
                 await asyncio.sleep(60)
             case "endless", "tools/call" | "tools/list":
                 await _endless(send)
+            case "pages", "tools/list":
+                await _page(send, identity)
             case "redirects", _:
                 await _answer(send, 307, b"", (b"location", b"http://169.254.169.254/mcp"))
             case "shuts", _:
@@ -121,6 +142,20 @@ async def _answer(send: Send, status: int, body: bytes, *headers: tuple[bytes, b
     await send({"type": "http.response.body", "body": body})
 
 
+async def _page(send: Send, identity: Any) -> None:
+    """One of pages without an end, with 300 KiB."""
+    tool = {"name": "t", "description": "x" * 300 * 1024, "inputSchema": {"type": "object"}}
+    result = {
+        "tools": [tool],
+        "nextCursor": "more",
+        "resultType": "complete",
+        "ttlMs": 0,
+        "cacheScope": "private",
+    }
+    body = json.dumps({"jsonrpc": "2.0", "id": identity, "result": result}).encode()
+    await _answer(send, 200, body, (b"content-type", b"application/json"))
+
+
 async def _endless(send: Send) -> None:
     """A hundred MB."""
     headers = [(b"content-type", b"application/json")]
@@ -131,10 +166,11 @@ async def _endless(send: Send) -> None:
 
 
 @contextlib.asynccontextmanager
-async def mcp_server(protocol: Protocol) -> AsyncIterator[ToolServer]:
-    """A running server."""
+async def mcp_server(protocol: Protocol, *, streams: bool | None = None) -> AsyncIterator[ToolServer]:
+    """A running server. By default that with sessions answers by JSON, the other by event streams."""
     served = ToolServer(protocol)
-    served._app = served.mcp.streamable_http_app(json_response=protocol == "sessions")
+    by_json = protocol == "sessions" if streams is None else not streams
+    served._app = served.mcp.streamable_http_app(json_response=by_json)
     listening = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(served.app, interface="asgi3", log_level="error", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)

@@ -3,12 +3,13 @@
 A server with sessions may keep a state in them, so no task shares its session with another. A session that
 the server no longer knows is opened anew by the next call. A task's session is ended when it was not used for
 a minute, or when more than 256 tasks have one that they do not use and its last use is the longest ago.
+Nobody waits for that, and a server that does not answer then is cut off.
 """
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -29,7 +30,7 @@ OPEN_SECONDS: Final = 10.0
 IDLE_SECONDS: Final = 60.0
 MOST_IDLE: Final = 256
 HANDSHAKE_BYTES: Final = 1024 * KIB
-LIST_BYTES: Final = 4096 * KIB
+LIST_BYTES: Final = 8192 * KIB
 MOST_PAGES: Final = 32
 MOST_TOOLS: Final = 128
 UNKNOWN_SESSION: Final = frozenset({400, 404})
@@ -61,22 +62,23 @@ class Held:
     """
 
     def __init__(
-        self, server: McpServer, connections: Connections, *, has_sessions: bool, used_at: float = 0.0
+        self, server: McpServer, connections: Connections, *, has_sessions: bool, used_at: float
     ) -> None:
         self.calls = 0
         self.used_at = used_at
         self._server = server
         self._exchange = Exchange(most_bytes=HANDSHAKE_BYTES)
         self._opened: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
+        self._is_left = False
         self._closing = asyncio.Event()
         self._mode = "legacy" if has_sessions else "auto"
         transport = ToolTransport(connections, server.headers_directory)
-        self._task = asyncio.create_task(self._hold(transport))
+        self.task: Final = asyncio.create_task(self._hold(transport))
 
     @property
     def is_open(self) -> bool:
         """Whether it serves, or may come to."""
-        return not self._task.done() and not self._closing.is_set()
+        return not self.task.done() and not self._is_left
 
     async def client(self) -> Client:
         """The open client. Raises NotOpenedError."""
@@ -84,27 +86,49 @@ class Held:
             async with asyncio.timeout(OPEN_SECONDS):
                 return await asyncio.shield(self._opened)
         except TimeoutError:
-            self.close()
+            self.leave()
             raise NotOpenedError(f"no answer within {OPEN_SECONDS:g} s") from None
 
-    def close(self) -> None:
-        """End the session and the connection, without waiting for it."""
-        self._closing.set()
-        if not self._opened.done():
-            self._task.cancel()
+    @contextlib.contextmanager
+    def used(self, clock: Callable[[], float]) -> Iterator[None]:
+        """While a call is made."""
+        self.calls += 1
+        try:
+            yield
+        finally:
+            self.calls -= 1
+            self.used_at = clock()
+            if self._is_left:
+                self.leave()
+
+    def leave(self) -> None:
+        """Take no more calls, and close after those that are being made. Waits for nothing."""
+        self._is_left = True
+        if self.calls == 0 or not self._opened.done():
+            self._close()
 
     async def ended(self) -> None:
-        """Wait until it is closed."""
-        self.close()
-        with contextlib.suppress(asyncio.CancelledError, TimeoutError):
-            async with asyncio.timeout(OPEN_SECONDS):
-                await asyncio.gather(self._task, return_exceptions=True)
+        """Close it now, and wait for that."""
+        self._is_left = True
+        self._close()
+        await asyncio.wait({self.task}, timeout=2 * OPEN_SECONDS)
+
+    def _close(self) -> None:
+        """End the session and the connection; a server that does not answer in time is cut off."""
+        if self._closing.is_set():
+            return
+        self._closing.set()
+        if not self._opened.done():
+            self.task.cancel()
+        cut = asyncio.get_running_loop().call_later(OPEN_SECONDS, self.task.cancel)
+        self.task.add_done_callback(lambda _: cut.cancel())
 
     async def _hold(self, transport: ToolTransport) -> None:
         CURRENT.set(self._exchange)
         try:
             async with httpx2.AsyncClient(transport=transport, timeout=None, trust_env=False) as http:
-                streams = streamable_http_client(self._server.url, http_client=http)
+                # Our transport bounds an answer. The SDK's limit for one event of it, 1 MiB, would be lower.
+                streams = streamable_http_client(self._server.url, http_client=http, max_sse_event_size=None)
                 async with Client(streams, mode=self._mode, cache=None, client_info=CLIENT) as client:
                     self._opened.set_result(client)
                     await self._closing.wait()
@@ -136,28 +160,25 @@ class McpConnections:
         self._clock = monotonic_seconds
         self._shared: Held | None = None
         self._by_task: dict[str, Held] = {}
+        self._every: set[Held] = set()  # also those that are being ended
 
     async def tools(self) -> list[types.Tool]:
         """What the server declares now. Raises NotOpenedError and MCPError."""
         self.end_idle()
         try:
-            return await self._listed()
-        except MCPError:  # the session may be one of before a restart of the server
-            if self._shared is not None:
-                self._shared.close()
-            return await self._listed()
+            async with asyncio.timeout(OPEN_SECONDS):
+                return await self._listed_or_again()
+        except TimeoutError:
+            self._leave_shared()
+            raise NotOpenedError(f"no answer within {OPEN_SECONDS:g} s") from None
 
     async def call(
         self, task: str, name: str, arguments: dict[str, Any], meta: dict[str, Any], exchange: Exchange
     ) -> types.CallToolResult | types.InputRequiredResult:
         """Call a tool, once. Raises NotOpenedError, SessionLostError and MCPError."""
         held = await self._held_for(task)
-        held.calls += 1
-        try:
+        with held.used(self._clock):
             return await self._sent(held, name, arguments, meta, exchange)
-        finally:
-            held.calls -= 1
-            held.used_at = self._clock()
 
     def end_idle(self) -> None:
         """End the sessions of tasks that have not called for a while, and the oldest of too many."""
@@ -166,13 +187,12 @@ class McpConnections:
         for task, held in list(self._by_task.items()):
             is_idle = held.calls == 0 and self._clock() - held.used_at > IDLE_SECONDS
             if is_idle or task in too_many or not held.is_open:
-                held.close()
+                held.leave()
                 del self._by_task[task]
 
     async def close(self) -> None:
         """End all sessions."""
-        every = [*self._by_task.values(), *filter(None, [self._shared])]
-        await asyncio.gather(*(held.ended() for held in every))
+        await asyncio.gather(*(held.ended() for held in self._every))
 
     async def _sent(
         self, held: Held, name: str, arguments: dict[str, Any], meta: dict[str, Any], exchange: Exchange
@@ -187,10 +207,19 @@ class McpConnections:
         except MCPError as problem:
             if exchange.status not in UNKNOWN_SESSION or _is_modern(client):
                 raise
-            held.close()  # the next call opens another
+            held.leave()  # the next call opens another
             if exchange.status == HTTPStatus.NOT_FOUND:
                 raise SessionLostError from problem
             raise
+        finally:
+            exchange.close()
+
+    async def _listed_or_again(self) -> list[types.Tool]:
+        try:
+            return await self._listed()
+        except MCPError:  # the session may be one of before a restart of the server
+            self._leave_shared()
+            return await self._listed()
 
     async def _listed(self) -> list[types.Tool]:
         CURRENT.set(exchange := Exchange(most_bytes=LIST_BYTES))
@@ -208,12 +237,25 @@ class McpConnections:
             if exchange.problem is not None:
                 raise NotOpenedError(exchange.problem) from problem
             raise
+        finally:
+            exchange.close()
         return found
 
     def _common(self) -> Held:
         if self._shared is None or not self._shared.is_open:
-            self._shared = Held(self.server, self._connections, has_sessions=False)
+            self._shared = self._new(has_sessions=False)
         return self._shared
+
+    def _leave_shared(self) -> None:
+        """Have the next look open another. Tasks may be making calls over this one."""
+        if self._shared is not None:
+            self._shared.leave()
+
+    def _new(self, *, has_sessions: bool) -> Held:
+        held = Held(self.server, self._connections, has_sessions=has_sessions, used_at=self._clock())
+        self._every.add(held)
+        held.task.add_done_callback(lambda _: self._every.discard(held))
+        return held
 
     async def _held_for(self, task: str) -> Held:
         """The connection for a task's calls."""
@@ -225,8 +267,7 @@ class McpConnections:
         # Another call of the task may have opened a session meanwhile.
         if (held := self._open_of(task)) is None:
             self.end_idle()
-            held = Held(self.server, self._connections, has_sessions=True, used_at=self._clock())
-            self._by_task[task] = held
+            held = self._by_task[task] = self._new(has_sessions=True)
         return held
 
     def _open_of(self, task: str) -> Held | None:

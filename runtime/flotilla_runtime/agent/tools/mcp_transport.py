@@ -5,12 +5,14 @@ for a failure: an error of the transport itself would end all requests of its se
 """
 
 import contextlib
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Final
 
 import aiohttp
+import anyio
 import httpx2
 from yarl import URL
 
@@ -19,6 +21,8 @@ from flotilla_runtime.agent.tools.header_files import HeaderError, headers_of
 from flotilla_runtime.agent.tools.results import KIB
 
 NOT_SENT: Final = 599  # what the client is told where no server answered
+GIVEN_UP: Final = 202  # the client then waits for nothing, and a session that is being closed can take it
+NOTICE_SECONDS: Final = 2.0  # for a message that asks for nothing; the client sends no other meanwhile
 RESUMES: Final = "last-event-id"
 NOT_PASSED_ON: Final = frozenset({"set-cookie", "content-length", "transfer-encoding"})
 OF_MCP: Final = frozenset({"accept", "content-type"})
@@ -26,11 +30,11 @@ OF_MCP: Final = frozenset({"accept", "content-type"})
 
 @dataclass(slots=True)
 class Exchange:
-    """What came of one request of MCP. An answer may have `most_bytes`.
+    """What came of one request of MCP. What is answered may have `most_bytes`; `received` is what came of it.
 
     `problem` is what went wrong below MCP, `status` that of the last answer. `may_pass` says that nothing was
     sent and another try may find a connection, `is_refused` that the request was turned away, `has_happened`
-    that an answer to it had begun.
+    that an answer to it had begun. `is_over` says that nobody waits for an answer any more.
     """
 
     most_bytes: int
@@ -41,6 +45,24 @@ class Exchange:
     may_pass: bool = False
     is_refused: bool = False
     has_happened: bool = False
+    received: int = 0
+    is_over: bool = False
+    under_way: set[Callable[[], None]] = field(default_factory=set)
+
+    def close(self) -> None:
+        """Close what is still under way, because nobody waits for it any more."""
+        self.is_over = True
+        for end in tuple(self.under_way):
+            end()
+
+    @contextlib.contextmanager
+    def ended_by(self, end: Callable[[], None]) -> Iterator[None]:
+        """While a request is being sent that `end` gives up."""
+        self.under_way.add(end)
+        try:
+            yield
+        finally:
+            self.under_way.discard(end)
 
 
 CURRENT: ContextVar[Exchange] = ContextVar("exchange")
@@ -58,6 +80,15 @@ class ToolTransport(httpx2.AsyncBaseTransport):
         exchange = CURRENT.get(None) or Exchange(most_bytes=PIECE_BYTES)
         if request.method == "GET" and RESUMES not in request.headers:
             return httpx2.Response(405)  # what a server says of its own accord, nobody here listens to
+        asks = await _asks(request)
+        if asks and exchange.is_over:
+            return httpx2.Response(GIVEN_UP)
+        with anyio.move_on_after(None if asks else NOTICE_SECONDS) as scope:
+            with exchange.ended_by(scope.cancel):
+                return await self._answered(request, exchange)
+        return httpx2.Response(GIVEN_UP)
+
+    async def _answered(self, request: httpx2.Request, exchange: Exchange) -> httpx2.Response:
         url = URL(str(request.url), encoded=True)
         try:
             response = await self._sent(request, url, exchange)
@@ -113,13 +144,13 @@ class _Body(httpx2.AsyncByteStream):
     def __init__(self, response: aiohttp.ClientResponse, exchange: Exchange) -> None:
         self._response = response
         self._exchange = exchange
+        exchange.under_way.add(response.close)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        count = 0
         try:
             async for piece in self._response.content.iter_chunked(PIECE_BYTES):
-                count += len(piece)
-                if count > self._exchange.most_bytes:
+                self._exchange.received += len(piece)
+                if self._exchange.received > self._exchange.most_bytes:
                     self._exchange.problem = (
                         f"the answer has more than {self._exchange.most_bytes // KIB} KiB and was cut off"
                     )
@@ -131,5 +162,14 @@ class _Body(httpx2.AsyncByteStream):
 
     async def aclose(self) -> None:
         """Close the connection, unless the body was read to its end."""
+        self._exchange.under_way.discard(self._response.close)
         with contextlib.suppress(aiohttp.ClientError):
             self._response.close()
+
+
+async def _asks(request: httpx2.Request) -> bool:
+    """Whether the client waits for what the server says, unlike with the notice that a call was cancelled."""
+    if request.method != "POST":
+        return True
+    message = json.loads(await request.aread())
+    return "method" in message and "id" in message

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from agent_support.mcp_servers import SESSION, ToolServer, mcp_server
+from agent_support.mcp_servers import SESSION, Protocol, ToolServer, mcp_server
 from flotilla_runtime.agent.journal import CallKind, CallOutcome
 from flotilla_runtime.agent.protocols import Call, Certainty, Reply
 from flotilla_runtime.agent.retries import RetryPolicy
 from flotilla_runtime.agent.tools import mcp_server as connecting
+from flotilla_runtime.agent.tools import mcp_transport as carrying
 from flotilla_runtime.agent.tools.addresses import AddressCheck
 from flotilla_runtime.agent.tools.catalogue import Catalogue
 from flotilla_runtime.agent.tools.http_tool import HttpTools
@@ -133,6 +134,34 @@ async def test_a_session_that_is_not_used_is_ended(
         assert (await bank.call(*ADD)).value == {"sum": 3}
     first, second = (headers[SESSION] for headers in server.asked("tools/call"))
     assert first != second
+
+
+@sessions_alone
+async def test_a_session_that_the_server_does_not_end_is_cut_off(
+    server: ToolServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connecting, "IDLE_SECONDS", 0.0)
+    async with Bank(server) as bank:
+        await bank.call(*ADD)
+        server.silent_at = {"DELETE"}
+        monkeypatch.setattr(connecting, "OPEN_SECONDS", 0.2)
+        bank.tools.connections.end_idle()
+        await until(lambda: server.unanswered == 1)
+        await until(lambda: server.unanswered == 0)
+        server.silent_at = set()
+
+
+@sessions_alone
+async def test_a_server_that_falls_silent_in_the_handshake_is_given_up_in_time(
+    server: ToolServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connecting, "OPEN_SECONDS", 0.5)
+    monkeypatch.setattr(carrying, "NOTICE_SECONDS", 0.2)
+    server.silent_at = {"notifications/initialized", "tools/list", "DELETE"}
+    async with asyncio.timeout(4.5), Bank(server) as bank:
+        assert bank.catalogue.troubles["bank"].trouble == ToolTrouble.NO_ANSWER
+        await until(lambda: bool(server.asked("DELETE")))
+        await until(lambda: server.unanswered == 0)
 
 
 @sessions_alone
@@ -262,6 +291,52 @@ async def test_a_call_that_hangs_ends_in_time_and_others_go_on(server: ToolServe
     assert (reply.outcome, reply.certainty) == (CallOutcome.TIMED_OUT, Certainty.UNKNOWN)
 
 
+@pytest.mark.parametrize("fault", [None, "begins"], ids=["no answer", "an answer without an end"])
+async def test_a_call_that_is_given_up_closes_its_request_at_once(
+    server: ToolServer, fault: str | None
+) -> None:
+    async with Bank(server, timeout_seconds=0.5) as bank:
+        await bank.call(*ADD)  # opens the session
+        server.fault = fault
+        server.silent_at = {"tools/call"}
+        assert (await bank.call(*PAY)).outcome is CallOutcome.TIMED_OUT
+        await until(lambda: server.unanswered == 0)
+        calling = asyncio.create_task(bank.call(*PAY, key="k2"))
+        await until(lambda: server.unanswered == 1)
+        calling.cancel()
+        await until(lambda: server.unanswered == 0)
+        server.silent_at = set()
+        assert (await bank.call(*ADD)).value == {"sum": 3}
+    assert server.asked("GET") == [], "no answer is taken up again"
+    if server.protocol == "sessions":
+        assert len(server.asked("notifications/cancelled")) == 2, "the server is told"
+
+
+@sessions_alone
+async def test_a_server_that_does_not_take_a_cancellation_takes_the_next_call(
+    server: ToolServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(carrying, "NOTICE_SECONDS", 0.2)
+    async with Bank(server) as bank:
+        await bank.call(*ADD)
+        server.silent_at = {"tools/call", "notifications/cancelled"}
+        calling = asyncio.create_task(bank.call(*PAY))
+        await until(lambda: server.unanswered == 1)
+        calling.cancel()
+        await until(lambda: bool(server.asked("notifications/cancelled")))
+        server.silent_at = set()
+        assert (await bank.call(*ADD)).value == {"sum": 3}
+        assert server.unanswered == 0
+
+
+@pytest.mark.parametrize("protocol", ["stateless", "sessions"])
+async def test_a_result_that_comes_as_an_event_may_be_as_large_as_the_spec_says(protocol: Protocol) -> None:
+    async with mcp_server(protocol, streams=True) as server, Bank(server, max_result_kib=8192) as bank:
+        reply = await bank.call("bank_large", {"kib": 3000})
+    assert (reply.outcome, reply.problem) == (CallOutcome.SUCCEEDED, None)
+    assert len(reply.value) == 3000 * 1024
+
+
 async def test_a_server_that_changes_its_tools_in_the_middle(server: ToolServer) -> None:
     async with Bank(server) as bank:
         pinned = dict(bank.catalogue)
@@ -296,24 +371,48 @@ async def test_the_spec_says_which_tools_the_agent_gets_and_one_that_is_missing_
         pytest.param("shuts", "does not answer", id="it refuses"),
         pytest.param("redirects", "follow no redirect", id="it redirects"),
         pytest.param("endless", "was cut off", id="100 MB"),
+        pytest.param("pages", "was cut off", id="pages without an end"),
         pytest.param("no MCP", "does not answer", id="it speaks something else"),
     ],
 )
 async def test_a_server_that_does_not_declare_its_tools_is_reported(
     server: ToolServer, fault: str, says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connecting, "OPEN_SECONDS", 0.5)
+    if fault == "hangs":
+        monkeypatch.setattr(connecting, "OPEN_SECONDS", 0.5)
     monkeypatch.setattr(connecting, "LIST_BYTES", 2**20)
     server.fault = fault
     async with Bank(server) as bank:
         report = bank.catalogue.troubles["bank"]
         assert list(bank.catalogue) == ["bank"], "one tool says why there are none"
         server.fault = None
+        monkeypatch.setattr(connecting, "OPEN_SECONDS", 10.0)
         await bank.catalogue.look()
         assert (await bank.call(*ADD)).value == {"sum": 3}
         assert bank.catalogue.troubles == {}
     assert report.trouble == ToolTrouble.NO_ANSWER
     assert says in report.message, report.message
+
+
+@pytest.mark.attack("An OpenAPI document or an MCP server answers without end, or never")
+async def test_a_server_that_never_says_its_tools_is_reported_and_holds_up_no_other(
+    server: ToolServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with mcp_server(server.protocol) as healthy, Bank(healthy) as other, Bank(server) as bank:
+        catalogue = Catalogue({}, [bank.tools, other.tools])
+        monkeypatch.setattr(connecting, "OPEN_SECONDS", 0.5)
+        server.silent_at = {"tools/list"}
+        looks = len(healthy.asked("tools/list"))
+        calling = asyncio.create_task(bank.call("bank_hangs", {}))
+        await until(lambda: bool(server.asked("tools/call")))
+        async with asyncio.timeout(5):
+            await catalogue.look()
+        await until(lambda: server.unanswered == 0)
+        server.goes_on.set()
+        assert (await calling).value == "late", "a call that was being made goes on"
+        assert len(healthy.asked("tools/list")) == looks + 1
+        assert catalogue.troubles["bank"].trouble == ToolTrouble.NO_ANSWER
+        assert "no answer within 0.5 s" in catalogue.troubles["bank"].message
 
 
 async def test_a_call_without_a_server_was_not_sent_and_is_tried_again(server: ToolServer) -> None:
