@@ -290,6 +290,9 @@ def test_gateways_and_workers_have_a_user_of_redis_each_and_redis_has_the_hashes
         ["user", "worker", "on"],
     ]
     assert text.count("~flotilla:{default/support}:* &flotilla:{default/support}:* ") == 2
+    rights = text.splitlines()[0].partition(" ~")[2]
+    told = (Path(__file__).parents[3] / "docs" / "tasks.md").read_text(encoding="utf-8")
+    assert f"ACL SETUSER support on >PASSWORD ~{rights}\n" in told, "an external Redis needs the same"
 
 
 @pytest.mark.attack("A function of a tool executor reads models' keys, or tasks of others")

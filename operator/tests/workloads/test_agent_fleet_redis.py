@@ -22,6 +22,7 @@ from flotilla_runtime.agent.journal import CallKind, CallOutcome, EndReason, Int
 from flotilla_runtime.agent.protocols import Finish, Reply
 from flotilla_runtime.agent.store.connections import connect
 from flotilla_runtime.agent.store.task_store import TaskStore
+from flotilla_runtime.agent.store.texts import TextStore
 from flotilla_runtime.agent.tasks import NewTask
 from flotilla_runtime.agent.tool_requests import HeldRequests, ToolRequest
 from tests.builders.agent_fleet import OWNER, spec_of
@@ -97,10 +98,12 @@ END = Finish(
 REFUSALS = (
     "has no permissions",
     "can't access at least one",
+    "can't run this command",
     "not allowed from script",
     "command not allowed",
 )
-PREFIX = "flotilla:{default/support}:"
+FLEET = "default/support"
+PREFIX = f"flotilla:{{{FLEET}}}:"
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +140,15 @@ def client(port: int, user: str, password: str) -> Any:
         "MONITOR",
         "KEYS *",
         "CLIENT KILL ID 1",
+        "CLIENT LIST",
+        "CLIENT TRACKING ON BCAST",
+        "CLUSTER GETKEYSINSLOT 0 9",
+        "PUBSUB CHANNELS",
+        "PUBSUB SHARDCHANNELS",
+        "RANDOMKEY",
+        "SCAN 0",
+        "SLOWLOG GET",
+        "LATENCY LATEST",
         "SCRIPT FLUSH",
         "FUNCTION FLUSH",
         "SAVE",
@@ -145,6 +157,7 @@ def client(port: int, user: str, password: str) -> Any:
         "PUBLISH flotilla:{default/other}:events x",
         "EVAL redis.call('SET','elsewhere','x') 0",
         "EVAL redis.call('CONFIG','GET','*') 0",
+        "EVAL redis.call('SCAN','0') 0",
     ],
 )
 def test_a_user_administers_nothing_and_touches_no_other_key(port: int, user: str, command: str) -> None:
@@ -167,9 +180,19 @@ def test_a_user_administers_nothing_and_touches_no_other_key(port: int, user: st
         "XRANGE flotilla:{default/support}:text:01t - +",
         "SSUBSCRIBE flotilla:{default/support}:events:01t",
         "PUBLISH flotilla:{default/support}:tools:x y",
+        "PSUBSCRIBE __keyspace@0__:*",
+        "PUBSUB SHARDNUMSUB flotilla:{default/support}:events:01t",
+        "OBJECT ENCODING flotilla:{default/support}:held",
+        "EXISTS flotilla:{default/support}:held",
+        "SORT flotilla:{default/support}:tools:x BY nosort GET flotilla:{default/support}:task:*",
+        "SORT_RO flotilla:{default/support}:tools:x BY nosort GET flotilla:{default/support}:task:*",
+        "CLIENT TRACKING ON BCAST",
+        "CLIENT TRACKING ON BCAST PREFIX flotilla:",
         "SCAN 0",
         "RANDOMKEY",
         "DBSIZE",
+        "INFO keyspace",
+        "MEMORY STATS",
         "EVAL redis.call('HGETALL','flotilla:{default/support}:task:01t') 0",
     ],
 )
@@ -214,6 +237,8 @@ def test_each_user_has_its_own_password_and_the_one_of_before_still_opens(port: 
 async def test_the_task_store_works_with_these_users(port: int, tmp_path: Path) -> None:
     """What gateways and workers ask of the store: submission, claim, journal, end, figures, events."""
     gateway, worker = (store_of(user, port, tmp_path) for user in ("gateway", "worker"))
+    link = connect(queue_of("worker", port, tmp_path))
+    texts = TextStore(link, FLEET)
     new = NewTask(id="01t", input="why?", caller="ann", limits=contract.TaskLimits())
     assert (await gateway.submit(new)).id == "01t"
     await worker.wait_for_work(1)
@@ -232,20 +257,26 @@ async def test_the_task_store_works_with_these_users(port: int, tmp_path: Path) 
     assert await worker.forget_ended() == 0
     channel = f"{PREFIX}events:01t"
     heard = client(port, "gateway", "s3cret-g").pubsub()
-    heard.ssubscribe(channel)
+    heard.ssubscribe(channel, texts.channel("01t"))
+    assert await texts.watched(["01t", "02t"]) == {"01t"}
     assert client(port, "worker", "s3cret-w").execute_command("SPUBLISH", channel, "x") >= 0
     assert client(port, "worker", "s3cret-w").execute_command("WAIT", 0, 10) == 0
+    await link.aclose()
     for store in (gateway, worker):
         await store.close()
 
 
 def store_of(user: str, port: int, folder: Path) -> TaskStore:
     """The runtime's own store, with the user that the operator gives it."""
+    config = queue_of(user, port, folder)
+    return TaskStore(connect(config), config)
+
+
+def queue_of(user: str, port: int, folder: Path) -> contract.QueueConfig:
     (folder / f"{user}-only").write_text(f"s3cret-{user[0]}")
-    config = contract.QueueConfig(
-        fleet="default/support",
+    return contract.QueueConfig(
+        fleet=FLEET,
         url=f"redis://127.0.0.1:{port}/0",
         user=user,
         password_path=str(folder / f"{user}-only"),
     )
-    return TaskStore(connect(config), config)

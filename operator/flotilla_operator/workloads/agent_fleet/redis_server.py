@@ -47,11 +47,14 @@ PASSWORD_FILE = "password.conf"  # noqa: S105 (a file's name)
 USERS_DIRECTORY: Final = f"{contract.REDIS_SECRET_DIRECTORY}-users"
 USERS_FILE: Final = "users.conf"
 ANNOTATION_USERS: Final = f"{contract.DOMAIN}/redis-users"  # of the pod: those that its Redis knows
+# Without those that name keys or channels of others, where Redis checks no pattern: tracking with BCAST tells
+# each key that is written.
+NAMING: Final = "-client|tracking -cluster|getkeysinslot -pubsub +pubsub|shardnumsub -randomkey -scan"
 # All that reads and writes keys, scripts that do so, and INFO, which says how full Redis is.
-COMMANDS: Final = "+@all -@admin -@dangerous +info -function -script +script|load +script|exists"
+COMMANDS: Final = f"+@all -@admin -@dangerous +info -function -script +script|load +script|exists {NAMING}"
 EXECUTOR_DIRECTORY: Final = f"{contract.REDIS_SECRET_DIRECTORY}-executor"
-# The same, without those that name keys of others or how many there are.
-EXECUTOR_COMMANDS: Final = f"{COMMANDS} -@pubsub -scan -randomkey -dbsize"
+# The same, without channels and without what tells how many keys there are.
+EXECUTOR_COMMANDS: Final = f"{COMMANDS} -@pubsub -dbsize -info -memory"
 STOP_SECONDS = 30
 # The append-only file can double in size before it is rewritten, and is on the disk twice during the rewrite.
 MEMORY_PERCENT_OF_CLAIM = 40
