@@ -626,8 +626,16 @@ class TaskKeys:
 
     @property
     def approvals(self) -> str:
-        """The sorted set of the tasks that wait for approval; ids sort by time."""
+        """The sorted set of the tasks of which somebody may decide on a call; ids sort by time."""
         return f"{self.prefix}approvals"
+
+    def asked(self, task_id: str) -> str:
+        """The hash of the calls of a task that wait for somebody outside."""
+        return f"{self.prefix}asked:{task_id}"
+
+    def decided(self, task_id: str) -> str:
+        """The hash of the decisions that were made on calls of a task."""
+        return f"{self.prefix}decided:{task_id}"
 
     @property
     def ended(self) -> str:

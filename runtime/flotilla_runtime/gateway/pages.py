@@ -33,16 +33,16 @@ class PageWanted:
 
     @property
     def approvals(self) -> bool:
-        """Whether tasks that wait for approval alone are asked for."""
+        """Whether tasks of which somebody may decide on a call alone are asked for."""
         return self.waits_for is WaitKind.APPROVAL
 
-    def shows(self, record: TaskRecord) -> bool:
-        """Whether a task belongs on the page."""
+    def shows(self, record: TaskRecord, *, is_to_approve: bool = False) -> bool:
+        """Whether a task belongs on the page; one that is to be approved may also run."""
         return (
             (self.statuses is None or record.status in self.statuses)
             and self.tenant in (None, record.tenant)
             and self.conversation_id in (None, record.conversation_id)
-            and (self.waits_for is None or waits_for(record) is self.waits_for)
+            and (is_to_approve if self.approvals else self.waits_for in (None, waits_for(record)))
         )
 
 

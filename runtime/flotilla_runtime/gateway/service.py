@@ -23,7 +23,7 @@ from flotilla_runtime.agent.errors import (
     StoreUnavailableError,
     UncertainError,
 )
-from flotilla_runtime.agent.journal import Done, Entry, TaskStatus, WaitKind
+from flotilla_runtime.agent.journal import Done, Entry, TaskStatus
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import (
     CancelOutcome,
@@ -40,7 +40,7 @@ from flotilla_runtime.gateway.admission import admitted, measured_of
 from flotilla_runtime.gateway.auth import Identity, tenant_of
 from flotilla_runtime.gateway.figures import WINDOW_MINUTES, fleet_status
 from flotilla_runtime.gateway.history import Event, History
-from flotilla_runtime.gateway.pages import PageWanted, waits_for
+from flotilla_runtime.gateway.pages import PageWanted
 from flotilla_runtime.gateway.problems import ProblemError, not_found
 from flotilla_runtime.gateway.refusals import given_up, uncertain_submission
 from flotilla_runtime.gateway.requests import EffectOutcome, ResolveRequest, SubmitRequest, named_agent
@@ -171,11 +171,11 @@ class TaskService:
     async def summary(self, task: str, caller: Identity, *, is_to_approve: bool = False) -> TaskRecord:
         """A task that this caller may see, without its texts; raises a problem for any other.
 
-        With `is_to_approve` it may be one that waits for approval, whoever submitted it.
+        With `is_to_approve` it may be one of which somebody may decide on a call, whoever submitted it.
         """
         found = await self.asked(lambda: self._store.summaries([task])) if is_task_id(task) else []
         if not found or not (
-            _may_see(found[0], caller) or (is_to_approve and waits_for(found[0]) is WaitKind.APPROVAL)
+            _may_see(found[0], caller) or (is_to_approve and await self._to_approve([task]))
         ):
             raise not_found(task)
         return found[0]
@@ -226,8 +226,9 @@ class TaskService:
         found: list[TaskRecord] = []
         for _ in range(MOST_SCANNED // SCANNED_AT_ONCE):
             ids = await self._ids(of, before, approvals=approvals)
+            to_approve = await self._to_approve(ids) if wanted.approvals else frozenset()
             for record in await self.asked(lambda ids=ids: self._store.summaries(ids)):  # type: ignore[misc]
-                if wanted.shows(record):
+                if wanted.shows(record, is_to_approve=record.id in to_approve):
                     found.append(record)
                 if len(found) == wanted.count:
                     return Page(records=tuple(found), next_before=record.id)
@@ -348,6 +349,9 @@ class TaskService:
 
     async def _ids(self, caller: str | None, before: str | None, *, approvals: bool) -> list[str]:
         return await self.asked(lambda: self._store.ids(caller, before, SCANNED_AT_ONCE, approvals=approvals))
+
+    async def _to_approve(self, ids: Sequence[str]) -> frozenset[str]:
+        return await self.asked(lambda: self._store.to_approve(ids))
 
     async def submitted(self, task: NewTask, submit: Callable[[], Awaitable[Submission]]) -> Submission:
         """What became of a submission, which is repeated like any request. Raises a problem for a refusal."""

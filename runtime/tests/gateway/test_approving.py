@@ -79,6 +79,28 @@ async def test_who_may_approve_finds_what_waits_and_decides(callers: Any) -> Non
         assert (await boss.get("/v1/tasks", params={"waitsFor": "Approval"})).json()["tasks"] == []
 
 
+async def test_who_may_approve_finds_and_reads_what_waits_while_the_task_runs(callers: Any) -> None:
+    task = await submit(callers)
+    store = TaskStore(connect(callers.queue), callers.queue)
+    [claim] = await store.claim("w1", 1)
+    asking = Intended(at=1, call=CALL, kind=CallKind.APPROVE, target="pay", arguments=ARGUMENTS, until=FAR)
+    await store.append(claim, 2, [asking, Intended(at=1, call="slow", kind=CallKind.TOOL, target="slow")])
+
+    async def found(key: str) -> list[str]:
+        async with callers.client(key) as client:
+            page = (await client.get("/v1/tasks", params={"waitsFor": "Approval"})).json()
+            return [each["id"] for each in page["tasks"]]
+
+    async with callers.client("boss-key") as boss:
+        assert [await found(f"{name}-key") for name in ("boss", "ann", "bob")] == [[task], [task], []]
+        shown = (await boss.get(f"/v1/tasks/{task}")).json()
+        assert (shown["status"], [each["call"] for each in shown["approvals"]]) == ("Running", [CALL])
+        assert await decide(callers, task, "boss-key", True) == (200, {"id": task, "status": "Running"})
+        assert (await boss.get(f"/v1/tasks/{task}")).status_code == 404, "nothing is left to decide"
+        assert (await found("boss-key"), await found("ann-key")) == ([], [])
+    await store.close()
+
+
 async def test_who_decided_stands_in_the_journal(callers: Any) -> None:
     task = await submit(callers)
     await ask(callers, task)

@@ -1,7 +1,7 @@
 """What the scripts are, what they are told, and how their answers are read."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from typing import Any, Final
@@ -174,6 +174,12 @@ def read_approval(answer: Sequence[str]) -> Verdict:
     if decided.get("late"):
         return Verdict(outcome=ApproveOutcome.LATE)
     return Verdict(outcome=outcome, decision=Decision(**decided))
+
+
+def is_to_approve(waits: Mapping[str, str], decided: Collection[str], now_ms: int) -> bool:
+    """Whether one of the calls that wait for somebody outside waits for a decision."""
+    undecided = (json.loads(text) for call, text in waits.items() if call not in decided)
+    return any(each["kind"] == CallKind.APPROVE and now_ms < each["until"] for each in undecided)
 
 
 def read_came(claim: Claim, answer: Sequence[str]) -> Came | None:

@@ -85,6 +85,67 @@ async def test_a_task_that_waits_for_approval_is_found_and_goes_on_when_somebody
     assert await store.came(claim, "pay", ()) == came, "it stays until the result is written"
 
 
+async def to_approve(store: TaskStore) -> list[str]:
+    """What is found; the gateway asks of each whether there is still something to decide."""
+    found = await store.ids(None, None, 9, approvals=True)
+    assert await store.to_approve(found) == set(found)
+    assert (await store.figures()).waiting_for_approval == len(found)
+    return found
+
+
+async def test_an_approval_is_found_from_its_intent_on_whatever_else_the_task_does(store: TaskStore) -> None:
+    claim = await waiting(store, asking(), asking("pay#2"), listening(), intent("slow"))
+    assert await to_approve(store) == ["t1"], "while other calls run"
+    await suspended(store, claim, NEWS)
+    assert await to_approve(store) == ["t1"], "while it waits for something else"
+    await sent(store, 1)
+    assert await to_approve(store) == ["t1"], "and for a worker"
+    await decided(store, YES)
+    assert await to_approve(store) == ["t1"], "the other call is to be decided"
+    await store.claim("w2", 1)
+    await decided(store, NO, "pay#2")
+    assert await to_approve(store) == [], "nothing is"
+
+
+async def test_an_approval_that_is_given_up_or_late_is_found_no_more(store: TaskStore) -> None:
+    until = (await loaded(store, (await running(store, task("t0"))).id)).read_at + 300
+    claim = await waiting(store, asking(until=until), asking("pay#2"), intent("slow"))
+    await store.append(claim, 5, [done("pay#2", outcome=CallOutcome.CANCELLED)])
+    assert await to_approve(store) == ["t1"]
+    await asyncio.sleep(0.32)
+    assert await store.to_approve(["t1"]) == frozenset(), "before anybody has noticed"
+    assert await store.came(claim, "pay", ()) == Came(is_late=True)
+    assert await to_approve(store) == []
+
+
+@pytest.mark.parametrize("how", ["finished", "cancelled", "forgotten"])
+async def test_a_task_that_has_ended_is_not_to_be_approved(redis_server: Any, how: str) -> None:
+    store = await with_lines(open_store(redis_server, result_ttl_seconds=0, journal_ttl_seconds=0))
+    claim = await waiting(store, asking(), asking("pay#2"))
+    if how == "cancelled":
+        await suspended(store, claim, PAY)
+        await store.cancel("t1")
+    else:
+        await store.finish(claim, END)
+    if how == "forgotten":
+        assert await store.forget_ended() == 1
+    assert await to_approve(store) == []
+    assert await store.to_approve(["t1"]) == frozenset()
+    await store.close()
+
+
+async def test_a_task_whose_approval_a_worker_of_before_asked_for_is_found_once_suspended(
+    store: TaskStore, redis_server: Any
+) -> None:
+    claim = await waiting(store, asking())
+    redis_server.ask("zrem", store.keys.approvals, "t1")  # that worker does not add it
+    assert await store.to_approve(["t1"]) == {"t1"}, "it can be read"
+    await suspended(store, claim, PAY)
+    assert await to_approve(store) == ["t1"]
+    await decided(store, YES)
+    assert await to_approve(store) == []
+
+
 async def test_the_first_decision_stands_whoever_comes_second(store: TaskStore) -> None:
     await suspended(store, await waiting(store, asking()), PAY)
     both = await asyncio.gather(decided(store, YES), decided(store, NO))

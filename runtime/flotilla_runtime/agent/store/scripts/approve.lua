@@ -8,7 +8,7 @@ if waits and cjson.decode(waits).kind == 'Approve' and LIVE[status] then
   if before then return before end
   decision.at = now
   redis.call('HSET', decided_key(id), call, cjson.encode(decision))
-  if status == 'Suspended' then resume(id, 0) end
+  if status == 'Suspended' then resume(id, 0) else note_approvals(id) end
 end
 local decided = redis.call('HGET', decided_key(id), call)
 return decided and {'Decided', decided} or {'NotAsked'}

@@ -3,8 +3,28 @@
 -- the first one stands; that nobody decided in time is one too. A signal is kept until a call has taken it.
 local SIGNAL_BYTES = 100 -- what Redis needs for a signal besides its value
 
+local function has_open_approval(id)
+  local flat = redis.call('HGETALL', asked_key(id))
+  for place = 1, #flat, 2 do
+    local waits = cjson.decode(flat[place + 1])
+    local is_open = waits.kind == 'Approve' and now < waits['until']
+    if is_open and redis.call('HEXISTS', decided_key(id), flat[place]) == 0 then return true end
+  end
+  return false
+end
+
+-- Whoever may decide finds a live task as long as there is something to decide.
+function note_approvals(id)
+  if has_open_approval(id) then
+    redis.call('ZADD', approvals_key, '0', id)
+  else
+    redis.call('ZREM', approvals_key, id)
+  end
+end
+
 local function wait_outside(id, call, waits)
   redis.call('HSET', asked_key(id), call, cjson.encode(waits))
+  if waits.kind == 'Approve' then note_approvals(id) end
 end
 
 local function take_signal(id, name)
@@ -17,6 +37,7 @@ end
 local WAITS_OUTSIDE = {Approve = true, Signal = true}
 local function end_wait_outside(id, call, signal)
   redis.call('HDEL', asked_key(id), call)
+  note_approvals(id)
   if signal then take_signal(id, signal) end
 end
 
@@ -40,6 +61,7 @@ local function came_for(id, call, waits, taken)
     if not decided and is_over then
       decided = cjson.encode({late = true, at = waits['until']})
       redis.call('HSET', decided_key(id), call, decided)
+      note_approvals(id)
     end
     return decided and {'Decided', decided}
   end

@@ -35,7 +35,7 @@ local suspended_key = prefix .. 'suspended'
 local unknown_key = prefix .. 'unknown-effects'
 -- The tasks that failed, by the time at which they ended: they are kept longer than others, with their journals.
 local dead_letters_key = prefix .. 'dead-letters'
--- The tasks that wait for approval; ids sort by time.
+-- The tasks of which somebody may decide on a call, whatever else they do; ids sort by time.
 local approvals_key = prefix .. 'approvals'
 
 -- Counts in hashes. A field that comes to nothing goes, so a hash holds only what there is.

@@ -1,4 +1,5 @@
 -- A task waits, runs, is suspended, and ends. Every change of its status is made here, so the counts are right.
+local note_approvals -- outside.lua has it
 local LIVE = {Waiting = true, Running = true, Suspended = true}
 
 local function move(id, status)
@@ -73,7 +74,8 @@ local function resume(id, ran_ms)
   if ran_ms > 0 then redis.call('HINCRBY', task_key(id), 'awayMs', text(ran_ms)) end
   redis.call('HSET', task_key(id), 'resumedAt', text(now))
   redis.call('HDEL', task_key(id), 'suspendedAt', 'waitsFor', 'waitsCall', 'waitsUntil', 'waitsChildren')
-  for _, key in ipairs({timers_key, unknown_key, approvals_key, suspended_key}) do redis.call('ZREM', key, id) end
+  for _, key in ipairs({timers_key, unknown_key, suspended_key}) do redis.call('ZREM', key, id) end
+  note_approvals(id)
   append(id, {type = 'Resumed', waits_for = held[2]})
   move(id, 'Waiting')
   join_queue(id, true)

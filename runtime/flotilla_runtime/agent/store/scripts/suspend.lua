@@ -27,7 +27,7 @@ if until_ms ~= '' then
 end
 if children ~= '[]' then redis.call('HSET', task, 'waitsChildren', children) end
 if kind == 'Effect' then redis.call('ZADD', unknown_key, text(now), id) end
-if kind == 'Approval' then redis.call('ZADD', approvals_key, '0', id) end
+note_approvals(id) -- a worker of before, which wrote the intent, has not
 redis.call('ZADD', suspended_key, text(now), id)
 append(id, entry)
 move(id, 'Suspended')
