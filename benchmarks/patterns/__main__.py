@@ -6,8 +6,8 @@ each pattern's name:
 
 - `seconds`: from the agent's first word to its last, by the pattern: the median; `sequential_seconds`: one
   call after another. Those of map_reduce are measured on 100 items and multiplied, since 1,111 calls would
-  take minutes; those of race are the usual way alone. Of `actor`, three actors get three messages each and are
-  asked how many they handled, which must be three.
+  take minutes; those of race are the usual way alone. Of `actor`, three actors get three messages each, and
+  say how many they handled, which must be three.
 - `calls`: calls of the task and messages that it sends to actors, each counted once.
 - `completed`: the share of tasks that ended with all that could be there, also of those under kills.
 
