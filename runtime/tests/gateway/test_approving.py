@@ -210,7 +210,9 @@ async def test_a_call_is_approved_from_the_command_line(
     listed, text = await flotilla("tasks", "--waits-for", "Approval")
     assert (listed, task in text) == (0, True)
     assert f"flotilla approve {task} --call '{CALL}'" in (await flotilla("task", "show", task))[1]
-    status, text = await flotilla("approve", task, "-o", "json")
+    status, text = await flotilla("approve", task)
+    assert (status, f"arguments  {json.dumps(ARGUMENTS)}\n" in text) == (1, True), "shown, and not decided"
+    status, text = await flotilla("approve", task, "--call", CALL, "-o", "json")
     assert (status, json.loads(text)) == (0, {"id": task, "status": "Waiting"})
     status, text = await flotilla("approve", task, "--call", CALL, "--refuse")
     assert (status, "secret:boss approved" in text) == (1, True)
