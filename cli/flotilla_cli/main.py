@@ -15,12 +15,10 @@ import sys
 import uuid
 from collections.abc import Sequence
 
-import httpx
-
 from flotilla_cli.gateways import connected
 from flotilla_cli.kubectl import KubectlError, kubectl_of
 from flotilla_cli.rebalance import RebalanceError, asked, table
-from flotilla_cli.task_commands import ERRORS, add_commands, add_where, where_of
+from flotilla_cli.task_commands import ERRORS, add_commands, add_where, complaint, where_of
 from flotilla_cli.task_texts import paragraphs, plain
 from flotilla_cli.tasks import ask
 
@@ -83,8 +81,8 @@ def run_ask(arguments: argparse.Namespace) -> int:
                 timeout_seconds=arguments.timeout_seconds,
                 tell=lambda text: print(f"flotilla: {plain(text)}", file=sys.stderr),
             )
-    except (*ERRORS, httpx.HTTPError) as problem:
-        print(f"flotilla: {plain(problem)}", file=sys.stderr)
+    except ERRORS as problem:
+        print(f"flotilla: {plain(complaint(problem))}", file=sys.stderr)
         return 1
     if arguments.output == "json":
         print(json.dumps(answer.task, indent=2))

@@ -13,16 +13,20 @@ from typing import Any, Final
 
 import httpx
 
+from flotilla_cli.answers import Page, Receipt, Task
 from flotilla_cli.gateways import GatewayError, Where, connected
 from flotilla_cli.kubectl import KubectlError
-from flotilla_cli.task_texts import plain, task_page, task_table
-from flotilla_cli.tasks import TaskFailedError, checked, new_key, patiently
+from flotilla_cli.task_texts import approval_text, plain, task_page, task_table
+from flotilla_cli.tasks import TaskFailedError, approval_command, checked, new_key, patiently
 from flotilla_cli.tokens import TokenError
 
 Commands = Any  # argparse's action of subcommands, whose type is not public
 Asked = Callable[[httpx.Client, argparse.Namespace], tuple[dict[str, Any], str]]
 REPEAT_FOR_SECONDS: Final = 60.0
-ERRORS: Final = (GatewayError, KubectlError, TokenError, TaskFailedError)
+ERRORS: Final = (
+    *(GatewayError, KubectlError, TokenError, TaskFailedError),
+    *(httpx.HTTPError, httpx.InvalidURL, UnicodeError),
+)
 
 
 def add_commands(commands: Commands) -> None:
@@ -33,7 +37,9 @@ def add_commands(commands: Commands) -> None:
     )
     _command(showing, "show", show, "show a task with its timeline")
     approving = _command(commands, "approve", approve, "decide on a call that waits for approval")
-    approving.add_argument("--call", help="the id of the call (default: the only one that waits)")
+    approving.add_argument(
+        "--call", help="the id of the call (without it, the call is shown, and you are asked)"
+    )
     approving.add_argument("--refuse", action="store_true", help="refuse the call instead of approving it")
     approving.add_argument("--comment", help="why, for the agent and whoever reads the task")
     resolving = _command(commands, "resolve", resolve, "say whether a call happened of which nobody knows")
@@ -60,7 +66,8 @@ def tasks(client: httpx.Client, arguments: argparse.Namespace) -> tuple[dict[str
         "cursor": arguments.cursor,
     }
     page = checked(
-        client.get("/v1/tasks", params={name: value for name, value in query.items() if value is not None})
+        client.get("/v1/tasks", params={name: value for name, value in query.items() if value is not None}),
+        Page,
     )
     more = page.get("nextCursor")
     return page, task_table(page["tasks"]) + (f"\nmore: --cursor {plain(more)}" if more else "")
@@ -73,12 +80,12 @@ def show(client: httpx.Client, arguments: argparse.Namespace) -> tuple[dict[str,
 
 
 def approve(client: httpx.Client, arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Decide on a call."""
-    call = arguments.call or _only_approval(_task(client, arguments))
+    """Decide on a call that is named, or that is shown to who decides."""
+    call = arguments.call or _agreed_call(_task(client, arguments), refuse=arguments.refuse)
     body = {"call": call, "approved": not arguments.refuse}
     if arguments.comment is not None:
         body["comment"] = arguments.comment
-    receipt = checked(client.post(f"/v1/tasks/{_id(arguments)}/approve", json=body))
+    receipt = checked(client.post(f"/v1/tasks/{_id(arguments)}/approve", json=body), Receipt)
     done = "refused" if arguments.refuse else "approved"
     return receipt, f"{done} {plain(call)}; the task is {plain(receipt['status'])}"
 
@@ -92,13 +99,13 @@ def resolve(client: httpx.Client, arguments: argparse.Namespace) -> tuple[dict[s
         except ValueError as problem:
             raise TaskFailedError(f"--result is not JSON: {problem}") from None
     body["call"] = arguments.call or _unknown_effect(_task(client, arguments))
-    receipt = checked(client.post(f"/v1/tasks/{_id(arguments)}/resolve", json=body))
+    receipt = checked(client.post(f"/v1/tasks/{_id(arguments)}/resolve", json=body), Receipt)
     return receipt, f"{plain(body['call'])} {body['outcome']}; the task is {plain(receipt['status'])}"
 
 
 def cancel(client: httpx.Client, arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Cancel a task."""
-    receipt = checked(client.post(f"/v1/tasks/{_id(arguments)}/cancel"))
+    receipt = checked(client.post(f"/v1/tasks/{_id(arguments)}/cancel"), Receipt)
     if receipt["status"] == "Cancelled":
         return receipt, "cancelled"
     return receipt, "the task runs; its worker will stop it"
@@ -111,7 +118,7 @@ def replay(client: httpx.Client, arguments: argparse.Namespace) -> tuple[dict[st
         body["from"] = arguments.start
     path, until = f"/v1/tasks/{_id(arguments)}/replay", time.monotonic() + REPEAT_FOR_SECONDS
     receipt = patiently(
-        lambda: client.post(path, json=body), until=until, clock=time.monotonic, sleep=time.sleep
+        lambda: client.post(path, json=body), Receipt, until=until, clock=time.monotonic, sleep=time.sleep
     )
     return receipt, f"the new task is {plain(receipt['id'])}"
 
@@ -123,16 +130,23 @@ def run_of(ask: Asked) -> Callable[[argparse.Namespace], int]:
         try:
             with connected(where_of(arguments)) as client:
                 answer, text = ask(client, arguments)
-        except httpx.HTTPError as problem:
-            print(f"flotilla: the gateway cannot be reached: {plain(problem)}", file=sys.stderr)
-            return 1
         except ERRORS as problem:
-            print(f"flotilla: {plain(problem)}", file=sys.stderr)
+            print(f"flotilla: {plain(complaint(problem))}", file=sys.stderr)
             return 1
         print(json.dumps(answer, indent=2) if arguments.output == "json" else text)
         return 0
 
     return run
+
+
+def complaint(problem: Exception) -> str:
+    """What an error means to who typed the command."""
+    match problem:
+        case httpx.InvalidURL() | UnicodeError():  # the latter of a host that no DNS can have
+            return f"--url is no URL: {problem}"
+        case httpx.HTTPError():
+            return f"the gateway cannot be reached: {problem}"
+    return str(problem)
 
 
 def _add_list(commands: Commands) -> None:
@@ -196,16 +210,35 @@ def _id(arguments: argparse.Namespace) -> str:
 
 
 def _task(client: httpx.Client, arguments: argparse.Namespace) -> dict[str, Any]:
-    return checked(client.get(f"/v1/tasks/{_id(arguments)}"))
+    return checked(client.get(f"/v1/tasks/{_id(arguments)}"), Task)
 
 
-def _only_approval(task: dict[str, Any]) -> str:
-    calls = [str(approval["call"]) for approval in task.get("approvals") or []]
-    if not calls:
+def _agreed_call(task: dict[str, Any], *, refuse: bool) -> str:
+    """The only call that waits, once somebody at a terminal has seen it and says yes."""
+    approvals = task.get("approvals") or []
+    if not approvals:
         raise TaskFailedError(f"task {task['id']} is {task['status']}; nothing of it waits for approval")
-    if len(calls) > 1:
-        raise TaskFailedError(f"several calls wait for approval; choose one by --call: {', '.join(calls)}")
-    return calls[0]
+    for approval in approvals:
+        print(approval_text(task["id"], approval), file=sys.stderr)
+    option = " --refuse" if refuse else ""
+    if len(approvals) > 1:
+        raise TaskFailedError(f"nothing is decided: several calls wait; choose one by --call CALL{option}")
+    call = str(approvals[0]["call"])
+    if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
+        command = approval_command(task["id"], call)
+        raise TaskFailedError(f"nothing is decided, as nobody can be asked; run {command}{option}")
+    if not _says_yes(f"{'Refuse' if refuse else 'Approve'} this call?"):
+        raise TaskFailedError("nothing is decided")
+    return call
+
+
+def _says_yes(question: str) -> bool:
+    print(f"{question} (y/n): ", end="", file=sys.stderr, flush=True)
+    try:
+        return sys.stdin.readline().strip().lower() in {"y", "yes"}
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return False
 
 
 def _unknown_effect(task: dict[str, Any]) -> str:

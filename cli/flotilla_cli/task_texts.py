@@ -5,12 +5,11 @@ terminal of who reads it.
 """
 
 import json
-import shlex
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from flotilla_cli.tasks import waiting_for
+from flotilla_cli.tasks import approval_command, waiting_for
 
 HEADINGS: Final = ("ID", "STATUS", "WAITS FOR", "REASON", "TENANT", "PRIORITY", "SUBMITTED")
 EVENT_HEADINGS: Final = ("PATH", "SECONDS", "EVENT", "CALL", "TARGET", "OUTCOME", "TOOK", "BY")
@@ -30,6 +29,11 @@ def plain(text: object) -> str:
     """A text without control characters, on one line, and not longer than is read."""
     shown = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in str(text))
     return shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}…"
+
+
+def escaped(text: str) -> str:
+    """A text in whole, on one line, with control characters as JSON writes them: for who decides on it."""
+    return "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in text)
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
@@ -72,12 +76,14 @@ def task_page(task: Mapping[str, Any]) -> str:
 
 
 def approval_text(task: str, approval: Mapping[str, Any]) -> str:
-    """A call that waits for approval, and how to decide."""
+    """A call that waits for approval, in whole, and how to decide."""
     asked = json.dumps(approval.get("arguments"), ensure_ascii=False)
-    until = f" until {approval['untilTime']}" if approval.get("untilTime") else ""
+    until = f" until {plain(approval['untilTime'])}" if approval.get("untilTime") else ""
     return (
-        f"waits for approval{until}: {plain(approval['target'])} {plain(asked)}\n"
-        f"  flotilla approve {shlex.quote(plain(task))} --call {shlex.quote(plain(approval['call']))}"
+        f"waits for approval{until}:\n"
+        f"  target     {escaped(approval['target'])}\n"
+        f"  arguments  {escaped(asked)}\n"
+        f"  {escaped(approval_command(task, approval['call']))}"
     )
 
 
@@ -139,7 +145,7 @@ def _child(step: Mapping[str, Any]) -> str:
 def _who(event: Mapping[str, Any]) -> str:
     if event.get("waitsFor"):
         return f"{event['waitsFor']['kind']} {event['waitsFor']['call']}"
-    return f"attempt {event['attempt']}, {event['worker']}" if event.get("worker") else ""
+    return f"attempt {event.get('attempt')}, {event['worker']}" if event.get("worker") else ""
 
 
 def _usage(usage: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ idempotency key makes sure that only one task is made.
 """
 
 import json
+import shlex
 import time
 import uuid
 from collections.abc import Callable
@@ -13,6 +14,9 @@ from http import HTTPStatus
 from typing import Any
 
 import httpx
+from pydantic import BaseModel
+
+from flotilla_cli.answers import Cited, Summary, has_form
 
 TERMINAL = frozenset({"Succeeded", "Failed", "Cancelled"})
 POLL_SECONDS = 0.25
@@ -49,23 +53,34 @@ class Answer:
         return tuple(dict.fromkeys(source.document for source in self.sources))
 
 
-def checked(response: httpx.Response) -> dict[str, Any]:
-    """The JSON body. Raises TaskFailedError with the detail of the problem (RFC 9457)."""
-    if response.is_success:
-        body: dict[str, Any] = response.json()
-        return body
+def checked(response: httpx.Response, form: type[BaseModel]) -> dict[str, Any]:
+    """The JSON body. Raises TaskFailedError with the detail of the problem (RFC 9457), and for what has not
+    this form: something else than a gateway answers.
+    """
+    url = response.request.url
     try:
-        problem = response.json().get("detail") or response.text
-    except ValueError:
-        problem = response.text
-    raise TaskFailedError(f"{response.request.url} answered {response.status_code}: {problem}")
+        body: Any = response.json()
+    except (ValueError, RecursionError):
+        body = None
+    if response.is_success and has_form(form, body):
+        return dict(body)
+    if response.is_success or response.is_redirect:
+        raise TaskFailedError(f"{url} answered what is none of the task API; check --url")
+    detail = body.get("detail") if isinstance(body, dict) else None
+    problem = detail or response.text or response.reason_phrase
+    raise TaskFailedError(f"{url} answered {response.status_code}: {problem}")
 
 
 def answer_of(result: Any) -> tuple[str, list[dict[str, Any]]]:
     """The text and the citations of a result, which is shown as it is where it is any other JSON."""
-    if isinstance(result, dict) and isinstance(result.get("answer"), str):
+    if has_form(Cited, result):
         return result["answer"], result.get("citations") or []
     return result if isinstance(result, str) else json.dumps(result, ensure_ascii=False), []
+
+
+def approval_command(task: str, call: str) -> str:
+    """The command that approves a call, for a shell."""
+    return f"flotilla approve {shlex.quote(task)} --call {shlex.quote(call)}"
 
 
 def waiting_for(task: dict[str, Any]) -> str:
@@ -78,7 +93,8 @@ def waiting_for(task: dict[str, Any]) -> str:
     if waits["kind"] == "Effect":
         how = f"; say whether the call happened: flotilla resolve {task['id']}"
     if waits["kind"] == "Approval":
-        how = f"; somebody who may must decide: flotilla approve {task['id']}"
+        command = approval_command(task["id"], waits["call"])
+        how = f"; somebody who may must decide: {command} (without --call, it shows the call)"
     return f"{task.get('status')} and waits for {waits['kind']} ({waits['call']}){until}{how}"
 
 
@@ -89,6 +105,7 @@ def new_key() -> str:
 
 def patiently(
     send: Callable[[], httpx.Response],
+    form: type[BaseModel],
     *,
     until: float,
     clock: Callable[[], float],
@@ -97,7 +114,7 @@ def patiently(
     """The answer to a request, which is repeated until this time while it is answered with 503."""
     while (response := send()).status_code == HTTPStatus.SERVICE_UNAVAILABLE and clock() <= until:
         sleep(UNAVAILABLE_SECONDS)
-    return checked(response)
+    return checked(response, form)
 
 
 def ask(
@@ -119,7 +136,7 @@ def ask(
     started = clock()
 
     def answered(send: Callable[[], httpx.Response]) -> dict[str, Any]:
-        return patiently(send, until=started + timeout_seconds, clock=clock, sleep=sleep)
+        return patiently(send, Summary, until=started + timeout_seconds, clock=clock, sleep=sleep)
 
     submission = {"input": question, "idempotencyKey": new_key()}
     if agent is not None:
@@ -140,7 +157,7 @@ def ask(
     if task["status"] != "Succeeded":
         why = ": ".join(str(part) for part in (task.get("reason"), task.get("message")) if part)
         raise TaskFailedError(f"task {task['id']} ended with status {task['status']}: {why}")
-    text, citations = answer_of(task["result"])
+    text, citations = answer_of(task.get("result"))
     sources = (Source(document=each["document"], page=each.get("page")) for each in citations)
     return Answer(
         text=text,

@@ -1,6 +1,8 @@
 """The commands about tasks against a scripted gateway; gateway tests in runtime/ ask a real one."""
 
+import io
 import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -93,8 +95,12 @@ def test_tasks_are_listed_as_asked_for() -> None:
 def test_a_task_is_shown_with_its_timeline_and_how_to_decide() -> None:
     lines = done(task_commands.show, Gateway(), "task", "show", "t1").splitlines()
     assert lines[1].split()[:2] == ["status", "Suspended"]
-    assert "  flotilla approve t1 --call 'turn/1/tool/pay#approval'" in lines
-    assert any(line.startswith("waits for approval: pay {") for line in lines)
+    shown = lines.index("waits for approval:")
+    assert lines[shown + 1 : shown + 4] == [
+        "  target     pay",
+        '  arguments  {"euro": 5}',
+        "  flotilla approve t1 --call 'turn/1/tool/pay#approval'",
+    ]
     assert lines[-1].split() == ["2.00", "callEnded", "tool/pay", "pay", "Failed", "no", "money", "1.00", "s"]
     assert lines[-3].split() == ["0.50", "started", "attempt", "1,", "w1"]
 
@@ -122,16 +128,59 @@ def test_the_critical_path_is_told_and_marked_in_the_timeline() -> None:
 @pytest.mark.parametrize(
     ("words", "body"),
     [
-        pytest.param([], {"approved": True}, id="the only call that waits"),
+        pytest.param([], {"approved": True}, id="approved"),
         pytest.param(["--refuse", "--comment", "no"], {"approved": False, "comment": "no"}, id="refused"),
-        pytest.param(["--call", "x"], {"call": "x", "approved": True}, id="a call that is named"),
     ],
 )
 def test_a_decision_is_sent(words: list[str], body: dict[str, Any]) -> None:
     gateway = Gateway()
-    text = done(task_commands.approve, gateway, "approve", "t1", *words)
-    assert gateway.posted == [("/v1/tasks/t1/approve", {"call": APPROVAL["call"], **body})]
+    text = done(task_commands.approve, gateway, "approve", "t1", "--call", "x", *words)
+    assert gateway.posted == [("/v1/tasks/t1/approve", {"call": "x", **body})]
     assert "the task is Waiting" in text
+
+
+class Terminal(io.StringIO):
+    """A terminal at which this is typed, or that shows what is printed."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.attack("The arguments of a call are so long that who approves it does not see their end")
+@pytest.mark.parametrize(
+    ("typed", "words", "approved"),
+    [
+        pytest.param("y\n", [], True, id="yes"),
+        pytest.param("Yes\n", ["--refuse"], False, id="yes, it is refused"),
+        pytest.param("n\n", [], None, id="no"),
+        pytest.param("\n", [], None, id="nothing"),
+        pytest.param("", [], None, id="the end of the input"),
+        pytest.param(None, [], None, id="no terminal"),
+        pytest.param(None, ["--refuse"], None, id="no terminal, refused"),
+    ],
+)
+def test_a_call_that_is_not_named_is_shown_in_whole_before_anything_is_decided(
+    monkeypatch: pytest.MonkeyPatch, typed: str | None, words: list[str], approved: bool | None
+) -> None:
+    told = io.StringIO() if typed is None else Terminal()
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n") if typed is None else Terminal(typed))
+    monkeypatch.setattr(sys, "stderr", told)
+    evil = f"{'x' * 200_000} and \x1b[2Kthe rest\u202e"
+    gateway = Gateway({**TASK, "approvals": [{**APPROVAL, "target": "p\ray", "arguments": {"a": evil}}]})
+    if approved is None:
+        option = "".join(f" {word}" for word in words)
+        end = "" if typed is not None else rf".*; run flotilla approve t1 --call '{APPROVAL['call']}'{option}"
+        with pytest.raises(TaskFailedError, match=f"^nothing is decided{end}$"):
+            done(task_commands.approve, gateway, "approve", "t1", *words)
+        assert gateway.posted == []
+    else:
+        done(task_commands.approve, gateway, "approve", "t1", *words)
+        assert [body for _, body in gateway.posted] == [{"call": APPROVAL["call"], "approved": approved}]
+    lines = told.getvalue().splitlines()
+    assert lines[1] == r"  target     p\ray"
+    shown = lines[2].removeprefix("  arguments  ")
+    assert shown.endswith(r'x and \u001b[2Kthe rest\u202e"}')
+    assert json.loads(shown) == {"a": evil}
 
 
 def test_it_is_said_whether_a_call_happened() -> None:
@@ -185,15 +234,15 @@ def test_a_replay_that_is_answered_with_503_is_sent_again_with_its_key(
             task_commands.approve,
             Gateway({**TASK, "approvals": [APPROVAL, {**APPROVAL, "call": "b"}]}),
             ["approve", "t1"],
-            "choose one by --call: turn/1/tool/pay#approval, b",
+            "nothing is decided: several calls wait; choose one by --call",
             id="several to decide",
         ),
         pytest.param(
             task_commands.approve,
             Gateway(answer={"detail": "boss approved it; that stands"}, status=409),
-            ["approve", "t1"],
+            ["approve", "t1", "--call", APPROVAL["call"]],
             "answered 409: boss approved it; that stands",
-            id="decided",
+            id="decided meanwhile",
         ),
         pytest.param(
             task_commands.resolve,

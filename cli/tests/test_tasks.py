@@ -81,12 +81,31 @@ def test_what_a_task_waits_for_is_told_once_while_it_waits() -> None:
     ]
 
 
+def test_what_waits_for_approval_is_told_with_the_command_that_names_the_call() -> None:
+    clock, told = Clock(), list[str]()
+    waits = {"kind": "Approval", "call": "turn/1/tool/pay#approval"}
+    suspended = (200, {"id": "t1", "status": "Suspended", "waitsFor": waits})
+    ask(
+        Gateway(WAITING, suspended, SUCCEEDED).client,
+        "why?",
+        clock=clock,
+        sleep=clock.sleep,
+        tell=told.append,
+    )
+    assert told == [
+        "task t1 is Suspended and waits for Approval (turn/1/tool/pay#approval); somebody who may must "
+        "decide: flotilla approve t1 --call 'turn/1/tool/pay#approval' (without --call, it shows the call)"
+    ]
+
+
 @pytest.mark.parametrize(
     ("result", "text"),
     [
         pytest.param({"answer": "Because."}, "Because.", id="without sources"),
         pytest.param("Because.", "Because.", id="a text"),
         pytest.param({"rows": 3}, '{"rows": 3}', id="something else"),
+        pytest.param({"answer": "a", "citations": ["b"]}, '{"answer": "a", "citations": ["b"]}', id="others"),
+        pytest.param(None, "null", id="nothing"),
     ],
 )
 def test_the_result_of_an_agent_of_ones_own_is_shown_as_it_is(result: object, text: str) -> None:

@@ -118,7 +118,7 @@ def test_a_call_is_approved_and_its_task_replayed_by_the_command_line(
         (approval,) = site.until(lambda: approvals(flotilla, task), "AgentFleet", NAME, "a call that waits")
         assert (approval["target"], approval["arguments"]) == (CALL["name"], CALL["arguments"])
         assert rooms.get("/reserved").json() == []
-        flotilla.json("approve", task, "--comment", "blue is free")
+        flotilla.json("approve", task, "--call", approval["call"], "--comment", "blue is free")
         calls = ended_calls(answered(flotilla, site, task))
         assert rooms.get("/reserved").json() == ["blue"]
 

@@ -191,6 +191,14 @@ class History:
         """Know of a call that began before the first entry that was told."""
         self._open[start.call] = start
 
+    def asking(self) -> tuple[Intended, ...]:
+        """The calls that wait for approval; large arguments are kept apart from them."""
+        return tuple(self._asking.values())
+
+    def ask(self, intent: Intended) -> None:
+        """Know of a call that waits for approval with its arguments."""
+        self._asking[intent.call] = intent
+
     def approvals(self) -> tuple[ApprovalView, ...]:
         """What waits for approval, as far as the entries tell."""
         return tuple(

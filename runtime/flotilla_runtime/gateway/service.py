@@ -23,7 +23,7 @@ from flotilla_runtime.agent.errors import (
     StoreUnavailableError,
     UncertainError,
 )
-from flotilla_runtime.agent.journal import Done, Entry, TaskStatus
+from flotilla_runtime.agent.journal import Done, Entry, Intended, TaskStatus
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import (
     CancelOutcome,
@@ -194,6 +194,8 @@ class TaskService:
             if (event := history.told(entry)) is not None:
                 timeline.append(event.brief())
                 events += 1
+        for intent in () if record.status.is_final else history.asking():
+            history.ask(await self._whole(task, intent))
         left_out = events - len(timeline)
         return task_view(record, history, tuple(timeline), self._sources.wall_ms(), left_out)
 
@@ -321,11 +323,17 @@ class TaskService:
         try:
             found = await self.asked(lambda: self._store.records([task]))
         except BrokenEntryError as problem:
-            detail = f"the task cannot be shown: {problem.problem}"
-            raise ProblemError(HTTPStatus.GONE, "payload-gone", detail) from None
+            raise _gone(problem) from None
         if not found:
             raise not_found(task)
         return found[0]
+
+    async def _whole(self, task: str, intent: Intended) -> Intended:
+        """A call with its arguments; raises a problem where they are gone."""
+        try:
+            return await self.asked(lambda: self._store.whole(task, intent))
+        except BrokenEntryError as problem:
+            raise _gone(problem) from None
 
     async def _trace_the_end(self, task: str) -> None:
         """Trace the end of a task that no worker had, if its journal can be read."""
@@ -386,6 +394,11 @@ class TaskService:
                 if self._sources.monotonic_seconds() > deadline:
                     raise doubt or problem from None
                 await asyncio.sleep(ASK_AGAIN_SECONDS)
+
+
+def _gone(problem: BrokenEntryError) -> ProblemError:
+    detail = f"the task cannot be shown: {problem.problem}"
+    return ProblemError(HTTPStatus.GONE, "payload-gone", detail)
 
 
 def quota_refusal(outcome: SubmitOutcome, queue: QueueConfig) -> ProblemError | None:

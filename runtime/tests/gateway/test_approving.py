@@ -29,12 +29,12 @@ async def submit(fleet: Any, key: str = "ann-key") -> str:
         return str((await client.post("/v1/tasks", json={"input": "why?"})).json()["id"])
 
 
-async def ask(fleet: Any, task: str, until: int = FAR) -> Claim:
+async def ask(fleet: Any, task: str, until: int = FAR, arguments: Any = ARGUMENTS) -> Claim:
     """Play a worker whose agent calls a tool that needs approval."""
     store = TaskStore(connect(fleet.queue), fleet.queue)
     [claim] = await store.claim("w1", 1)
     assert claim.id == task
-    intent = Intended(at=1, call=CALL, kind=CallKind.APPROVE, target="pay", arguments=ARGUMENTS, until=until)
+    intent = Intended(at=1, call=CALL, kind=CallKind.APPROVE, target="pay", arguments=arguments, until=until)
     written = await store.append(claim, 2, [intent])
     assert await store.suspend(claim, written.length, Waits(kind=WaitKind.APPROVAL, call=CALL, until=until))
     await store.close()
@@ -99,6 +99,16 @@ async def test_who_may_approve_finds_and_reads_what_waits_while_the_task_runs(ca
         assert (await boss.get(f"/v1/tasks/{task}")).status_code == 404, "nothing is left to decide"
         assert (await found("boss-key"), await found("ann-key")) == ([], [])
     await store.close()
+
+
+@pytest.mark.attack("The arguments of a call are so long that who approves it does not see their end")
+async def test_large_arguments_are_shown_in_whole_to_who_may_approve(callers: Any) -> None:
+    """They are kept apart from the journal."""
+    task, arguments = await submit(callers), {"to": "ann", "note": "x" * 200_000, "euro": 500}
+    await ask(callers, task, arguments=arguments)
+    async with callers.client("boss-key") as boss:
+        (approval,) = (await boss.get(f"/v1/tasks/{task}")).json()["approvals"]
+    assert approval["arguments"] == arguments
 
 
 async def test_who_decided_stands_in_the_journal(callers: Any) -> None:
@@ -232,7 +242,9 @@ async def test_a_call_is_approved_from_the_command_line(
     listed, text = await flotilla("tasks", "--waits-for", "Approval")
     assert (listed, task in text) == (0, True)
     assert f"flotilla approve {task} --call '{CALL}'" in (await flotilla("task", "show", task))[1]
-    status, text = await flotilla("approve", task, "-o", "json")
+    status, text = await flotilla("approve", task)
+    assert (status, f"arguments  {json.dumps(ARGUMENTS)}\n" in text) == (1, True), "shown, and not decided"
+    status, text = await flotilla("approve", task, "--call", CALL, "-o", "json")
     assert (status, json.loads(text)) == (0, {"id": task, "status": "Waiting"})
     status, text = await flotilla("approve", task, "--call", CALL, "--refuse")
     assert (status, "secret:boss approved" in text) == (1, True)
