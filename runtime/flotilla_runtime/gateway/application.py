@@ -27,7 +27,7 @@ from flotilla_runtime.gateway.events import LAST_EVENT_ID, place_after, task_eve
 from flotilla_runtime.gateway.metrics import GatewayMetrics
 from flotilla_runtime.gateway.openapi import openapi_document
 from flotilla_runtime.gateway.pages import page_wanted
-from flotilla_runtime.gateway.problems import ProblemError
+from flotilla_runtime.gateway.problems import NOT_AGAIN, ProblemError
 from flotilla_runtime.gateway.requests import (
     parse_approval,
     parse_replay,
@@ -247,6 +247,7 @@ async def _crash_response(request: Request, error: Exception) -> Response:
         HTTPStatus.INTERNAL_SERVER_ERROR,
         "crash",
         "the gateway failed with an internal error; see the logs of the gateway pods",
+        headers=NOT_AGAIN,  # the request may have made a task
     ).response()
 
 

@@ -1,4 +1,4 @@
-"""The task API reads a body as JSON whatever its Content-Type, so that a plain `curl -d` works; no server."""
+"""What the task API does with bodies of any Content-Type, and when it fails itself; no server."""
 
 from http import HTTPStatus
 from typing import cast
@@ -34,6 +34,27 @@ class Inputs:
         return Submission(outcome=SubmitOutcome.CREATED, id=TASK)
 
 
+class Broken:
+    """Fails where nobody expects it."""
+
+    async def submit(self, *_: object, **__: object) -> Submission:
+        raise RuntimeError("no such thing")
+
+
+def client_of(service: object) -> httpx.AsyncClient:
+    desk = Desk(
+        service=cast("TaskService", service),
+        sight=cast("Sight", None),
+        callers=Callers(NoAuthentication()),
+        outside=cast("Outside", None),
+        replays=cast("Replays", None),
+        max_body_bytes=1024,
+        streams=Streams(1),
+    )
+    transport = httpx.ASGITransport(app=task_application(TaskAPI(desk)), raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url="http://gateway")
+
+
 @pytest.mark.parametrize(
     "content_type",
     [
@@ -45,19 +66,16 @@ class Inputs:
 )
 async def test_the_body_is_json_whatever_its_content_type(content_type: str | None) -> None:
     service = Inputs()
-    desk = Desk(
-        service=cast("TaskService", service),
-        sight=cast("Sight", None),
-        callers=Callers(NoAuthentication()),
-        outside=cast("Outside", None),
-        replays=cast("Replays", None),
-        max_body_bytes=1024,
-        streams=Streams(1),
-    )
-    api = TaskAPI(desk)
     headers = {} if content_type is None else {"Content-Type": content_type}
-    transport = httpx.ASGITransport(app=task_application(api))
-    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+    async with client_of(service) as client:
         answer = await client.post("/v1/tasks", content=b'{"input": "why?"}', headers=headers)
     assert (answer.status_code, answer.json()) == (HTTPStatus.CREATED, {"id": TASK, "status": "Waiting"})
     assert service.submitted == ["why?"]
+
+
+async def test_a_request_in_which_the_gateway_fails_is_not_to_be_sent_again() -> None:
+    """OpenAI's clients repeat an answer of 500, and it may have made a task."""
+    async with client_of(Broken()) as client:
+        answer = await client.post("/v1/tasks", json={"input": "why?"})
+    assert (answer.status_code, answer.headers["x-should-retry"]) == (500, "false")
+    assert "no such thing" not in answer.text

@@ -316,7 +316,7 @@ async def test_a_redis_killed_right_after_the_201_still_has_the_task(own_fleet: 
     task_id = await own_fleet.submit()
     own_fleet.redis.stop(signal.SIGKILL)
     async with own_fleet.client() as client:
-        away = await client.post("/v1/tasks", json={"input": "b"})
+        away = await client.post("/v1/tasks", json={"input": "b", "idempotencyKey": "b"})
         problem(away, 503)
         assert away.headers["retry-after"] == "2"
         problem(await client.get(f"/v1/tasks/{task_id}"), 503)
