@@ -63,7 +63,7 @@ class TasksStatus(ApiModel):
     unknown_effects: int | None = None
     """Tasks that wait until somebody says whether a call of a tool had its effect."""
     waiting_for_approval: int | None = None
-    """Tasks that wait until somebody agrees to a call."""
+    """Tasks with a call on which somebody is to decide. Some may run meanwhile."""
     dead_letters: int | None = None
     """Tasks that failed and can still be read and replayed."""
 

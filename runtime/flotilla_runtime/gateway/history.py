@@ -8,6 +8,7 @@ so a long journal need not be in memory.
 `text` and `textWithdrawn` tell what a model writes while it writes it. They are in no journal (`texts`).
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -194,6 +195,10 @@ class History:
     def asking(self) -> tuple[Intended, ...]:
         """The calls that wait for approval; large arguments are kept apart from them."""
         return tuple(self._asking.values())
+
+    def keep_asking(self, calls: Collection[str]) -> None:
+        """Know that of the calls which wait for approval, these alone are not decided, and not too late."""
+        self._asking = {call: intent for call, intent in self._asking.items() if call in calls}
 
     def ask(self, intent: Intended) -> None:
         """Know of a call that waits for approval with its arguments."""

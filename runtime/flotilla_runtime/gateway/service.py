@@ -194,7 +194,9 @@ class TaskService:
             if (event := history.told(entry)) is not None:
                 timeline.append(event.brief())
                 events += 1
-        for intent in () if record.status.is_final else history.asking():
+        if history.asking():
+            history.keep_asking((await self._to_approve([task])).get(task, frozenset()))
+        for intent in history.asking():
             history.ask(await self._whole(task, intent))
         left_out = events - len(timeline)
         return task_view(record, history, tuple(timeline), self._sources.wall_ms(), left_out)
@@ -228,7 +230,7 @@ class TaskService:
         found: list[TaskRecord] = []
         for _ in range(MOST_SCANNED // SCANNED_AT_ONCE):
             ids = await self._ids(of, before, approvals=approvals)
-            to_approve = await self._to_approve(ids) if wanted.approvals else frozenset()
+            to_approve = await self._to_approve(ids) if wanted.approvals else {}
             for record in await self.asked(lambda ids=ids: self._store.summaries(ids)):  # type: ignore[misc]
                 if wanted.shows(record, is_to_approve=record.id in to_approve):
                     found.append(record)
@@ -358,7 +360,7 @@ class TaskService:
     async def _ids(self, caller: str | None, before: str | None, *, approvals: bool) -> list[str]:
         return await self.asked(lambda: self._store.ids(caller, before, SCANNED_AT_ONCE, approvals=approvals))
 
-    async def _to_approve(self, ids: Sequence[str]) -> frozenset[str]:
+    async def _to_approve(self, ids: Sequence[str]) -> dict[str, frozenset[str]]:
         return await self.asked(lambda: self._store.to_approve(ids))
 
     async def submitted(self, task: NewTask, submit: Callable[[], Awaitable[Submission]]) -> Submission:

@@ -478,7 +478,7 @@ class MemoryStore:
 
     def _cancel_children(self, task: Stored) -> None:
         for child in [one for one in self.tasks.values() if one.parent == task.id]:
-            self._cancel(child, "the task that spawned it ended")
+            self._cancel(child, "the task that spawned it has come to its end")
 
     def _cancel(self, task: Stored, message: str) -> None:
         """Cancel a task; one that must run to its end is told so, and does."""

@@ -98,6 +98,8 @@ async def test_who_may_approve_finds_and_reads_what_waits_while_the_task_runs(ca
         assert await decide(callers, task, "boss-key", True) == (200, {"id": task, "status": "Running"})
         assert (await boss.get(f"/v1/tasks/{task}")).status_code == 404, "nothing is left to decide"
         assert (await found("boss-key"), await found("ann-key")) == ([], [])
+    async with callers.client("ann-key") as ann:
+        assert not (await ann.get(f"/v1/tasks/{task}")).json().get("approvals"), "no worker has noticed yet"
     await store.close()
 
 

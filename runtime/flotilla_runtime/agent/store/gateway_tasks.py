@@ -12,7 +12,7 @@ from flotilla_runtime.agent.errors import BrokenEntryError
 from flotilla_runtime.agent.journal import Entry, Other, Resolved, TaskStatus
 from flotilla_runtime.agent.store.payloads import is_large, payload_field, payload_text
 from flotilla_runtime.agent.store.redis_errors import asked
-from flotilla_runtime.agent.store.script_values import fields_of_replay, is_to_approve, read_approval
+from flotilla_runtime.agent.store.script_values import fields_of_replay, read_approval, to_decide
 from flotilla_runtime.agent.store.stored_tasks import StoredTasks
 from flotilla_runtime.agent.tasks import (
     SUMMARY_FIELDS,
@@ -86,8 +86,8 @@ class GatewayTasks(StoredTasks):
             found = await asked(pipeline.execute())
         return [record for values in found if (record := read_summary(values)) is not None]
 
-    async def to_approve(self, task_ids: Sequence[str]) -> frozenset[str]:
-        """Those of these tasks of which somebody may decide on a call now, whatever else they do."""
+    async def to_approve(self, task_ids: Sequence[str]) -> dict[str, frozenset[str]]:
+        """The calls on which somebody may decide now, by task, whatever else it does."""
         async with self._client.pipeline(transaction=False) as pipeline:
             pipeline.time()
             for task_id in task_ids:
@@ -97,11 +97,11 @@ class GatewayTasks(StoredTasks):
             (seconds, microseconds), *told = await asked(pipeline.execute())
         now_ms = int(seconds) * 1000 + int(microseconds) // 1000
         each = zip(task_ids, told[::3], told[1::3], told[2::3], strict=True)
-        return frozenset(
-            task_id
+        return {
+            task_id: calls
             for task_id, status, waits, decided in each
-            if status and not TaskStatus(status).is_final and is_to_approve(waits, decided, now_ms)
-        )
+            if status and not TaskStatus(status).is_final and (calls := to_decide(waits, decided, now_ms))
+        }
 
     async def progress(self, task_id: str, place: int, count: int) -> tuple[TaskStatus | None, list[Entry]]:
         """A task's status, None when it no longer exists, and up to `count` entries of its journal."""

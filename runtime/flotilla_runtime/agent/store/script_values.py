@@ -176,10 +176,14 @@ def read_approval(answer: Sequence[str]) -> Verdict:
     return Verdict(outcome=outcome, decision=Decision(**decided))
 
 
-def is_to_approve(waits: Mapping[str, str], decided: Collection[str], now_ms: int) -> bool:
-    """Whether one of the calls that wait for somebody outside waits for a decision."""
-    undecided = (json.loads(text) for call, text in waits.items() if call not in decided)
-    return any(each["kind"] == CallKind.APPROVE and now_ms < each["until"] for each in undecided)
+def to_decide(waits: Mapping[str, str], decided: Collection[str], now_ms: int) -> frozenset[str]:
+    """Those of the calls which wait for somebody outside that wait for a decision."""
+    undecided = {call: json.loads(text) for call, text in waits.items() if call not in decided}
+    return frozenset(
+        call
+        for call, each in undecided.items()
+        if each["kind"] == CallKind.APPROVE and now_ms < each["until"]
+    )
 
 
 def read_came(claim: Claim, answer: Sequence[str]) -> Came | None:

@@ -9,8 +9,19 @@ import pytest
 
 from agent_support.stores import END, done, intent, length, loaded, open_store, running, task, with_lines
 from flotilla_runtime.agent.budgets import LimitName
+from flotilla_runtime.agent.engine.compensations import noted
+from flotilla_runtime.agent.engine.endings import Ending
 from flotilla_runtime.agent.errors import LeaseLostError
-from flotilla_runtime.agent.journal import CallKind, Ended, Resolved, Resumed, Suspended, TaskStatus, WaitKind
+from flotilla_runtime.agent.journal import (
+    CallKind,
+    Ended,
+    EndReason,
+    Resolved,
+    Resumed,
+    Suspended,
+    TaskStatus,
+    WaitKind,
+)
 from flotilla_runtime.agent.protocols import Waits
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import CancelOutcome, Claim, ResolveOutcome, child_id
@@ -265,6 +276,22 @@ async def test_time_in_which_a_child_ran_for_its_waiting_parent_counts(store: Ta
     await store.claim("w1", 1)
     after = (await loaded(store, "t1")).elapsed_seconds
     assert before + 0.19 <= after < before + 0.4, "and that in which the child waited does not"
+
+
+async def test_time_in_which_a_parent_waits_for_what_it_cancelled_does_not_count(store: TaskStore) -> None:
+    claim = await running(store, task("t1"))
+    await store.spawn(claim, 2, spawning(), "look")
+    (child,) = await store.claim("w2", 1)
+    await asyncio.sleep(0.3)
+    failed = Ending.without_result(EndReason.TOOL_FAILED, "no room")
+    await store.append(claim, 3, noted(failed, 1, 1, 300))
+    before = (await loaded(store, "t1")).elapsed_seconds
+    await suspended(store, claim, waits_for(child.id))
+    await asyncio.sleep(0.3)
+    await store.finish(child, END)
+    await store.claim("w1", 1)
+    after = (await loaded(store, "t1")).elapsed_seconds
+    assert before <= after < before + 0.2, "its compensations have a time of their own"
 
 
 @pytest.mark.parametrize("end", ["finish", "cancel"])

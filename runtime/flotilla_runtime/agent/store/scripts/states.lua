@@ -91,13 +91,14 @@ local function wake_due(limit)
   end
 end
 
--- The task that spawned this one goes on, if it waits for it.
+-- The task that spawned this one goes on, if it waits for it. One that makes its compensations only waits for the end of
+-- what it cancelled, so that time does not count.
 local function tell_parent(id, parent, ran_ms)
   redis.call('SREM', children_key(parent), id)
-  local held = redis.call('HMGET', task_key(parent), 'status', 'waitsChildren')
+  local held = redis.call('HMGET', task_key(parent), 'status', 'waitsChildren', 'unwinds')
   if held[1] ~= 'Suspended' or not held[2] then return end
   for _, child in ipairs(cjson.decode(held[2])) do
-    if child == id then return resume(parent, ran_ms) end
+    if child == id then return resume(parent, held[3] and 0 or ran_ms) end
   end
 end
 
@@ -144,7 +145,7 @@ end
 
 local function cancel_children(id)
   for _, child in ipairs(redis.call('SMEMBERS', children_key(id))) do
-    cancel_task(child, 'the task that spawned it ended')
+    cancel_task(child, 'the task that spawned it has come to its end')
   end
 end
 
