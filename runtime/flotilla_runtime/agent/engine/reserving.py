@@ -159,6 +159,7 @@ class Reserving:
         before = NOTHING
         while True:
             cut, amount = await self._calls.reservation(call, self._session, budget())
+            call = replace(call, waited_ms=cut.waited_ms)  # it has its turn at a rate limit
             if refused is not None and not _is_less(amount, before):
                 if not refused.may_change or (until is not None and _now() + pause > until):
                     return refused

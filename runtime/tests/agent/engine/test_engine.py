@@ -23,6 +23,7 @@ from agent_support.running import (
     said,
     tool_of,
 )
+from flotilla_runtime.agent.budgets import Amount, Budget
 from flotilla_runtime.agent.engine.context import Context, Task
 from flotilla_runtime.agent.engine.run import Interrupt, RunOutcome, TaskRun
 from flotilla_runtime.agent.failures import (
@@ -42,7 +43,16 @@ from flotilla_runtime.agent.journal import (
     TaskStatus,
     WaitKind,
 )
-from flotilla_runtime.agent.protocols import Call, Certainty, ChildEnd, Finish, Reconciled, Reply, Waits
+from flotilla_runtime.agent.protocols import (
+    Call,
+    Certainty,
+    ChildEnd,
+    Finish,
+    Reconciled,
+    Reply,
+    Session,
+    Waits,
+)
 from flotilla_runtime.contract import Effect, TaskLimits
 from router_support.waiting import until
 
@@ -537,10 +547,18 @@ async def test_a_refused_call_waits_for_others_to_settle_and_then_goes_on() -> N
             asked = [group.create_task(ask(name)) for name in "abcdef"]
         return [one.result() for one in asked]
 
-    calls = ScriptedCalls(reserved_tokens=500)
+    class InTurn(ScriptedCalls):
+        turns = 0
+
+        async def reservation(self, call: Call, session: Session, budget: Budget) -> tuple[Call, Amount]:
+            self.turns += call.waited_ms is None
+            return await super().reservation(replace(call, waited_ms=5), session, budget)
+
+    calls = InTurn(reserved_tokens=500)
     end = await ended(asking, calls=calls, max_tokens=1000)
     assert end.status is TaskStatus.SUCCEEDED
     assert len(calls.made) == 6
+    assert calls.turns == 6, "a call that waits keeps its turn at a rate limit"
 
 
 async def test_parallel_calls_are_cut_to_what_the_first_of_them_leaves_instead_of_waiting() -> None:
