@@ -1,7 +1,9 @@
 """Tasks of a fleet in the cluster: submitted and followed through its gateway, as callers do."""
 
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Any
 
 import httpx
@@ -11,8 +13,10 @@ from demo.questions import QUESTIONS
 from flotilla_runtime import contract
 from local_cluster.api_client import Manifest
 from tests.support.applied import Site
+from tests.support.waiting import eventually
 
 SHORTEST = QUESTIONS[1].text  # the question of the demo whose answer takes the model the least time
+START_SECONDS = 60.0
 UNDER_WAY = frozenset({"Waiting", "Running"})
 
 
@@ -28,9 +32,15 @@ def gateway_of(kubectl: Kubectl, fleet: str, token: str) -> Iterator[httpx.Clien
 
 
 def submitted(client: httpx.Client, question: str) -> str:
-    """The id of a new task."""
-    response = client.post("/v1/tasks", json={"input": question})
-    assert response.status_code == 201, response.text
+    """The id of a new task. A 503 is sent again, as any caller does: the fleet's Redis may still start."""
+    body = {"input": question, "idempotencyKey": uuid.uuid4().hex}
+
+    def answer() -> httpx.Response | None:
+        response = client.post("/v1/tasks", json=body)
+        return None if response.status_code == HTTPStatus.SERVICE_UNAVAILABLE else response
+
+    response = eventually(answer, START_SECONDS)
+    assert response.is_success, response.text
     task: str = response.json()["id"]
     return task
 
