@@ -9,7 +9,7 @@ from functools import partial
 from flotilla_runtime.agent.budgets import LimitName, MessageRefusal, Refusal
 from flotilla_runtime.agent.engine.entries import Wanted, done_of, intent_of, reply_of
 from flotilla_runtime.agent.engine.history import PastCall
-from flotilla_runtime.agent.engine.pace import LOOK_SECONDS, Pace, never
+from flotilla_runtime.agent.engine.pace import LOOK_SECONDS, Pace
 from flotilla_runtime.agent.engine.recalling import Recall
 from flotilla_runtime.agent.engine.recording import FIRST_PAUSE_SECONDS, NOTHING_ELSE, Recording
 from flotilla_runtime.agent.engine.reserving import Reserving
@@ -77,8 +77,7 @@ class Children:
         end = await self._recall.readable(self._end_of(intent.call, intent.child))
         now = self._pace.now_ms()
         done = done_of(intent.call, now, reply_of(end), now - started)
-        if self._reserving.end(intent.call) is None:
-            return await never()  # a pattern has given the call up
+        await self._reserving.ended(intent.call)
         await self._recording.write(done)
         return done
 

@@ -156,9 +156,7 @@ class Engine:
             reply = await self._calls.make(replace(call, goes_on=self.pace.goes_on), self._session)
             took_ms = self.pace.now_ms() - started + (call.waited_ms or 0)
             entries = await self._outcome(call, reply, took_ms)
-        intent = self.reserving.end(wanted.id)
-        if intent is None:
-            return await never()  # a pattern has given the call up
+        intent = await self.reserving.ended(wanted.id)
         await self.recording.write(*entries)
         self._count(intent, entries[-1])
         return entries[-1]
@@ -176,8 +174,7 @@ class Engine:
 
     async def _by_another_worker(self, call: Call) -> Never:
         """Hand the task over, once its other calls have ended: this worker could not begin the call."""
-        if self.reserving.end(call.id) is None:
-            await never()  # a pattern has given the call up
+        await self.reserving.ended(call.id)
         if call.effect is Effect.UNSAFE:
             await self._effects.not_begun(call)
         self.pace.leave()
@@ -204,8 +201,7 @@ class Engine:
                 await self.recording.write(intent)
             with self.pace.waiting(Parked(kind=WaitKind.TIMER, call=wanted.id, until=intent.until)):
                 await asyncio.sleep(max(0, (intent.until or 0) - self.pace.now_ms()) / 1000)
-        if self.reserving.end(wanted.id) is None:
-            await never()  # a pattern has given the call up
+        await self.reserving.ended(wanted.id)
         reply = Reply(outcome=CallOutcome.SUCCEEDED)
         await self.recording.write(done_of(wanted.id, self.pace.now_ms(), reply, milliseconds))
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from flotilla_runtime.agent.engine.entries import Wanted, done_of, intent_of
 from flotilla_runtime.agent.engine.history import PastCall
-from flotilla_runtime.agent.engine.pace import LOOK_SECONDS, Pace, never
+from flotilla_runtime.agent.engine.pace import LOOK_SECONDS, Pace
 from flotilla_runtime.agent.engine.recording import Recording
 from flotilla_runtime.agent.engine.reserving import Reserving
 from flotilla_runtime.agent.engine.stops import Parked
@@ -52,8 +52,7 @@ class Outside:
             if past is None:
                 await self._recording.write(intent)
             done = await self._result(intent)
-        if self._reserving.end(wanted.id) is None:
-            return await never()  # a pattern has given the call up
+        await self._reserving.ended(wanted.id)
         await self._recording.write(done)
         return done
 

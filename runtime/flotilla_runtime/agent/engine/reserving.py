@@ -92,6 +92,11 @@ class Reserving:
         self._closed.add(call)
         return self._begun.pop(call, None)
 
+    async def ended(self, call: str) -> Intended:
+        """The newest intent of a call that has ended. Does not return if a pattern has given the call up."""
+        intent = self.end(call)
+        return await never() if intent is None else intent
+
     def losses(self, scopes: Collection[str]) -> list[Done]:
         """The results of the calls within these scopes, which are given up from now on.
 
