@@ -74,8 +74,11 @@ class LimitedCalls:
         meanwhile, it is known that it was not made. It takes no turn where the circuit is open.
         """
         limit = self._limit_of(call) if call.effect is Effect.UNSAFE else None
-        may_call = self._circuits.look(call.kind, call.target).may_call
-        if limit is not None and may_call and call.waited_ms is None:
+        if (
+            limit is not None
+            and call.waited_ms is None
+            and self._circuits.look(call.kind, call.target).may_call
+        ):
             taken = await self._turns.waited(limit, 0)
             call = replace(call, waited_ms=round(taken.waited_seconds * 1000))
         return await self._calls.reservation(call, session, budget)

@@ -32,9 +32,10 @@ local function asks_itself()
   while followed[place] do
     if waiting[followed[place]] then return true end
     for _, below in ipairs(redis.call('SMEMBERS', children_key(followed[place]))) do
+      if #followed >= MOST_FOLLOWED then break end
       local name = redis.call('HGET', task_key(below), 'conversation')
       local next_one = name and head_of(name) or below
-      if not seen[next_one] and #followed < MOST_FOLLOWED then table.insert(followed, next_one) end
+      if not seen[next_one] then table.insert(followed, next_one) end
       seen[next_one] = true
     end
     place = place + 1
