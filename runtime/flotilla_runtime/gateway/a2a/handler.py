@@ -45,7 +45,10 @@ Told = a2a.Message | a2a.Task | a2a.TaskStatusUpdateEvent | a2a.TaskArtifactUpda
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class For:
-    """For whom a request is answered, when the client has left (`receive`), and its header `traceparent`."""
+    """For whom a request is answered. `receive` tells when the client has left.
+
+    `traceparent` is the header of the request.
+    """
 
     caller: Identity
     tenant: str
