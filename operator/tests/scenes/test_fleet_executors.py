@@ -45,6 +45,16 @@ def shown(fleet: Fleet) -> dict[str, int]:
     return found
 
 
+async def at_a_call(scene: Scene) -> tuple[Fleet, str]:
+    """A fleet with an executor that runs a call of a task, and its revision."""
+    fleet = Fleet(scene)
+    revision = await fleet.is_made(**WITH_A_TOOL, toolExecutors={})
+    fleet.tasks.are(revision, running=1)
+    calls(fleet, revision, running=1)
+    await scene.until(lambda: shown(fleet) == {"desired": 1, "ready": 1})
+    return fleet, revision
+
+
 async def test_executors_come_with_the_first_call_and_go_when_it_is_quiet(scene: Scene) -> None:
     fleet = Fleet(scene)
     revision = await fleet.is_made(**WITH_A_TOOL, toolExecutors={"concurrency": 2})
@@ -78,11 +88,7 @@ async def test_redis_has_no_user_of_executors_for_a_fleet_without_functions(scen
 
 
 async def test_redis_keeps_the_executors_user_until_the_last_of_them_has_gone(scene: Scene) -> None:
-    fleet = Fleet(scene)
-    old = await fleet.is_made(**WITH_A_TOOL, toolExecutors={})
-    fleet.tasks.are(old, running=1)
-    calls(fleet, old, running=1)
-    await scene.until(lambda: shown(fleet) == {"desired": 1, "ready": 1})
+    fleet, old = await at_a_call(scene)
     known = scene.the(AGENT_FLEETS, "support")
     scene.cluster.merge(AGENT_FLEETS, known, {"spec": {"toolExecutors": None, "agent": {"prompt": "new"}}})
     await scene.pass_time(600)
@@ -96,11 +102,7 @@ async def test_redis_keeps_the_executors_user_until_the_last_of_them_has_gone(sc
 
 
 async def test_executors_of_an_older_revision_live_while_its_workers_do(scene: Scene) -> None:
-    fleet = Fleet(scene)
-    old = await fleet.is_made(**WITH_A_TOOL, toolExecutors={})
-    fleet.tasks.are(old, running=1)
-    calls(fleet, old, running=1)
-    await scene.until(lambda: shown(fleet) == {"desired": 1, "ready": 1})
+    fleet, old = await at_a_call(scene)
     new = await fleet.changes()
     calls(fleet, old)
     await scene.until(lambda: executors(scene, new) is not None)

@@ -1,22 +1,13 @@
 """What the task API does with bodies of any Content-Type, and when it fails itself; no server."""
 
 from http import HTTPStatus
-from typing import cast
 
-import httpx
 import pytest
 
+from agent_support.task_apis import client_of
 from flotilla_runtime.agent.tasks import Submission, SubmitOutcome
-from flotilla_runtime.gateway.application import TaskAPI, task_application
-from flotilla_runtime.gateway.auth import Identity, NoAuthentication
-from flotilla_runtime.gateway.callers import Callers
-from flotilla_runtime.gateway.desk import Desk
-from flotilla_runtime.gateway.events import Sight
-from flotilla_runtime.gateway.outside import Outside
-from flotilla_runtime.gateway.replays import Replays
+from flotilla_runtime.gateway.auth import Identity
 from flotilla_runtime.gateway.requests import SubmitRequest
-from flotilla_runtime.gateway.service import TaskService
-from flotilla_runtime.gateway.streams import Streams
 
 TASK = "01jd0000000000000000000000"
 
@@ -41,20 +32,6 @@ class Broken:
         raise RuntimeError("no such thing")
 
 
-def client_of(service: object) -> httpx.AsyncClient:
-    desk = Desk(
-        service=cast("TaskService", service),
-        sight=cast("Sight", None),
-        callers=Callers(NoAuthentication()),
-        outside=cast("Outside", None),
-        replays=cast("Replays", None),
-        max_body_bytes=1024,
-        streams=Streams(1),
-    )
-    transport = httpx.ASGITransport(app=task_application(TaskAPI(desk)), raise_app_exceptions=False)
-    return httpx.AsyncClient(transport=transport, base_url="http://gateway")
-
-
 @pytest.mark.parametrize(
     "content_type",
     [
@@ -75,7 +52,7 @@ async def test_the_body_is_json_whatever_its_content_type(content_type: str | No
 
 async def test_a_request_in_which_the_gateway_fails_is_not_to_be_sent_again() -> None:
     """OpenAI's clients repeat an answer of 500, and it may have made a task."""
-    async with client_of(Broken()) as client:
+    async with client_of(Broken(), answers_crashes=True) as client:
         answer = await client.post("/v1/tasks", json={"input": "why?"})
     assert (answer.status_code, answer.headers["x-should-retry"]) == (500, "false")
     assert "no such thing" not in answer.text

@@ -5,13 +5,13 @@ import re
 from dataclasses import replace
 from http import HTTPStatus
 from itertools import count
-from typing import Any, cast
+from typing import Any
 
-import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent_support.task_apis import client_of
 from flotilla_runtime.agent.errors import (
     BrokenEntryError,
     PayloadsUnavailableError,
@@ -39,20 +39,15 @@ from flotilla_runtime.contract import (
     TaskLimits,
     percentile,
 )
-from flotilla_runtime.gateway.application import TaskAPI, task_application
-from flotilla_runtime.gateway.auth import Identity, NoAuthentication
+from flotilla_runtime.gateway.auth import Identity
 from flotilla_runtime.gateway.bodies import read_posted
-from flotilla_runtime.gateway.callers import Callers
-from flotilla_runtime.gateway.desk import Desk
-from flotilla_runtime.gateway.events import Sight, place_after
+from flotilla_runtime.gateway.events import place_after
 from flotilla_runtime.gateway.openapi import openapi_document
-from flotilla_runtime.gateway.outside import Outside
 from flotilla_runtime.gateway.pages import PageWanted, page_wanted
 from flotilla_runtime.gateway.problems import ProblemError
-from flotilla_runtime.gateway.replays import MOST_KEPT_BYTES, Replays, length_refusal
+from flotilla_runtime.gateway.replays import MOST_KEPT_BYTES, length_refusal
 from flotilla_runtime.gateway.requests import named_tenant, parse_resolution, parse_submission
 from flotilla_runtime.gateway.service import Page, Sources, TaskService, quota_refusal
-from flotilla_runtime.gateway.streams import Streams
 from flotilla_runtime.gateway.task_ids import is_task_id, task_id
 from slow_bodies import arriving
 
@@ -196,18 +191,7 @@ async def test_a_page_of_the_list_has_50_tasks_and_200_at_most(
     query: str, code: HTTPStatus, counts: list[int]
 ) -> None:
     service = Pages()
-    desk = Desk(
-        service=cast("TaskService", service),
-        sight=cast("Sight", None),
-        callers=Callers(NoAuthentication()),
-        outside=cast("Outside", None),
-        replays=cast("Replays", None),
-        max_body_bytes=1024,
-        streams=Streams(1),
-    )
-    api = TaskAPI(desk)
-    transport = httpx.ASGITransport(app=task_application(api))
-    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+    async with client_of(service) as client:
         assert (await client.get(f"/v1/tasks{query}")).status_code == code
     assert service.counts == counts
 
