@@ -244,7 +244,7 @@ async def test_a_lost_session_is_opened_anew_and_repeats_no_unsafe_call(
             "shuts once", Effect.UNSAFE, CallOutcome.FAILED, Certainty.KNOWN, "it is not known", id="503"
         ),
         pytest.param("gateway", Effect.UNSAFE, CallOutcome.FAILED, Certainty.UNKNOWN, "", id="504"),
-        pytest.param("hangs", Effect.UNSAFE, CallOutcome.TIMED_OUT, Certainty.UNKNOWN, "0.5 s", id="hangs"),
+        pytest.param("hangs", Effect.UNSAFE, CallOutcome.TIMED_OUT, Certainty.UNKNOWN, "1 s", id="hangs"),
         pytest.param("no MCP", Effect.UNSAFE, CallOutcome.FAILED, Certainty.KNOWN, "happened", id="no MCP"),
         pytest.param("redirects", Effect.UNSAFE, CallOutcome.FAILED, Certainty.KNOWN, "redirect", id="307"),
     ],
@@ -252,8 +252,8 @@ async def test_a_lost_session_is_opened_anew_and_repeats_no_unsafe_call(
 async def test_what_a_server_does_wrong_is_a_failure_with_words(
     server: ToolServer, fault: str, effect: Effect, outcome: CallOutcome, certainty: Certainty, says: str
 ) -> None:
-    async with Bank(server, effect=effect, timeout_seconds=0.5) as bank:
-        await bank.call(*ADD)  # opens the session
+    async with Bank(server, effect=effect, timeout_seconds=1) as bank:
+        assert (await bank.call(*ADD)).value == {"sum": 3}, "the session is open"
         server.fault = fault
         reply = await bank.call(*PAY)
         server.fault = None
@@ -285,7 +285,8 @@ async def test_a_result_over_the_limit_and_a_tool_that_fails_say_so(server: Tool
 
 
 async def test_a_call_that_hangs_ends_in_time_and_others_go_on(server: ToolServer) -> None:
-    async with Bank(server, timeout_seconds=0.5) as bank:
+    async with Bank(server, timeout_seconds=1) as bank:
+        assert (await bank.call(*ADD)).value == {"sum": 3}, "the session is open"
         reply = await bank.call("bank_hangs", {})
         assert (await bank.call(*ADD)).value == {"sum": 3}
     assert (reply.outcome, reply.certainty) == (CallOutcome.TIMED_OUT, Certainty.UNKNOWN)
@@ -295,8 +296,8 @@ async def test_a_call_that_hangs_ends_in_time_and_others_go_on(server: ToolServe
 async def test_a_call_that_is_given_up_closes_its_request_at_once(
     server: ToolServer, fault: str | None
 ) -> None:
-    async with Bank(server, timeout_seconds=0.5) as bank:
-        await bank.call(*ADD)  # opens the session
+    async with Bank(server, timeout_seconds=1) as bank:
+        assert (await bank.call(*ADD)).value == {"sum": 3}, "the session is open"
         server.fault = fault
         server.silent_at = {"tools/call"}
         assert (await bank.call(*PAY)).outcome is CallOutcome.TIMED_OUT
