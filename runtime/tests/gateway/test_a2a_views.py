@@ -51,9 +51,10 @@ def test_a_result_is_data(result: Any) -> None:
         pytest.param(nested(32), id="more levels than the binary form has"),
         pytest.param(nested(33), id="more levels than a part has"),
         pytest.param(nested(150), id="more levels than JSON has"),
+        pytest.param({"rows": [0.5] * 2**16}, id="more characters than are made into data at once"),
     ],
 )
-def test_a_result_that_data_would_change_is_json_text(result: Any) -> None:
+def test_a_result_that_data_would_change_or_that_is_long_is_json_text(result: Any) -> None:
     part = read_by_a_client(result)
     assert (part.WhichOneof("content"), part.media_type) == ("text", "application/json")
     assert json.loads(part.text) == result

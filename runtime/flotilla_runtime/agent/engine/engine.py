@@ -15,7 +15,8 @@ from flotilla_runtime.agent.engine.checkpoints import Checkpoints
 from flotilla_runtime.agent.engine.children import Children
 from flotilla_runtime.agent.engine.effects import Effects
 from flotilla_runtime.agent.engine.entries import Wanted, call_of, done_of, intent_of
-from flotilla_runtime.agent.engine.history import PARTS, History, PastCall, busy_of, counted_of, part_of
+from flotilla_runtime.agent.engine.figures import CallFigures
+from flotilla_runtime.agent.engine.history import History, PastCall
 from flotilla_runtime.agent.engine.outside import Outside
 from flotilla_runtime.agent.engine.pace import Pace, never
 from flotilla_runtime.agent.engine.recalling import Recall
@@ -60,15 +61,13 @@ class Engine:
         settings: RunSettings,
     ) -> None:
         self.pace: Final = Pace(settings.now_ms)
-        self.busy_ms: Final = history.busy_ms()
-        self.first_tokens_ms: Final = history.first_tokens_ms()
-        self.counts: Final = history.counts()
+        self.figures: Final = CallFigures(history.calls.values())
         self.on_pattern: Final = settings.on_pattern
         self.recall: Final = Recall(history, journal, session.task_id, self.pace)
         self.recording: Final = Recording(writer, self.pace, heeds_cancellation=not settings.is_unwinding)
         self.must_unwind = any(call.intent.kind is CallKind.COMPENSATE for call in history.calls.values())
         self.reserving: Final = Reserving(
-            calls, session, writer, self.recording, self.pace, steps=history.steps
+            calls, session, writer, self.recording, self.pace, self.figures, steps=history.steps
         )
         self.checkpoints: Final = Checkpoints(claim, journal, self.pace, settings.conversation)
         self._calls = calls
@@ -158,7 +157,7 @@ class Engine:
             entries = await self._outcome(call, reply, took_ms)
         intent = await self.reserving.ended(wanted.id)
         await self.recording.write(*entries)
-        self._count(intent, entries[-1])
+        self.figures.count(intent, entries[-1])
         return entries[-1]
 
     async def _outcome(self, call: Call, reply: Reply, took_ms: int) -> tuple[Done] | tuple[Resolved, Done]:
@@ -215,12 +214,3 @@ class Engine:
         done = await self.recording.state(intent, wanted.request)
         await self.pace.not_barred()
         return done
-
-    def _count(self, intent: Intended, done: Done) -> None:
-        if intent.kind in PARTS:
-            for part, milliseconds in busy_of(intent, done).items():
-                self.busy_ms[part] = self.busy_ms.get(part, 0) + milliseconds
-            for part in counted_of(intent, done):
-                self.counts[part] = self.counts.get(part, 0) + 1
-            if done.first_token_ms is not None:
-                self.first_tokens_ms.setdefault(part_of(intent, done), []).append(done.first_token_ms)

@@ -5,7 +5,6 @@ lost worker's call reserved counts as used, because the other side may have used
 one that may still be open.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -20,14 +19,12 @@ from flotilla_runtime.agent.journal import (
     Intended,
     Resolved,
 )
-from flotilla_runtime.contract import CACHE_HIT, CACHE_MISS
 
 PARTS: Mapping[CallKind, str] = {
     CallKind.MODEL: "Model",
     CallKind.RETRIEVE: "Index",
     CallKind.TOOL: "Tool",
 }
-RATE_LIMIT: Final = "RateLimit"
 # The calls that may take a while. Until it is written that one is given up, it may have a result in a replay.
 MAY_BE_GIVEN_UP: Final = frozenset(
     {*PARTS, CallKind.SPAWN, CallKind.APPROVE, CallKind.SIGNAL, CallKind.SLEEP}
@@ -63,31 +60,6 @@ class History:
     open_reserve: Amount = NOTHING
     calls: Mapping[str, PastCall] = field(default_factory=dict)
 
-    def busy_ms(self) -> dict[str, int]:
-        """The time that finished calls took, by part of the fleet."""
-        busy: Counter[str] = Counter()
-        for call in self._finished():
-            if call.done is not None:
-                busy.update(busy_of(call.intent, call.done))
-        return busy
-
-    def first_tokens_ms(self) -> dict[str, list[int]]:
-        """How long the finished calls of each model waited for their first token."""
-        waits: dict[str, list[int]] = {}
-        for call in self._finished():
-            if call.done is not None and call.done.first_token_ms is not None:
-                waits.setdefault(part_of(call.intent, call.done), []).append(call.done.first_token_ms)
-        return waits
-
-    def counts(self) -> dict[str, int]:
-        """How many calls finished, by part of the fleet."""
-        return Counter(
-            part
-            for call in self._finished()
-            if call.done is not None
-            for part in counted_of(call.intent, call.done)
-        )
-
     def began_at(self) -> dict[str, int]:
         """When the first call within each scope was made; a scope's path ends in a slash."""
         began: dict[str, int] = {}
@@ -96,40 +68,10 @@ class History:
                 began[path] = min(call.began_at, began.get(path, call.began_at))
         return began
 
-    def _finished(self) -> Iterable[PastCall]:
-        return (
-            call
-            for call in self.calls.values()
-            if call.result
-            and call.result.outcome is not CallOutcome.LIMIT_REACHED
-            and call.intent.kind in PARTS
-        )
-
 
 def scopes_of(call_id: str) -> list[str]:
     """The paths of the scopes that a call is in."""
     return [call_id[: place + 1] for place, letter in enumerate(call_id) if letter == "/"]
-
-
-def busy_of(intent: Intended, done: Done) -> dict[str, int]:
-    """The time that a finished call took, by part; what it waited at a rate limit is that of the limit."""
-    waited = done.limited_ms or 0
-    busy = {part_of(intent, done): max(0, done.took_ms - waited)}
-    if done.rate_limit is not None and waited:
-        busy[f"{RATE_LIMIT}/{done.rate_limit}"] = waited
-    return busy
-
-
-def counted_of(intent: Intended, done: Done) -> list[str]:
-    """What a finished call is counted as; one that the cache answered kept no part busy."""
-    if done.cached is None:
-        return [part_of(intent, done)]
-    return [CACHE_HIT] if done.cached else [part_of(intent, done), CACHE_MISS]
-
-
-def part_of(intent: Intended, done: Done) -> str:
-    """The part that made a call, which may be another model than was asked for."""
-    return f"{PARTS[intent.kind]}/{done.answered_by or intent.asks or intent.target}"
 
 
 def reserve_of(intent: Intended) -> Amount:

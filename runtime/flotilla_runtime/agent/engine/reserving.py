@@ -14,6 +14,7 @@ from typing import Final, Never
 
 from flotilla_runtime.agent.budgets import NOTHING, Amount, Budget, Refusal
 from flotilla_runtime.agent.engine.entries import Wanted, given_up, intent_of, refused_entries
+from flotilla_runtime.agent.engine.figures import CallFigures
 from flotilla_runtime.agent.engine.history import MAY_BE_GIVEN_UP, PastCall, reserve_of, spent_of
 from flotilla_runtime.agent.engine.pace import LOST, Pace, never
 from flotilla_runtime.agent.engine.recording import FIRST_PAUSE_SECONDS, Recording
@@ -36,6 +37,7 @@ class Reserving:
         writer: Writer,
         recording: Recording,
         pace: Pace,
+        figures: CallFigures,
         *,
         steps: int,
     ) -> None:
@@ -44,6 +46,7 @@ class Reserving:
         self._writer = writer
         self._recording = recording
         self._pace = pace
+        self._figures = figures
         self._steps = steps
         self._begun: dict[str, Intended] = {}
         self._closed: set[str] = set()
@@ -113,8 +116,7 @@ class Reserving:
         ]
         for intent in lost:
             self._begun.pop(intent.call, None)
-            self._closed.add(intent.call)
-        return [given_up(intent, self._pace.now_ms()) for intent in lost]
+        return [self._given_up(intent) for intent in lost]
 
     def _is_closed(self, call: str) -> bool:
         """Whether a call has its result, or gets it as soon as it is known what it holds."""
@@ -140,8 +142,13 @@ class Reserving:
         intent = self._begun.pop(call, None)
         if intent is None or self._pace.stopped.done():
             return
-        self._closed.add(call)
-        self._recording.hand_in(given_up(intent, self._pace.now_ms()))
+        self._recording.hand_in(self._given_up(intent))
+
+    def _given_up(self, intent: Intended) -> Done:
+        self._closed.add(intent.call)
+        done = given_up(intent, self._pace.now_ms())
+        self._figures.count(intent, done)
+        return done
 
     async def refuse(self, wanted: Wanted, step: int, refusal: Refusal) -> Never:
         """Write that the call is refused for good, so that an agent which handles that is replayed alike."""

@@ -247,12 +247,12 @@ class TaskRun:
             message=ending.message,
             result=ending.result,
             partial=partial,
-            busy_ms=self._engine.busy_ms,
+            busy_ms=self._engine.figures.busy_ms,
             waited_ms={
                 part: sum(waits) - len(waits) * min(waits)
-                for part, waits in self._engine.first_tokens_ms.items()
+                for part, waits in self._engine.figures.first_tokens_ms.items()
             },
-            calls=self._engine.counts,
+            calls=self._engine.figures.counts,
             said=self._said(ending),
             unwinds=unwinds,
         )

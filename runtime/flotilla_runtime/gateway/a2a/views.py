@@ -19,6 +19,7 @@ PATH: Final = "/a2a"
 VERSIONS: Final = ("1.0", "0.3")
 ANSWER: Final = "answer"
 RESULT: Final = "result"
+DATA_CHARACTERS: Final = 2**18  # of JSON; to make more into data would hold up the gateway for other callers
 UNFIT: Final = (UnfitError, TooDeepError, OverflowError)  # of values that are no data of A2A
 STATES: Final[Mapping[TaskStatus, Any]] = {
     TaskStatus.WAITING: a2a.TASK_STATE_SUBMITTED,
@@ -101,7 +102,14 @@ def artifacts_of(record: TaskRecord) -> list[a2a.Artifact]:
 
 
 def _part_of(result: dict[str, Any]) -> a2a.Part:
-    """A result as data, or as JSON text where a client would read other data than this, or none."""
+    """A result as data, or as JSON text where it is long, or where a client would read other data or none."""
+    text = json.dumps(result)
+    data = _data_of(result) if len(text) <= DATA_CHARACTERS else None
+    return a2a.Part(text=text, media_type="application/json") if data is None else data
+
+
+def _data_of(result: dict[str, Any]) -> a2a.Part | None:
+    """A result as data; None where a client would read other data than this, or none."""
     try:
         part = a2a.Part(data=ParseDict(result, Value()))
         task = a2a.Task(artifacts=[a2a.Artifact(parts=[part])])
@@ -109,7 +117,7 @@ def _part_of(result: dict[str, Any]) -> a2a.Part:
         is_whole = MessageToDict(whole.task.artifacts[0].parts[0].data) == result
     except UNFIT:
         is_whole = False
-    return part if is_whole else a2a.Part(text=json.dumps(result), media_type="application/json")
+    return part if is_whole else None
 
 
 def text_event(record: TaskRecord, text: str, *, append: bool) -> a2a.TaskArtifactUpdateEvent:

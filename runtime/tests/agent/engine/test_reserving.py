@@ -17,6 +17,7 @@ from agent_support.running import ScriptedCalls, begin, program_of, run, said
 from flotilla_runtime.agent.budgets import Amount
 from flotilla_runtime.agent.engine import reserving
 from flotilla_runtime.agent.engine.context import Context, Task
+from flotilla_runtime.agent.engine.figures import CallFigures
 from flotilla_runtime.agent.engine.history import read
 from flotilla_runtime.agent.engine.run import Interrupt, RunOutcome
 from flotilla_runtime.agent.failures import ModelFailedError
@@ -107,8 +108,11 @@ async def test_a_call_that_goes_to_another_model_is_counted_there(is_given_up: b
     assert await run(store, program_of(agent), calls) is RunOutcome.ENDED
     asked = [(one.target, one.asks) for one in entries_of(store, Intended)]
     assert asked == [("smollm2", None), ("smollm2", "small")]
-    again = read(store.tasks["t1"].entries)
-    assert again.counts() == {"Model/small": 1}
+    finish = store.tasks["t1"].finish
+    assert finish is not None
+    again = CallFigures(read(store.tasks["t1"].entries).calls.values())
+    assert finish.calls == again.counts == {"Model/small": 1}
+    assert finish.busy_ms == again.busy_ms
 
 
 @pytest.mark.parametrize(("max_tokens", "spends"), [(159, 70), (90, 90)])
