@@ -188,10 +188,11 @@ async def serve(config: GatewayConfig, environment: Mapping[str, str]) -> None:
     """Serve until SIGTERM or SIGINT, then let the requests in flight end.
 
     A gateway of a managed Redis is ready once Redis has answered it, and stays ready when Redis goes away:
-    callers then read a 503 that says so. With an external Redis it is ready at once, because the operator
-    asks ready gateways whether Redis answers. One that serves HTTPS is ready once it has a certificate.
+    callers then read a 503 that says so. With an external Redis it is ready as soon as it takes requests,
+    because the operator asks ready gateways whether Redis answers. One that serves HTTPS is ready once it
+    has a certificate.
     """
-    told_to_stop, stopping = asyncio.Event(), asyncio.Event()
+    takes_requests, told_to_stop, stopping = asyncio.Event(), asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
     async with (
@@ -222,7 +223,10 @@ async def serve(config: GatewayConfig, environment: Mapping[str, str]) -> None:
             service,
             metrics,
             ready=lambda: (
-                held.reached.is_set() and not told_to_stop.is_set() and (not served or served.usable)
+                takes_requests.is_set()
+                and held.reached.is_set()
+                and not told_to_stop.is_set()
+                and (not served or served.usable)
             ),
             certificate_problem=lambda: served.problem if served else None,
         )
@@ -231,6 +235,7 @@ async def serve(config: GatewayConfig, environment: Mapping[str, str]) -> None:
             serving(status, config.metrics_port),
             serving(tasks, config.port, tls=tls, grace_seconds=GRACE_SECONDS),
         ):
+            takes_requests.set()
             log.info("gateway_started", fleet=config.queue.fleet, auth=config.auth, https=tls is not None)
             await told_to_stop.wait()
             await asyncio.sleep(LEAVE_AFTER_SECONDS)

@@ -1,0 +1,62 @@
+"""When a gateway that starts says that it is ready."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from flotilla_runtime.contract import ENV_REDIS_URL, GatewayAuth, GatewayConfig, QueueConfig
+from flotilla_runtime.gateway import __main__ as gateway
+from flotilla_runtime.serving import serving
+from local_cluster.processes import free_port
+
+
+async def status_of(url: str) -> int | None:
+    """The status of an answer; None while nobody listens."""
+    async with httpx.AsyncClient() as client:
+        try:
+            return (await client.get(url)).status_code
+        except httpx.ConnectError:
+            return None
+
+
+async def until(url: str, status: int) -> None:
+    for _ in range(500):
+        if await status_of(url) == status:
+            return
+        await asyncio.sleep(0.02)
+    pytest.fail(f"{url} does not answer with {status}")
+
+
+async def test_a_gateway_is_ready_once_it_takes_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    port, metrics_port, may_listen = free_port(), free_port(), asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def late(application: Any, asked: int, **options: Any) -> AsyncIterator[int]:
+        if asked == port:
+            await may_listen.wait()
+        async with serving(application, asked, **options) as listening:
+            yield listening
+
+    monkeypatch.setattr(gateway, "serving", late)
+    config = GatewayConfig(
+        queue=QueueConfig(fleet="ns/fleet"),  # an external Redis, which is not waited for
+        namespace="ns",
+        name="fleet",
+        auth=GatewayAuth.NONE,
+        port=port,
+        metrics_port=metrics_port,
+    )
+    serves = asyncio.create_task(gateway.serve(config, {ENV_REDIS_URL: "redis://127.0.0.1:1"}))
+    try:
+        readyz = f"http://127.0.0.1:{metrics_port}/readyz"
+        await until(readyz, 503)
+        may_listen.set()
+        await until(readyz, 200)
+        assert await status_of(f"http://127.0.0.1:{port}/no-such-page") == 404
+    finally:
+        serves.cancel()
+        await asyncio.gather(serves, return_exceptions=True)
