@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
-import httpx
+import httpx2
 
 ANSWER_SECONDS: Final = 10.0
 PAUSE_SECONDS: Final = 0.1
@@ -38,7 +38,7 @@ class Caller:
         self._urls = itertools.cycle(urls)
         self._url = next(self._urls)
         self._patience_seconds = patience_seconds
-        self._client = httpx.Client(timeout=ANSWER_SECONDS)
+        self._client = httpx2.Client(timeout=ANSWER_SECONDS)
 
     def close(self) -> None:
         """Close the connections."""
@@ -81,7 +81,7 @@ class Caller:
         while time.monotonic() < deadline:
             try:
                 answer = self._client.request(method, self._url + path, **request)
-            except httpx.TransportError as error:
+            except httpx2.TransportError as error:
                 problem = repr(error)
             else:
                 if answer.status_code not in AGAIN:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
+import httpx2
 
 from fleet.caller import Caller
 from fleet.facts import FINAL, TaskFacts, statuses_in, tasks_in
@@ -84,7 +84,7 @@ def run(folder: Path, sizes: Sizes, kills: Sequence[Planned], seed: int) -> Outc
             _done(fleet, caller, orders, [(story, Mode.PATTERN)] * times)
             _done(fleet, caller, orders, [(story, Mode.SEQUENTIAL)])
         _done(fleet, caller, orders, [(Story.RACE, Mode.PATTERN)] * sizes.races, at_once=10)
-        closed = httpx.get(f"{slow}/losers", timeout=10).json()["closed"]
+        closed = httpx2.get(f"{slow}/losers", timeout=10).json()["closed"]
         for mode in (Mode.PATTERN, Mode.SEQUENTIAL):
             _done(fleet, caller, orders, [(Story.STEPS, mode)] * sizes.step_tasks, at_once=100)
         with ThreadPoolExecutor(1) as threads:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
+import httpx2
 
 from fleet.arrivals import arrivals_of, model_arrivals_of
 from fleet.caller import Caller, Unknown
@@ -146,7 +146,7 @@ def _wait_for_ends(fleet: Site, wanted: Wanted, notes: Notes, is_over: Callable[
 def _resolve_unknown(fleet: Site, effects: str, notes: Notes, stopping: threading.Event) -> None:
     """Say of each unknown effect what the effect server says of it."""
     caller = Caller(fleet.urls)
-    with httpx.Client(timeout=10) as asked:
+    with httpx2.Client(timeout=10) as asked:
         while not stopping.wait(LOOK_SECONDS):
             for unknown in list(caller.unknown_effects()):
                 caller.resolve(unknown, happened=_happened(asked, effects, caller, unknown))
@@ -154,7 +154,7 @@ def _resolve_unknown(fleet: Site, effects: str, notes: Notes, stopping: threadin
     caller.close()
 
 
-def _happened(asked: httpx.Client, effects: str, caller: Caller, unknown: Unknown) -> bool:
+def _happened(asked: httpx2.Client, effects: str, caller: Caller, unknown: Unknown) -> bool:
     number = caller.task(unknown.task)["metadata"]["task"]
     told = asked.get(f"{effects}/happened", params={"task": number, "step": step_of_call(unknown.call)})
     return bool(told.raise_for_status().json()["happened"])

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import httpx
+import httpx2
 
 from demo.corpus import MANUAL, Corpus, demo_corpus
 from engine.environment import ensure as ensure_engine
@@ -142,11 +142,11 @@ async def ask(config: BuildConfig) -> list[Found]:
     generations = Generations(store, ALIAS)
     await generations.refresh()
     found = []
-    async with httpx.AsyncClient(timeout=30) as outgoing:
+    async with httpx2.AsyncClient(timeout=30) as outgoing:
         retriever = Retriever(store, generations, outgoing)
         application = RetrieverApplication(retriever_config, retriever, generations).build()
-        transport = httpx.ASGITransport(app=application)
-        async with httpx.AsyncClient(transport=transport, base_url="http://retriever") as client:
+        transport = httpx2.ASGITransport(app=application)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://retriever") as client:
             for pair in PAIRS:
                 started = time.perf_counter()
                 answer = await client.post("/v1/retrieve", json={"query": pair.question, "topK": FIRST})

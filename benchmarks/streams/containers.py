@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-import httpx
+import httpx2
 
 from flotilla_runtime import contract
 from flotilla_runtime.contract import ListenFamily, RouterConfig
@@ -164,8 +164,8 @@ class RouterContainers:
 
     def before_stop(self, grace_seconds: float) -> None:
         """Wait until the agent reports that nothing is in flight."""
-        with suppress(httpx.HTTPError):
-            httpx.get(
+        with suppress(httpx2.HTTPError):
+            httpx2.get(
                 f"http://{self._address}:{self._config.agent_port}/v1/drained",
                 timeout=grace_seconds,
                 trust_env=False,
@@ -223,6 +223,6 @@ def environment(plane: ControlPlane, pod: Pod, container: Mapping[str, Any]) -> 
 def answers(url: str) -> bool:
     """Whether an HTTP probe of this URL succeeds."""
     try:
-        return httpx.get(url, timeout=PROBE_SECONDS, trust_env=False).is_success
-    except httpx.HTTPError:
+        return httpx2.get(url, timeout=PROBE_SECONDS, trust_env=False).is_success
+    except httpx2.HTTPError:
         return False

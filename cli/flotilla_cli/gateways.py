@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 
 from flotilla_cli.kubectl import Kubectl, KubectlError, command_of, kubectl_of
 from flotilla_cli.tokens import token_of_file, token_of_user
@@ -57,7 +57,7 @@ class Fleet:
 
 
 @contextlib.contextmanager
-def connected(where: Where) -> Iterator[httpx.Client]:
+def connected(where: Where) -> Iterator[httpx2.Client]:
     """A client of the gateway, with the caller's token, for as long as the block runs."""
     trusted = _trusted(where.ca_file)
     if where.url is not None:
@@ -153,17 +153,17 @@ def _trusted(ca_file: Path | None) -> ssl.SSLContext | bool:
         raise GatewayError(f"--ca-file {ca_file} cannot be read: {problem}") from None
 
 
-def _client(url: str, token: str | None, trusted: ssl.SSLContext | bool, name: str | None) -> httpx.Client:
+def _client(url: str, token: str | None, trusted: ssl.SSLContext | bool, name: str | None) -> httpx2.Client:
     """A client; `name` is that of the gateway's certificate where the URL has an address in its place."""
 
-    def named(request: httpx.Request) -> None:
+    def named(request: httpx2.Request) -> None:
         if name is not None:
             request.extensions["sni_hostname"] = name
 
     if token is not None and not (token and token.isascii() and token.isprintable()):
         raise GatewayError("the token cannot be sent: it must be one line of printable ASCII characters")
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    return httpx.Client(
+    return httpx2.Client(
         base_url=url,
         headers=headers,
         timeout=REQUEST_SECONDS,

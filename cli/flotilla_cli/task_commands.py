@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
+import httpx2
 
 from flotilla_cli.answers import Page, Receipt, Task
 from flotilla_cli.gateways import GatewayError, Where, connected
@@ -21,11 +21,11 @@ from flotilla_cli.tasks import TaskFailedError, approval_command, checked, new_k
 from flotilla_cli.tokens import TokenError
 
 Commands = Any  # argparse's action of subcommands, whose type is not public
-Asked = Callable[[httpx.Client, argparse.Namespace], tuple[dict[str, Any], str]]
+Asked = Callable[[httpx2.Client, argparse.Namespace], tuple[dict[str, Any], str]]
 REPEAT_FOR_SECONDS: Final = 60.0
 ERRORS: Final = (
     *(GatewayError, KubectlError, TokenError, TaskFailedError),
-    *(httpx.HTTPError, httpx.InvalidURL, UnicodeError),
+    *(httpx2.HTTPError, httpx2.InvalidURL, UnicodeError),
 )
 
 
@@ -56,7 +56,7 @@ def add_commands(commands: Commands) -> None:
     )
 
 
-def tasks(client: httpx.Client, arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+def tasks(client: httpx2.Client, arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """A page of tasks."""
     query = {
         "status": arguments.status,
@@ -73,13 +73,13 @@ def tasks(client: httpx.Client, arguments: argparse.Namespace) -> tuple[dict[str
     return page, task_table(page["tasks"]) + (f"\nmore: --cursor {plain(more)}" if more else "")
 
 
-def show(client: httpx.Client, arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+def show(client: httpx2.Client, arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """One task."""
     task = _task(client, arguments)
     return task, task_page(task)
 
 
-def approve(client: httpx.Client, arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+def approve(client: httpx2.Client, arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Decide on a call that is named, or that is shown to who decides."""
     call = arguments.call or _agreed_call(_task(client, arguments), refuse=arguments.refuse)
     body = {"call": call, "approved": not arguments.refuse}
@@ -90,7 +90,7 @@ def approve(client: httpx.Client, arguments: argparse.Namespace) -> tuple[dict[s
     return receipt, f"{done} {plain(call)}; the task is {plain(receipt['status'])}"
 
 
-def resolve(client: httpx.Client, arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+def resolve(client: httpx2.Client, arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Say whether a call happened."""
     body = {"outcome": "Happened" if arguments.happened else "NotHappened"}
     if arguments.result is not None:
@@ -103,7 +103,7 @@ def resolve(client: httpx.Client, arguments: argparse.Namespace) -> tuple[dict[s
     return receipt, f"{plain(body['call'])} {body['outcome']}; the task is {plain(receipt['status'])}"
 
 
-def cancel(client: httpx.Client, arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+def cancel(client: httpx2.Client, arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Cancel a task."""
     receipt = checked(client.post(f"/v1/tasks/{_id(arguments)}/cancel"), Receipt)
     if receipt["status"] == "Cancelled":
@@ -111,7 +111,7 @@ def cancel(client: httpx.Client, arguments: argparse.Namespace) -> tuple[dict[st
     return receipt, "the task runs; its worker will stop it"
 
 
-def replay(client: httpx.Client, arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+def replay(client: httpx2.Client, arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Make a new task with the results of an ended one; the key keeps a repeated request from making two."""
     body: dict[str, Any] = {"repeatEffects": arguments.repeat_effects, "idempotencyKey": new_key()}
     if arguments.start is not None:
@@ -142,9 +142,9 @@ def run_of(ask: Asked) -> Callable[[argparse.Namespace], int]:
 def complaint(problem: Exception) -> str:
     """What an error means to who typed the command."""
     match problem:
-        case httpx.InvalidURL() | UnicodeError():  # the latter of a host that no DNS can have
+        case httpx2.InvalidURL() | UnicodeError():  # the latter of a host that no DNS can have
             return f"--url is no URL: {problem}"
-        case httpx.HTTPError():
+        case httpx2.HTTPError():
             return f"the gateway cannot be reached: {problem}"
     return str(problem)
 
@@ -209,7 +209,7 @@ def _id(arguments: argparse.Namespace) -> str:
     return str(arguments.id)
 
 
-def _task(client: httpx.Client, arguments: argparse.Namespace) -> dict[str, Any]:
+def _task(client: httpx2.Client, arguments: argparse.Namespace) -> dict[str, Any]:
     return checked(client.get(f"/v1/tasks/{_id(arguments)}"), Task)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-import httpx
+import httpx2
 from pydantic import BaseModel
 
 from flotilla_cli.answers import Cited, Summary, has_form
@@ -53,7 +53,7 @@ class Answer:
         return tuple(dict.fromkeys(source.document for source in self.sources))
 
 
-def checked(response: httpx.Response, form: type[BaseModel]) -> dict[str, Any]:
+def checked(response: httpx2.Response, form: type[BaseModel]) -> dict[str, Any]:
     """The JSON body. Raises TaskFailedError with the detail of the problem (RFC 9457), and for what has not
     this form: something else than a gateway answers.
     """
@@ -104,7 +104,7 @@ def new_key() -> str:
 
 
 def patiently(
-    send: Callable[[], httpx.Response],
+    send: Callable[[], httpx2.Response],
     form: type[BaseModel],
     *,
     until: float,
@@ -118,7 +118,7 @@ def patiently(
 
 
 def ask(
-    client: httpx.Client,
+    client: httpx2.Client,
     question: str,
     *,
     agent: str | None = None,
@@ -135,7 +135,7 @@ def ask(
     """
     started = clock()
 
-    def answered(send: Callable[[], httpx.Response]) -> dict[str, Any]:
+    def answered(send: Callable[[], httpx2.Response]) -> dict[str, Any]:
         return patiently(send, Summary, until=started + timeout_seconds, clock=clock, sleep=sleep)
 
     submission = {"input": question, "idempotencyKey": new_key()}

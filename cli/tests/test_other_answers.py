@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from flotilla_cli.main import main, parser
@@ -23,10 +23,10 @@ COMMANDS = [
 ]
 
 
-def answered_by(monkeypatch: pytest.MonkeyPatch, answer: httpx.Response) -> None:
+def answered_by(monkeypatch: pytest.MonkeyPatch, answer: httpx2.Response) -> None:
     """Let every client get this answer, whatever it asks."""
-    transport = httpx.MockTransport(lambda _: answer)
-    monkeypatch.setattr(httpx.Client, "_init_transport", lambda *_, **__: transport)
+    transport = httpx2.MockTransport(lambda _: answer)
+    monkeypatch.setattr(httpx2.Client, "_init_transport", lambda *_, **__: transport)
 
 
 def failure(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -47,23 +47,25 @@ def test_every_command_that_asks_a_gateway_is_in_the_table() -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        pytest.param(httpx.Response(200, html="<html>Log in</html>"), id="a login page"),
-        pytest.param(httpx.Response(302, headers={"location": "/login"}), id="a redirect to one"),
-        pytest.param(httpx.Response(200, content=b"\xff\xfe{"), id="no text"),
-        pytest.param(httpx.Response(200, json={}), id="an object"),
-        pytest.param(httpx.Response(200, json=[]), id="a list"),
-        pytest.param(httpx.Response(200, json="ok"), id="a string"),
-        pytest.param(httpx.Response(200, content=b"null"), id="null"),
-        pytest.param(httpx.Response(204), id="nothing"),
-        pytest.param(httpx.Response(200, json={"id": 1, "status": "Waiting", "tasks": {}}), id="other types"),
-        pytest.param(httpx.Response(200, json={"id": "t1", "tasks": [{"id": "t1"}]}), id="tasks of others"),
+        pytest.param(httpx2.Response(200, html="<html>Log in</html>"), id="a login page"),
+        pytest.param(httpx2.Response(302, headers={"location": "/login"}), id="a redirect to one"),
+        pytest.param(httpx2.Response(200, content=b"\xff\xfe{"), id="no text"),
+        pytest.param(httpx2.Response(200, json={}), id="an object"),
+        pytest.param(httpx2.Response(200, json=[]), id="a list"),
+        pytest.param(httpx2.Response(200, json="ok"), id="a string"),
+        pytest.param(httpx2.Response(200, content=b"null"), id="null"),
+        pytest.param(httpx2.Response(204), id="nothing"),
+        pytest.param(
+            httpx2.Response(200, json={"id": 1, "status": "Waiting", "tasks": {}}), id="other types"
+        ),
+        pytest.param(httpx2.Response(200, json={"id": "t1", "tasks": [{"id": "t1"}]}), id="tasks of others"),
     ],
 )
 def test_what_is_none_of_the_task_api_is_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     words: list[str],
-    answer: httpx.Response,
+    answer: httpx2.Response,
 ) -> None:
     answered_by(monkeypatch, answer)
     told = failure(capsys, *words, "--url", "http://gateway")
@@ -95,7 +97,7 @@ def test_what_is_none_of_the_task_api_is_one_line(
 def test_a_task_of_another_form_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], broken: dict[str, Any]
 ) -> None:
-    answered_by(monkeypatch, httpx.Response(200, json={**TASK, **broken}))
+    answered_by(monkeypatch, httpx2.Response(200, json={**TASK, **broken}))
     assert "none of the task API" in failure(capsys, "task", "show", "t1", "--url", "http://gateway")
 
 
@@ -113,7 +115,7 @@ def test_a_task_of_another_form_is_one_line(
 def test_a_refusal_says_what_the_answer_says(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], body: str, said: str
 ) -> None:
-    answered_by(monkeypatch, httpx.Response(403, text=body))
+    answered_by(monkeypatch, httpx2.Response(403, text=body))
     told = failure(capsys, "tasks", "--url", "http://gateway")
     assert told == f"flotilla: http://gateway/v1/tasks answered 403: {said}\n"
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from flotilla_cli import task_commands
@@ -64,14 +64,14 @@ class Gateway:
         self.asked: list[str] = []
         self.status = status
         self._task, self._answer = task, answer
-        self.client = httpx.Client(base_url="http://gateway", transport=httpx.MockTransport(self._reply))
+        self.client = httpx2.Client(base_url="http://gateway", transport=httpx2.MockTransport(self._reply))
 
-    def _reply(self, request: httpx.Request) -> httpx.Response:
+    def _reply(self, request: httpx2.Request) -> httpx2.Response:
         if request.method == "GET":
             self.asked.append(str(request.url).removeprefix("http://gateway"))
-            return httpx.Response(200, json=self._task)
+            return httpx2.Response(200, json=self._task)
         self.posted.append((request.url.path, json.loads(request.content or b"null")))
-        return httpx.Response(self.status, json=self._answer)
+        return httpx2.Response(self.status, json=self._answer)
 
 
 def done(ask: Callable[..., tuple[dict[str, Any], str]], gateway: Gateway, *words: str) -> str:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from flotilla_cli.main import main
@@ -18,9 +18,9 @@ class Gateway:
         self.keys: list[str] = []
         self._answers: Iterator[tuple[int, object]] = iter(answers)
         self.agents: list[str | None] = []
-        self.client = httpx.Client(base_url="http://gateway", transport=httpx.MockTransport(self._reply))
+        self.client = httpx2.Client(base_url="http://gateway", transport=httpx2.MockTransport(self._reply))
 
-    def _reply(self, request: httpx.Request) -> httpx.Response:
+    def _reply(self, request: httpx2.Request) -> httpx2.Response:
         status, body = next(self._answers)
         if request.method == "POST":
             submission = json.loads(request.content)
@@ -29,7 +29,7 @@ class Gateway:
             self.agents.append(submission.get("agent"))
         else:
             assert request.url.path == "/v1/tasks/t1"
-        return httpx.Response(status, json=body)
+        return httpx2.Response(status, json=body)
 
 
 class Clock:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import httpx
+import httpx2
 import yaml
 
 from demo import claims
@@ -164,7 +164,7 @@ class Environment:
         headers = {"Authorization": f"Bearer {self.token()}"}
         with (
             self.kubectl.port_forward(f"service/{FLEET}-gateway", 8080) as port,
-            httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=30) as client,
+            httpx2.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=30) as client,
         ):
             for question in questions:
                 yield question, ask(client, question.text)

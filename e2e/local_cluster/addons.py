@@ -4,7 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 from string import Template
 
-import httpx
+import httpx2
 import yaml
 
 from local_cluster import network, node
@@ -53,14 +53,14 @@ def is_ready(item: Manifest) -> bool:
 
 def node_ready(plane: ControlPlane, name: str = node.NODE_NAME) -> bool:
     """Whether the node is there and Ready."""
-    with suppress(ApiError, httpx.HTTPError):
+    with suppress(ApiError, httpx2.HTTPError):
         return is_ready(plane.client.get(f"/api/v1/nodes/{name}"))
     return False
 
 
 def endpoint_known(plane: ControlPlane) -> bool:
     """Whether the service `kubernetes` has an endpoint; a CoreDNS that starts before waits for a minute."""
-    with suppress(ApiError, httpx.HTTPError):
+    with suppress(ApiError, httpx2.HTTPError):
         found = plane.client.get("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes")
         return bool(found["endpoints"])
     return False
@@ -68,7 +68,7 @@ def endpoint_known(plane: ControlPlane) -> bool:
 
 def deployment_ready(plane: ControlPlane, namespace: str, name: str) -> bool:
     """Whether at least one pod of the deployment is Ready."""
-    with suppress(ApiError, httpx.HTTPError):
+    with suppress(ApiError, httpx2.HTTPError):
         found = plane.client.get(f"/apis/apps/v1/namespaces/{namespace}/deployments/{name}")
         return int(found.get("status", {}).get("readyReplicas", 0)) > 0
     return False

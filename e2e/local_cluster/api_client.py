@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
-import httpx
+import httpx2
 import yaml
 
 from local_cluster.certificates import KeyPair
@@ -29,7 +29,7 @@ class ApiClient:
         context = ssl.create_default_context(cafile=authority)
         if credentials is not None:
             context.load_cert_chain(str(credentials.certificate), str(credentials.key))
-        self._http = httpx.Client(
+        self._http = httpx2.Client(
             base_url=url, verify=context, timeout=REQUEST_TIMEOUT_SECONDS, trust_env=False
         )
 
@@ -51,8 +51,8 @@ class ApiClient:
     def ready(self) -> bool:
         """Whether the API server says that it can serve."""
         try:
-            return self._http.get("/readyz", timeout=2.0).status_code == httpx.codes.OK
-        except httpx.HTTPError:
+            return self._http.get("/readyz", timeout=2.0).status_code == httpx2.codes.OK
+        except httpx2.HTTPError:
             return False
 
     def get(self, path: str) -> Manifest:
@@ -83,7 +83,7 @@ class ApiClient:
         try:
             return self.request("DELETE", path)
         except ApiError as error:
-            if error.status == httpx.codes.NOT_FOUND:
+            if error.status == httpx2.codes.NOT_FOUND:
                 return {}
             raise
 
@@ -92,7 +92,7 @@ class ApiClient:
         try:
             self.get(path)
         except ApiError as error:
-            if error.status == httpx.codes.NOT_FOUND:
+            if error.status == httpx2.codes.NOT_FOUND:
                 return False
             raise
         return True
@@ -109,7 +109,7 @@ class ApiClient:
         return answer
 
 
-def _answer(response: httpx.Response) -> Manifest:
+def _answer(response: httpx2.Response) -> Manifest:
     """The body; a text that is not JSON becomes a message."""
     try:
         answer: Manifest = response.json()
@@ -118,7 +118,7 @@ def _answer(response: httpx.Response) -> Manifest:
     return answer
 
 
-def _error(method: str, path: str, response: httpx.Response) -> ApiError:
+def _error(method: str, path: str, response: httpx2.Response) -> ApiError:
     message = str(_answer(response).get("message", ""))
     return ApiError(method=method, path=path, status=response.status_code, message=message)
 

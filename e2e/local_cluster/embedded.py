@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import httpx
+import httpx2
 
 from local_cluster import addons, base_image, leftovers, network, node
 from local_cluster.binaries import CLUSTER_TOOLS, binary
@@ -134,7 +134,7 @@ class EmbeddedCluster:
             f"{daemon.name:<26} {'pid ' + str(daemon.pid) if daemon.pid else 'NOT RUNNING'}"
             for daemon in daemons
         ]
-        with suppress(LocalClusterError, httpx.HTTPError):
+        with suppress(LocalClusterError, httpx2.HTTPError):
             for item in self.control_plane().client.get("/api/v1/nodes")["items"]:
                 state = "Ready" if addons.is_ready(item) else "NotReady"
                 lines.append(f"node {item['metadata']['name']:<21} {state}")

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 
 from local_cluster.api_client import ApiClient
 from local_cluster.certificates import KeyPair
@@ -235,7 +235,7 @@ def follow(client: ApiClient, families: Sequence[str]) -> None:
                 if written.get(family) != text:
                     run(["nft", "-f", "-"], part="network policies", stdin=text)
                     written[family] = text
-        except (LocalClusterError, httpx.HTTPError, OSError, NotImplementedError, KeyError) as problem:
+        except (LocalClusterError, httpx2.HTTPError, OSError, NotImplementedError, KeyError) as problem:
             print(f"the policies are not followed: {problem}", file=sys.stderr, flush=True)
         time.sleep(LOOK_SECONDS)
 

@@ -8,7 +8,7 @@ the tests of the API.
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from demo import claims
@@ -127,7 +127,7 @@ def test_a_fleet_without_its_model_says_so_at_once_and_answers_when_the_model_ap
     )
     with (
         site.kubectl.port_forward("service/orphan-gateway", 8080) as port,
-        httpx.Client(
+        httpx2.Client(
             base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {token}"}, timeout=60
         ) as client,
     ):
@@ -151,6 +151,6 @@ def test_a_secret_that_is_missing_is_named_and_waited_for(site: Site, double: st
     with site.kubectl.port_forward("service/keyless-gateway", 8080) as port:
         place = f"http://127.0.0.1:{port}/v1/tasks/none"
         eventually(
-            lambda: httpx.get(place, headers={"Authorization": "Bearer a-key-of-mine"}).status_code == 404
+            lambda: httpx2.get(place, headers={"Authorization": "Bearer a-key-of-mine"}).status_code == 404
         )
-        assert httpx.get(place, headers={"Authorization": "Bearer another"}).status_code == 401
+        assert httpx2.get(place, headers={"Authorization": "Bearer another"}).status_code == 401

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from demo.environment import FLEET, SYSTEM_NAMESPACE, Environment
@@ -32,7 +32,7 @@ TEN_MEGABYTES = 10_000_000
 
 
 @pytest.fixture(scope="module")
-def gateway(demo: Environment) -> Iterator[httpx.Client]:
+def gateway(demo: Environment) -> Iterator[httpx2.Client]:
     """A client with a token that may submit tasks."""
     with gateway_of(demo.kubectl, FLEET, demo.token()) as client:
         yield client
@@ -192,7 +192,7 @@ def test_milvus_lite_can_open_no_connection(demo: Environment) -> None:
     ],
 )
 def test_a_bad_task_is_refused_with_a_problem(
-    gateway: httpx.Client, body: bytes, status: int, words: str
+    gateway: httpx2.Client, body: bytes, status: int, words: str
 ) -> None:
     response = gateway.post("/v1/tasks", content=body, headers={"Content-Type": "application/json"})
     assert response.status_code == status
@@ -207,19 +207,19 @@ def test_a_bad_task_is_refused_with_a_problem(
         pytest.param("Bearer nonsense", 401, id="a token nobody issued"),
     ],
 )
-def test_wrong_credentials_are_refused(gateway: httpx.Client, token: str, status: int) -> None:
+def test_wrong_credentials_are_refused(gateway: httpx2.Client, token: str, status: int) -> None:
     response = gateway.post("/v1/tasks", json={"input": "?"}, headers={"Authorization": token})
     assert response.status_code == status
 
 
-def test_a_caller_without_rights_is_told_so(demo: Environment, gateway: httpx.Client) -> None:
+def test_a_caller_without_rights_is_told_so(demo: Environment, gateway: httpx2.Client) -> None:
     token = demo.kubectl.run("create", "token", "default").strip()
     response = gateway.post("/v1/tasks", json={"input": "?"}, headers={"Authorization": f"Bearer {token}"})
     assert response.status_code == 403
     assert "agentfleets/tasks" in response.text
 
 
-def test_a_task_outlives_redis_killed_right_after_its_201(demo: Environment, gateway: httpx.Client) -> None:
+def test_a_task_outlives_redis_killed_right_after_its_201(demo: Environment, gateway: httpx2.Client) -> None:
     submitted = gateway.post("/v1/tasks", json={"input": SHORTEST})
     assert submitted.status_code == 201
     kill(demo.kubectl.get("pod", f"{FLEET}-redis-0"), b"redis-server")
@@ -236,7 +236,7 @@ def test_a_task_outlives_redis_killed_right_after_its_201(demo: Environment, gat
     eventually(succeeded, 240)
 
 
-def test_the_same_question_can_be_asked_from_the_command_line(gateway: httpx.Client) -> None:
+def test_the_same_question_can_be_asked_from_the_command_line(gateway: httpx2.Client) -> None:
     answer = ask(gateway, "How do I roll back to a savepoint in a transaction?")
     assert answer.documents
 

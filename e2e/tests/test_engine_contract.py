@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
@@ -37,7 +37,7 @@ def embedders(embedder: PodsEngine, tmp_path_factory: pytest.TempPathFactory) ->
     yield from pair(embedder, tmp_path_factory.mktemp("double"))
 
 
-def families(client: httpx.Client) -> dict[str, Metric]:
+def families(client: httpx2.Client) -> dict[str, Metric]:
     return {family.name: family for family in text_string_to_metric_families(client.get("/metrics").text)}
 
 
@@ -90,13 +90,13 @@ def test_the_metrics_that_flotilla_reads_move_in_both(generators: Pair) -> None:
         eventually(partial(moved, client, old, moving))
 
 
-def moved(client: httpx.Client, old: dict[str, float], names: list[str]) -> bool:
+def moved(client: httpx2.Client, old: dict[str, float], names: list[str]) -> bool:
     """Whether all of these counters went up."""
     new = totals(client)
     return [name for name in names if new[name] <= old[name]] == []
 
 
-def totals(client: httpx.Client) -> dict[str, float]:
+def totals(client: httpx2.Client) -> dict[str, float]:
     sums: dict[str, float] = {}
     for family in families(client).values():
         for sample in family.samples:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
+import httpx2
 import jsonschema
 import pytest
 
@@ -162,7 +162,7 @@ def test_a_forced_call_comes_and_ends_alike(generators: Pair, choice: Any, finis
     ] * 2
 
 
-def forced(answer: httpx.Response, *, stream: bool) -> tuple[str, str, Any]:
+def forced(answer: httpx2.Response, *, stream: bool) -> tuple[str, str, Any]:
     """Why an answer ended, and the name and the arguments of its call."""
     chunks = events(answer) if stream else [answer.json()]
     choices = [choice for chunk in chunks for choice in chunk["choices"]]
@@ -241,7 +241,7 @@ def request(content: str, **more: Any) -> ModelRequest:
 
 
 async def replies(generators: Pair, asked: ModelRequest) -> list[ModelReply]:
-    async with httpx.AsyncClient() as connections:
+    async with httpx2.AsyncClient() as connections:
         models = ModelClient(connections, environment={"K": KEY})
         answers = [await models.complete(endpoint, asked) for endpoint in endpoints(generators)]
         for endpoint, answer in zip(endpoints(generators), answers, strict=True):

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from flotilla_runtime import contract
@@ -244,7 +244,7 @@ def test_an_engine_that_hangs_is_started_anew_in_its_pod(site: Site, double: str
     (pod,) = before
     with site.kubectl.port_forward(f"pod/{pod}", contract.PORT_ENGINE) as port:
         faults = f"http://127.0.0.1:{port}/admin/faults"
-        httpx.post(faults, json={"hang": "Everything"}, timeout=60).raise_for_status()
+        httpx2.post(faults, json={"hang": "Everything"}, timeout=60).raise_for_status()
 
     def serves_again() -> bool:
         return [(restarts(pod), is_ready(pod)) for pod in site.pods(name).values()] == [(1, True)]

@@ -4,7 +4,7 @@
 
 import json
 
-import httpx
+import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -38,7 +38,9 @@ def test_a_replica_that_is_evicted_ends_its_stream_first_and_is_replaced(site: S
     }
     with (
         site.kubectl.port_forward(f"service/{NAME}-model", contract.PORT_ROUTER) as port,
-        httpx.stream("POST", f"http://127.0.0.1:{port}/v1/chat/completions", json=body, timeout=60) as stream,
+        httpx2.stream(
+            "POST", f"http://127.0.0.1:{port}/v1/chat/completions", json=body, timeout=60
+        ) as stream,
     ):
         lines = (line.removeprefix("data: ") for line in stream.iter_lines() if line)
         told = [next(lines)]
@@ -68,7 +70,7 @@ def test_a_replica_that_is_evicted_ends_its_stream_first_and_is_replaced(site: S
 def requests_running(kubectl: Kubectl, pod: str) -> float:
     """What the engine says of itself; callers may still be reading what it has written long ago."""
     with kubectl.port_forward(f"pod/{pod}", contract.PORT_ENGINE) as port:
-        text = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=60).raise_for_status().text
+        text = httpx2.get(f"http://127.0.0.1:{port}/metrics", timeout=60).raise_for_status().text
     samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
     return sum(sample.value for sample in samples if sample.name == RUNNING)
 

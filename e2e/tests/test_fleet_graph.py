@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from demo.environment import ROOT, Environment
@@ -100,26 +100,26 @@ def test_a_graph_is_approved_and_its_trace_is_whole(
 
 
 @contextmanager
-def gateway(site: Site) -> Iterator[httpx.Client]:
+def gateway(site: Site) -> Iterator[httpx2.Client]:
     """A client of the fleet's gateway, once the fleet is ready."""
     site.wait("AgentFleet", NAME, "Ready", "True")
     with gateway_of(site.kubectl, NAME, KEY) as client:
         yield client
 
 
-def told(client: httpx.Client, task: str) -> dict[str, Any]:
+def told(client: httpx2.Client, task: str) -> dict[str, Any]:
     """The task, which has not failed."""
     found: dict[str, Any] = client.get(f"/v1/tasks/{task}").raise_for_status().json()
     assert found["status"] not in {"Failed", "Cancelled"}, found
     return found
 
 
-def succeeded(client: httpx.Client, task: str) -> dict[str, Any] | None:
+def succeeded(client: httpx2.Client, task: str) -> dict[str, Any] | None:
     found = told(client, task)
     return found if found["status"] == "Succeeded" else None
 
 
-def whole_trace_of_the_end(receiver: httpx.Client) -> list[dict[str, Any]]:
+def whole_trace_of_the_end(receiver: httpx2.Client) -> list[dict[str, Any]]:
     """The spans of a whole trace, once that of the task, which comes last, is among them."""
     spans = trace_receiver.whole_trace(receiver)
     return spans if any(span["name"].startswith("invoke_agent") for span in spans) else []

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from demo.environment import ROOT, Environment
@@ -103,7 +103,7 @@ def test_tasks_end_with_the_image_they_began_with_and_book_once(
     )
 
 
-def begun(site: Site, client: httpx.Client, bookings: Desk) -> Sequence[str]:
+def begun(site: Site, client: httpx2.Client, bookings: Desk) -> Sequence[str]:
     """New tasks, each of which has booked and has no answer yet."""
     already = len(bookings.booked())
     tasks = [submitted(client, f"Where to, traveller {number}?") for number in range(TASKS)]
@@ -111,7 +111,7 @@ def begun(site: Site, client: httpx.Client, bookings: Desk) -> Sequence[str]:
     return tasks
 
 
-def answered(site: Site, client: httpx.Client, task: str) -> dict[str, Any]:
+def answered(site: Site, client: httpx2.Client, task: str) -> dict[str, Any]:
     site.until(lambda: succeeded(client, task), "AgentFleet", NAME, "the answer of a task")
     return found(client, task)
 

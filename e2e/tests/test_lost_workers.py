@@ -5,7 +5,7 @@ What is counted at many more kills, and against a server that counts effects, is
 
 from collections.abc import Sequence
 
-import httpx
+import httpx2
 import pytest
 
 from demo.environment import FLEET, Environment
@@ -45,7 +45,7 @@ def test_twenty_tasks_are_answered_though_their_workers_are_deleted(demo: Enviro
         assert len(set(ended_calls(task))) == len(ended_calls(task)), "a finished call was made again"
 
 
-def delete_one_at_work(site: Site, client: httpx.Client, tasks: Sequence[str], *how: str) -> str:
+def delete_one_at_work(site: Site, client: httpx2.Client, tasks: Sequence[str], *how: str) -> str:
     """Delete a worker pod that has a task; its name."""
 
     def at_work() -> str:

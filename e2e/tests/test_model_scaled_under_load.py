@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import httpx
+import httpx2
 import pytest
 
 from demo.environment import Environment
@@ -81,14 +81,14 @@ def settled_at_one(model: Site) -> bool:
 
 def keep_asking(port: int, over: threading.Event, caller: int, answers: list[Answer]) -> None:
     """Ask one question after another, each a conversation of its own, until told to stop."""
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=300) as client:
+    with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=300) as client:
         for number in itertools.count():
             if over.is_set():
                 return
             answers.append(ask(client, f"caller-{caller}-{number}"))
 
 
-def ask(client: httpx.Client, session: str) -> Answer:
+def ask(client: httpx2.Client, session: str) -> Answer:
     body = {
         "model": "smollm2",
         "messages": [{"role": "user", "content": f"Count upwards from one, {session}."}],

@@ -6,7 +6,7 @@ demo.
 
 from dataclasses import replace
 
-import httpx
+import httpx2
 import pytest
 
 from demo.environment import FLEET, SYSTEM_NAMESPACE, Environment
@@ -70,7 +70,7 @@ def test_an_upgrade_keeps_every_pod_until_somebody_asks_for_the_new_images(
         eventually(lambda: all(succeeded(client, task) for task in tasks), what="the answers of all tasks")
 
 
-def begun(client: httpx.Client) -> list[str]:
+def begun(client: httpx2.Client) -> list[str]:
     """Tasks at which the fleet's one worker is at work."""
     tasks = [submitted(client, SHORTEST) for _ in range(TASKS)]
     eventually(lambda: found(client, tasks[-1])["status"] != "Waiting", what="a worker")

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from flotilla_runtime import contract
@@ -44,7 +44,7 @@ class Answer:
     seconds: float
 
     @classmethod
-    def of(cls, response: httpx.Response) -> "Answer":
+    def of(cls, response: httpx2.Response) -> "Answer":
         return cls(
             status=response.status_code,
             replica=response.headers.get(contract.HEADER_REPLICA, ""),
@@ -77,7 +77,7 @@ def callers(place: Site, *, system: str = "") -> Iterator[Sequence[Answer]]:
         body = {"model": MODEL, "messages": messages, "max_tokens": 1, "ignore_eos": True}
         url = f"http://{router}:{contract.PORT_ROUTER}/v1/chat/completions"
         headers = {contract.HEADER_SESSION: f"session-{number}"}
-        with httpx.Client(headers=headers, timeout=ANSWERED_WITHIN_SECONDS, trust_env=False) as client:
+        with httpx2.Client(headers=headers, timeout=ANSWERED_WITHIN_SECONDS, trust_env=False) as client:
             while not stopping.wait(PAUSE_SECONDS):
                 answers.append(Answer.of(client.post(url, json=body)))
 

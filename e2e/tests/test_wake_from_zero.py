@@ -9,7 +9,7 @@ test_from_zero_apiserver.py.
 
 from concurrent.futures import ThreadPoolExecutor
 
-import httpx
+import httpx2
 import pytest
 
 from flotilla_runtime import contract
@@ -38,7 +38,7 @@ def sleeper(place: Site) -> Site:
     return place
 
 
-def ask(router: str, *, body_bytes: int, stream: bool) -> httpx.Response:
+def ask(router: str, *, body_bytes: int, stream: bool) -> httpx2.Response:
     """One question to this router pod, whose body is so long or a little longer."""
     body = {
         "model": MODEL,
@@ -48,10 +48,10 @@ def ask(router: str, *, body_bytes: int, stream: bool) -> httpx.Response:
         "stream": stream,
     }
     url = f"http://{router}:{contract.PORT_ROUTER}/v1/chat/completions"
-    return httpx.post(url, json=body, timeout=HELD_AT_MOST_SECONDS, trust_env=False)
+    return httpx2.post(url, json=body, timeout=HELD_AT_MOST_SECONDS, trust_env=False)
 
 
-def assert_is_whole(answer: httpx.Response, *, stream: bool) -> None:
+def assert_is_whole(answer: httpx2.Response, *, stream: bool) -> None:
     assert answer.status_code == 200, answer.text
     if not stream:
         assert answer.json()["usage"]["completion_tokens"] == TOKENS

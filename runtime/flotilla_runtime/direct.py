@@ -5,4 +5,4 @@ The environment counts for everything else, as for the authorities that are trus
 
 from typing import Final
 
-DIRECT: Final = {"http://": None, "https://": None, "all://": None}  # httpx' transports by address
+DIRECT: Final = {"http://": None, "https://": None, "all://": None}  # httpx2's transports by address

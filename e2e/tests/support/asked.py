@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import httpx
+import httpx2
 
 from demo.kubectl import Kubectl
 from flotilla_runtime import contract
@@ -14,7 +14,7 @@ def asked(kubectl: Kubectl, name: str) -> Iterator[Callable[[str], str]]:
     """Asks the set whose model has its name; each answer is the name of the replica that gave it."""
     with (
         kubectl.port_forward(f"service/{name}-model", contract.PORT_ROUTER) as port,
-        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
+        httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
     ):
 
         def ask(question: str) -> str:

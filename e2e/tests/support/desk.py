@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import httpx
+import httpx2
 
 from tests.support.applied import Site
 from tests.support.servers import server
@@ -49,7 +49,7 @@ def book(city: str, nights: int, idempotency_key: str) -> dict[str, object]:
 class Desk:
     """The running desk."""
 
-    client: httpx.Client
+    client: httpx2.Client
 
     def booked(self) -> Sequence[str]:
         """The keys of the bookings so far, one for each time that it was booked."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 
 from flotilla_runtime import contract
 from local_cluster.processes import free_port
@@ -37,11 +37,11 @@ WEATHER: dict[str, Any] = {
 class Pair:
     """The real engine and its double, with the same model name."""
 
-    real: httpx.Client
-    double: httpx.Client
+    real: httpx2.Client
+    double: httpx2.Client
     model: str
 
-    def both(self, path: str, body: dict[str, Any]) -> tuple[httpx.Response, httpx.Response]:
+    def both(self, path: str, body: dict[str, Any]) -> tuple[httpx2.Response, httpx2.Response]:
         """Ask both the same; the model's name is filled in."""
         asked = {"model": self.model, **body}
         return self.real.post(path, json=asked), self.double.post(path, json=asked)
@@ -71,8 +71,8 @@ def doubling(served: PodsEngine, config: Path) -> Iterator[str]:
 
 def answers(url: str) -> bool:
     try:
-        httpx.get(f"{url}/health")
-    except httpx.TransportError:
+        httpx2.get(f"{url}/health")
+    except httpx2.TransportError:
         return False
     return True
 
@@ -80,8 +80,8 @@ def answers(url: str) -> bool:
 def pair(served: PodsEngine, folder: Path) -> Iterator[Pair]:
     with (
         doubling(served, folder / "double.json") as double_url,
-        httpx.Client(base_url=served.engine.url, timeout=120, headers=WITH_KEY) as real,
-        httpx.Client(base_url=double_url, timeout=30, headers=WITH_KEY) as double,
+        httpx2.Client(base_url=served.engine.url, timeout=120, headers=WITH_KEY) as real,
+        httpx2.Client(base_url=double_url, timeout=30, headers=WITH_KEY) as double,
     ):
         yield Pair(real=real, double=double, model=served.model)
 
@@ -100,7 +100,7 @@ def shape(value: Any) -> Any:
     return "null" if value is None else "number" if isinstance(value, int | float) else "text"
 
 
-def events(response: httpx.Response) -> list[Any]:
+def events(response: httpx2.Response) -> list[Any]:
     """The chunks of a stream that ended in good order."""
     lines = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
     assert lines[-1] == "[DONE]"

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
 
-import httpx
+import httpx2
 
 from demo.kubectl import Kubectl
 from demo.questions import QUESTIONS
@@ -21,21 +21,21 @@ UNDER_WAY = frozenset({"Waiting", "Running"})
 
 
 @contextmanager
-def gateway_of(kubectl: Kubectl, fleet: str, token: str) -> Iterator[httpx.Client]:
+def gateway_of(kubectl: Kubectl, fleet: str, token: str) -> Iterator[httpx2.Client]:
     """A client of the fleet's task API, through the one gateway pod that the forwarded port has found."""
     headers = {"Authorization": f"Bearer {token}"}
     with (
         kubectl.port_forward(f"service/{fleet}-gateway", contract.PORT_GATEWAY) as port,
-        httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=60) as client,
+        httpx2.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=60) as client,
     ):
         yield client
 
 
-def submitted(client: httpx.Client, question: str) -> str:
+def submitted(client: httpx2.Client, question: str) -> str:
     """The id of a new task. A 503 is sent again, as any caller does: the fleet's Redis may still start."""
     body = {"input": question, "idempotencyKey": uuid.uuid4().hex}
 
-    def answer() -> httpx.Response | None:
+    def answer() -> httpx2.Response | None:
         response = client.post("/v1/tasks", json=body)
         return None if response.status_code == HTTPStatus.SERVICE_UNAVAILABLE else response
 
@@ -45,14 +45,14 @@ def submitted(client: httpx.Client, question: str) -> str:
     return task
 
 
-def found(client: httpx.Client, task: str) -> dict[str, Any]:
+def found(client: httpx2.Client, task: str) -> dict[str, Any]:
     """The task, which has not failed."""
     told: dict[str, Any] = client.get(f"/v1/tasks/{task}").raise_for_status().json()
     assert told["status"] in {*UNDER_WAY, "Succeeded"}, told
     return told
 
 
-def succeeded(client: httpx.Client, task: str) -> bool:
+def succeeded(client: httpx2.Client, task: str) -> bool:
     """Whether the task has its result."""
     return bool(found(client, task)["status"] == "Succeeded")
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import httpx
+import httpx2
 
 from demo import claims
 from tests.support.applied import Site
@@ -12,7 +12,7 @@ PORT = 8080
 
 
 @contextmanager
-def server(site: Site, image: str, name: str, program: str) -> Iterator[httpx.Client]:
+def server(site: Site, image: str, name: str, program: str) -> Iterator[httpx2.Client]:
     """The program's server as a service of the test's namespace, and a client of it; it listens on PORT."""
     container = {
         "name": name,
@@ -35,6 +35,6 @@ def server(site: Site, image: str, name: str, program: str) -> Iterator[httpx.Cl
     site.kubectl.run("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=120s", timeout_seconds=130)
     with (
         site.kubectl.port_forward(f"service/{name}", PORT) as port,
-        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
+        httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
     ):
         yield client

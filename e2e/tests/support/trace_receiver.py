@@ -2,7 +2,7 @@
 
 from typing import Any
 
-import httpx
+import httpx2
 
 NAME = "traces"
 SERVER = """
@@ -33,7 +33,7 @@ http.server.ThreadingHTTPServer(("", 8080), Receiver).serve_forever()
 """
 
 
-def whole_trace(receiver: httpx.Client) -> list[dict[str, Any]]:
+def whole_trace(receiver: httpx2.Client) -> list[dict[str, Any]]:
     """The spans that came, if they are one trace with one beginning, and none is below a missing one."""
     spans: dict[str, dict[str, Any]] = receiver.get("/").raise_for_status().json()
     beginnings = [span for span in spans.values() if not span["parent"]]

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from flotilla_runtime import contract
@@ -31,7 +31,7 @@ def test_our_arguments_start_it_and_our_checks_see_it(served: str, request: pyte
     assert run(pod.container["startupProbe"]["exec"]["command"]) == ""
     assert run(pod.container["lifecycle"]["preStop"]["exec"]["command"]) == ""
     for path in ("/v1/completions", "/invocations", "/generative_scoring", "/tokenize"):
-        past_the_router = httpx.post(f"{pod.engine.url}{path}", json={})
+        past_the_router = httpx2.post(f"{pod.engine.url}{path}", json={})
         assert past_the_router.status_code == 401, path
 
 

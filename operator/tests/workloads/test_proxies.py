@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import certifi
-import httpx
+import httpx2
 import pytest
 from pymilvus import MilvusClient, MilvusException
 
@@ -193,9 +193,9 @@ def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[str]]]:
         server.shutdown()
 
 
-async def reached(client: httpx.AsyncClient, url: str) -> None:
+async def reached(client: httpx2.AsyncClient, url: str) -> None:
     """Ask; nothing listens at an address of the cluster here."""
-    with suppress(httpx.TransportError):
+    with suppress(httpx2.TransportError):
         await client.get(url)
 
 
@@ -219,12 +219,12 @@ async def test_clients_of_the_cluster_use_no_proxy_whatever_the_environment_says
         monkeypatch.delenv(name)
     monkeypatch.setenv("ALL_PROXY", proxy[0])
     api_server = {"KUBERNETES_SERVICE_HOST": "cluster.invalid"}
-    for client in (httpx.AsyncClient(mounts=DIRECT), api_server_client(api_server, certifi.where())):
+    for client in (httpx2.AsyncClient(mounts=DIRECT), api_server_client(api_server, certifi.where())):
         async with client:
             await reached(client, "http://cluster.invalid:1/v1")
             await reached(client, "https://cluster.invalid:1/v1")
     assert proxy[1] == []
-    async with httpx.AsyncClient() as client:
+    async with httpx2.AsyncClient() as client:
         await reached(client, "http://cluster.invalid:1/v1")
     assert len(proxy[1]) == 1
 

@@ -20,7 +20,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-import httpx
+import httpx2
 
 from flotilla_runtime.contract import DOMAIN, url_host
 from flotilla_runtime.direct import DIRECT
@@ -156,7 +156,7 @@ class KubernetesReviews:
     """The mode `Kubernetes`: asks the API server with the caller's own token who it is and what it may do."""
 
     def __init__(
-        self, client: httpx.AsyncClient, fleet: FleetName, monotonic_seconds: Callable[[], float]
+        self, client: httpx2.AsyncClient, fleet: FleetName, monotonic_seconds: Callable[[], float]
     ) -> None:
         self._client = client
         self._fleet = fleet
@@ -245,7 +245,7 @@ class KubernetesReviews:
             response = await self._client.post(
                 path, json=dict(review), headers={"Authorization": f"Bearer {token}"}
             )
-        except (httpx.HTTPError, httpx.InvalidURL) as problem:
+        except (httpx2.HTTPError, httpx2.InvalidURL) as problem:
             raise unavailable(
                 "your token cannot be checked, because the Kubernetes API does not answer "
                 f"({type(problem).__name__}); try again in {RETRY_AFTER_SECONDS} s",
@@ -270,10 +270,10 @@ class KubernetesReviews:
             del self._kept[next(iter(self._kept))]
 
 
-def api_server_client(environment: Mapping[str, str], ca_path: str) -> httpx.AsyncClient:
+def api_server_client(environment: Mapping[str, str], ca_path: str) -> httpx2.AsyncClient:
     """A client of the cluster's API server without its own credentials."""
     host, port = environment["KUBERNETES_SERVICE_HOST"], environment.get("KUBERNETES_SERVICE_PORT", "443")
-    return httpx.AsyncClient(
+    return httpx2.AsyncClient(
         base_url=f"https://{url_host(host)}:{port}",
         verify=ssl.create_default_context(cafile=ca_path),
         timeout=REVIEW_TIMEOUT_SECONDS,

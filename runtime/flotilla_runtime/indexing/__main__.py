@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import httpx
+import httpx2
 import structlog
 
 from flotilla_runtime.contract import (
@@ -84,8 +84,8 @@ async def run_step(
     environment: Mapping[str, str],
 ) -> StepReport:
     """Connect to Milvus and the embedder, and run one step."""
-    timeout = httpx.Timeout(EMBEDDING_TIMEOUT_SECONDS, connect=10.0)
-    async with httpx.AsyncClient(timeout=timeout, mounts=DIRECT) as http:
+    timeout = httpx2.Timeout(EMBEDDING_TIMEOUT_SECONDS, connect=10.0)
+    async with httpx2.AsyncClient(timeout=timeout, mounts=DIRECT) as http:
         store = Store(config.milvus, environment.get(ENV_MILVUS_TOKEN))
         context = StepContext(
             config=config,

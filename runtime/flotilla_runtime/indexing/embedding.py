@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
+import httpx2
 
 from flotilla_runtime.backoff import Backoff, Draw
 from flotilla_runtime.contract import HEADER_PRIORITY, BuildReason, Embedder
@@ -53,7 +53,7 @@ class EmbeddingClient:
     def __init__(
         self,
         embedder: Embedder,
-        http: httpx.AsyncClient,
+        http: httpx2.AsyncClient,
         *,
         key: str | None = None,
         patience: Patience | None = None,
@@ -112,7 +112,7 @@ class EmbeddingClient:
                 )
         return [normalized(vector) for vector in vectors] if self.embedder.normalize else vectors
 
-    async def _send(self, method: str, path: str, body: Any) -> httpx.Response:
+    async def _send(self, method: str, path: str, body: Any) -> httpx2.Response:
         started = self._patience.clock()
         failures = 0
         while True:
@@ -129,13 +129,13 @@ class EmbeddingClient:
                 )
             await self._patience.sleep(wait_seconds)
 
-    async def _try(self, method: str, path: str, body: Any) -> tuple[httpx.Response | None, str]:
+    async def _try(self, method: str, path: str, body: Any) -> tuple[httpx2.Response | None, str]:
         """The answer, or None and a problem that may be temporary."""
         try:
             answer = await self._http.request(
                 method, self.embedder.url + path, json=body, headers=self._headers
             )
-        except httpx.TransportError as error:
+        except httpx2.TransportError as error:
             return None, said_of(error)
         if answer.status_code in MAY_PASS:
             return None, f"{answer.status_code} {_problem(answer)}"
@@ -169,7 +169,7 @@ def similarity(one: Sequence[float], other: Sequence[float]) -> float:
     return product / lengths if lengths else 0.0
 
 
-def _problem(answer: httpx.Response) -> str:
+def _problem(answer: httpx2.Response) -> str:
     """The message of an OpenAI error, or the beginning of any other answer."""
     try:
         body = answer.json()

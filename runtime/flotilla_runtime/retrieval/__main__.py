@@ -8,7 +8,7 @@ import signal
 from functools import partial
 from pathlib import Path
 
-import httpx
+import httpx2
 
 from flotilla_runtime.contract import CONFIG_PATH, ENV_EMBEDDER_KEY, ENV_MILVUS_TOKEN, RetrieverConfig
 from flotilla_runtime.direct import DIRECT
@@ -28,8 +28,8 @@ async def serve(config: RetrieverConfig) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     deadline_seconds = config.deadline_milliseconds / 1000
     store = Store(config.milvus, os.environ.get(ENV_MILVUS_TOKEN))
-    limits = httpx.Limits(max_connections=100, max_keepalive_connections=20)
-    async with httpx.AsyncClient(limits=limits, timeout=deadline_seconds, mounts=DIRECT) as http:
+    limits = httpx2.Limits(max_connections=100, max_keepalive_connections=20)
+    async with httpx2.AsyncClient(limits=limits, timeout=deadline_seconds, mounts=DIRECT) as http:
         generations = Generations(store, config.alias)
         retriever = Retriever(
             store,

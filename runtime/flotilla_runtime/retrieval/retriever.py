@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from http import HTTPStatus
 
-import httpx
+import httpx2
 import structlog
 
 from flotilla_runtime.contract import Embedder, Passage, RetrieveRequest, RetrieveResponse
@@ -35,7 +35,7 @@ class Retriever:
         self,
         store: Store,
         generations: Generations,
-        http: httpx.AsyncClient,
+        http: httpx2.AsyncClient,
         *,
         key: str | None = None,
         address_of: Callable[[Embedder], str | None] = lambda embedder: embedder.url,

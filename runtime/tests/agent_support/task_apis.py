@@ -2,7 +2,7 @@
 
 from typing import cast
 
-import httpx
+import httpx2
 
 from flotilla_runtime.gateway.application import TaskAPI, task_application
 from flotilla_runtime.gateway.auth import NoAuthentication
@@ -15,7 +15,7 @@ from flotilla_runtime.gateway.service import TaskService
 from flotilla_runtime.gateway.streams import Streams
 
 
-def client_of(service: object, *, answers_crashes: bool = False) -> httpx.AsyncClient:
+def client_of(service: object, *, answers_crashes: bool = False) -> httpx2.AsyncClient:
     """A client of a task API in which everybody may do everything. Crashes are raised, or answered."""
     desk = Desk(
         service=cast("TaskService", service),
@@ -27,5 +27,5 @@ def client_of(service: object, *, answers_crashes: bool = False) -> httpx.AsyncC
         streams=Streams(1),
     )
     application = task_application(TaskAPI(desk))
-    transport = httpx.ASGITransport(app=application, raise_app_exceptions=not answers_crashes)
-    return httpx.AsyncClient(transport=transport, base_url="http://gateway")
+    transport = httpx2.ASGITransport(app=application, raise_app_exceptions=not answers_crashes)
+    return httpx2.AsyncClient(transport=transport, base_url="http://gateway")

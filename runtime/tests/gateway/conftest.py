@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -90,9 +90,9 @@ class Services:
         )
 
 
-def client_without_tls(**settings: Any) -> httpx.AsyncClient:
+def client_without_tls(**settings: Any) -> httpx2.AsyncClient:
     """One for each request and each look, so it loads no certificates: they take 20 ms of processor time."""
-    return httpx.AsyncClient(verify=False, **settings)
+    return httpx2.AsyncClient(verify=False, **settings)
 
 
 @dataclass(slots=True)
@@ -162,7 +162,7 @@ class Fleet:
             await self._ready(process, f"{self.gateway_url}/healthz")
         return process
 
-    async def get(self, url: str) -> httpx.Response:
+    async def get(self, url: str) -> httpx2.Response:
         """Read a page of any part, such as its metrics."""
         async with client_without_tls() as client:
             return await client.get(url)
@@ -194,7 +194,7 @@ class Fleet:
             await self._ready(process, f"http://127.0.0.1:{port}/readyz")
         return process
 
-    def client(self, key: str | None = None) -> httpx.AsyncClient:
+    def client(self, key: str | None = None) -> httpx2.AsyncClient:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         return client_without_tls(base_url=self.gateway_url, headers=headers, timeout=30)
 
@@ -242,7 +242,7 @@ class Fleet:
         async with asyncio.timeout(60), client_without_tls() as client:
             while True:
                 assert process.popen.poll() is None, process.log.read_text()
-                with contextlib.suppress(httpx.HTTPError):
+                with contextlib.suppress(httpx2.HTTPError):
                     if (await client.get(url)).status_code == 200:
                         return
                 await asyncio.sleep(0.05)

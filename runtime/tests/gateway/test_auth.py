@@ -7,7 +7,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import ClassVar
 
-import httpx
+import httpx2
 import pytest
 import structlog
 
@@ -156,21 +156,21 @@ class ApiServer:
         self.asked: list[tuple[str, str]] = []
         self.down = False
 
-    def __call__(self, request: httpx.Request) -> httpx.Response:
+    def __call__(self, request: httpx2.Request) -> httpx2.Response:
         token = request.headers["Authorization"].removeprefix("Bearer ")
         body = json.loads(request.content)
         attributes = body.get("spec", {}).get("resourceAttributes", {})
         self.asked.append((token, attributes.get("verb", "who")))
         if self.down:
-            raise httpx.ConnectError("refused")
+            raise httpx2.ConnectError("refused")
         if token not in self.verbs:
-            return httpx.Response(401, json={"kind": "Status"})
+            return httpx2.Response(401, json={"kind": "Status"})
         if body["kind"] == "SelfSubjectReview":
-            return httpx.Response(201, json={"status": {"userInfo": {"username": token.removeprefix("t-")}}})
+            return httpx2.Response(201, json={"status": {"userInfo": {"username": token.removeprefix("t-")}}})
         assert attributes["resource"] == "agentfleets"
         about = "tenants" if attributes["verb"] == "act" else "tasks"
         assert (attributes["subresource"], attributes["name"]) == (about, "support")
-        return httpx.Response(201, json={"status": {"allowed": attributes["verb"] in self.verbs[token]}})
+        return httpx2.Response(201, json={"status": {"allowed": attributes["verb"] in self.verbs[token]}})
 
 
 class FakeClock:
@@ -182,7 +182,7 @@ class FakeClock:
 
 
 def reviews(server: ApiServer, clock: FakeClock) -> KubernetesReviews:
-    client = httpx.AsyncClient(transport=httpx.MockTransport(server), base_url="https://kubernetes")
+    client = httpx2.AsyncClient(transport=httpx2.MockTransport(server), base_url="https://kubernetes")
     return KubernetesReviews(client, FLEET, clock)
 
 

@@ -6,7 +6,7 @@ import ssl
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from flotilla_cli import main
@@ -17,7 +17,7 @@ from router_support.waiting import until_told
 
 
 def place(url: str) -> tuple[str, int]:
-    parts = httpx.URL(url)
+    parts = httpx2.URL(url)
     assert parts.port is not None
     return parts.host, parts.port
 
@@ -62,7 +62,7 @@ async def test_a_renewed_certificate_is_taken_up_and_open_streams_go_on(
     before = write_pair(directory)
     gateway = await own_fleet.start_gateway(tls_directory=str(directory))
     context = ssl.create_default_context(cadata=before)
-    async with httpx.AsyncClient(verify=context, base_url=own_fleet.gateway_url, timeout=30) as client:
+    async with httpx2.AsyncClient(verify=context, base_url=own_fleet.gateway_url, timeout=30) as client:
         named: Any = {"extensions": {"sni_hostname": NAME}}
         task = (await client.post("/v1/tasks", json={"input": "a"}, **named)).json()["id"]
         async with client.stream("GET", f"/v1/tasks/{task}/events", **named) as stream:

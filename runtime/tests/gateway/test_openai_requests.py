@@ -4,7 +4,7 @@ import json
 from http import HTTPStatus
 from typing import Any, cast
 
-import httpx
+import httpx2
 import pytest
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
@@ -38,7 +38,7 @@ class Interrupted:
         raise unavailable("Redis does not answer", 2)
 
 
-def front_end(service: Any) -> httpx.AsyncClient:
+def front_end(service: Any) -> httpx2.AsyncClient:
     desk = Desk(
         service=service,
         sight=cast("Any", None),
@@ -48,8 +48,8 @@ def front_end(service: Any) -> httpx.AsyncClient:
         streams=Streams(9),
         max_body_bytes=1000,
     )
-    transport = httpx.ASGITransport(Starlette(routes=OpenAIFrontEnd(desk, "support").routes()))
-    return httpx.AsyncClient(transport=transport, base_url="http://gateway")
+    transport = httpx2.ASGITransport(Starlette(routes=OpenAIFrontEnd(desk, "support").routes()))
+    return httpx2.AsyncClient(transport=transport, base_url="http://gateway")
 
 
 @pytest.mark.parametrize("path", ["/v1/responses", "/v1/chat/completions"])

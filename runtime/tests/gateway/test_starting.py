@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from flotilla_runtime.contract import ENV_REDIS_URL, GatewayAuth, GatewayConfig, QueueConfig
@@ -16,10 +16,10 @@ from local_cluster.processes import free_port
 
 async def status_of(url: str) -> int | None:
     """The status of an answer; None while nobody listens."""
-    async with httpx.AsyncClient() as client:
+    async with httpx2.AsyncClient() as client:
         try:
             return (await client.get(url)).status_code
-        except httpx.ConnectError:
+        except httpx2.ConnectError:
             return None
 
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from flotilla_runtime.contract import FleetStatus, GatewayAuth, TaskKeys
@@ -33,7 +33,7 @@ def events_of(text: str) -> list[dict[str, Any]]:
     return found
 
 
-def problem(response: httpx.Response, status: int) -> dict[str, Any]:
+def problem(response: httpx2.Response, status: int) -> dict[str, Any]:
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
     document: dict[str, Any] = response.json()
@@ -98,7 +98,7 @@ async def test_events_are_followed_to_the_end_and_resumed_from_any_place(fleet: 
         problem(await client.get(f"/v1/tasks/{task_id}/events", headers={"Last-Event-ID": "x"}), 400)
 
 
-async def read_until_killed(stream: httpx.Response, gateway: Any) -> str:
+async def read_until_killed(stream: httpx2.Response, gateway: Any) -> str:
     """What a stream tells until its gateway is killed, as soon as a worker has claimed the task."""
     text = ""
     try:
@@ -106,7 +106,7 @@ async def read_until_killed(stream: httpx.Response, gateway: Any) -> str:
             text += part
             if "started" in text and gateway.popen.poll() is None:
                 gateway.kill()
-    except httpx.TransportError:
+    except httpx2.TransportError:
         return text
     raise AssertionError(f"the stream ended by itself: {text}")
 
@@ -266,7 +266,7 @@ async def test_with_a_secret_each_caller_sees_its_own_tasks(own_fleet: Any) -> N
         async with own_fleet.client("c-key") as carl:
 
             async def is_known() -> bool:
-                answer: httpx.Response = await carl.get("/v1/tasks")
+                answer: httpx2.Response = await carl.get("/v1/tasks")
                 return answer.status_code == 200
 
             await until_told(is_known)

@@ -6,6 +6,7 @@ What spans say, and crashes, are in tests/agent/traces.
 from pathlib import Path
 from typing import Any
 
+import httpx  # A2A's client needs it
 import pytest
 from a2a.client import ClientConfig, ClientFactory
 from a2a.client.card_resolver import A2ACardResolver
@@ -60,9 +61,9 @@ async def test_a_task_of_each_front_end_is_part_of_the_callers_trace(own_fleet: 
     with collecting() as collector:
         await tracing(own_fleet, collector, serves_openai=True, serves_a2a=True)
         trace = {"traceparent": f"00-{TRACE}-{ABOVE}-01"}
-        async with own_fleet.client() as http:
-            http.headers.update(trace)
-            await http.post("/v1/responses", json={"model": "support", "input": "Why?"})
+        async with httpx.AsyncClient(headers=trace, timeout=30) as http:
+            url = f"{own_fleet.gateway_url}/v1/responses"
+            await http.post(url, json={"model": "support", "input": "Why?"})
             card = await A2ACardResolver(http, own_fleet.gateway_url).get_agent_card()
             async with ClientFactory(ClientConfig(httpx_client=http, streaming=False)).create(card) as client:
                 message = a2a.Message(message_id="m1", role=a2a.ROLE_USER, parts=[a2a.Part(text="Why?")])

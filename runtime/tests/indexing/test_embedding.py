@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 
-import httpx
+import httpx2
 import pytest
 
 from flotilla_runtime.contract import BuildReason, Embedder
@@ -21,29 +21,29 @@ class Script:
         self.refuse = refuse
         self.batches: list[Sequence[str]] = []
         self.waits: list[float] = []
-        self.requests: list[httpx.Request] = []
+        self.requests: list[httpx2.Request] = []
         self.now = 0.0
 
-    def __call__(self, request: httpx.Request) -> httpx.Response:
+    def __call__(self, request: httpx2.Request) -> httpx2.Response:
         self.requests.append(request)
         if self.statuses:
             status = self.statuses.pop(0)
             if status == 0:
-                raise httpx.ConnectError("refused")
-            return httpx.Response(status, json={"error": {"message": "scripted"}})
+                raise httpx2.ConnectError("refused")
+            return httpx2.Response(status, json={"error": {"message": "scripted"}})
         texts = json.loads(request.content)["input"]
         self.batches.append(texts)
         if any(self.refuse(text) for text in texts):
-            return httpx.Response(400, json={"error": {"message": "too long"}})
+            return httpx2.Response(400, json={"error": {"message": "too long"}})
         data = [{"index": index, "embedding": [3.0, 4.0]} for index in range(len(texts))]
-        return httpx.Response(200, json={"data": data[::-1]})
+        return httpx2.Response(200, json={"data": data[::-1]})
 
     async def sleep(self, seconds: float) -> None:
         self.waits.append(seconds)
         self.now += seconds
 
     def client(self, patience_seconds: float = 600, embedder: Embedder = EMBEDDER) -> EmbeddingClient:
-        http = httpx.AsyncClient(transport=httpx.MockTransport(self))
+        http = httpx2.AsyncClient(transport=httpx2.MockTransport(self))
         patience = Patience(
             patience_seconds=patience_seconds, sleep=self.sleep, draw=max, clock=lambda: self.now
         )

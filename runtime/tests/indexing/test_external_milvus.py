@@ -8,7 +8,7 @@ import base64
 import time
 from collections.abc import Iterator
 
-import httpx
+import httpx2
 import pytest
 
 from flotilla_runtime.contract import ENV_MILVUS_TOKEN, EXIT_RETRY, BuildReason
@@ -60,7 +60,7 @@ def test_a_build_and_the_retriever_use_it_over_tls_with_the_token(
         while (ready := readiness(url)) is None or ready.status_code != 200:
             assert time.monotonic() < deadline, log_of(external)
             time.sleep(0.05)
-        answer = httpx.post(f"{url}/v1/retrieve", json={"query": "moon"}, timeout=10).json()
+        answer = httpx2.post(f"{url}/v1/retrieve", json={"query": "moon"}, timeout=10).json()
     assert answer["passages"][0]["text"] == "The moon moves the sea."
     assert "step_done" in log_of(external)
     assert_no_token_in(log_of(external))

@@ -4,7 +4,7 @@ import signal
 import time
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from indexing_support.builds import Index
@@ -58,7 +58,7 @@ def test_the_retriever_serves_until_it_is_told_to_end(index: Index) -> None:
         assert run(index, step)[0] == 0
     with retriever(index) as (process, url):
         wait_until(url, 200)
-        answer = httpx.post(f"{url}/v1/retrieve", json={"query": "moon"}, timeout=10).json()
+        answer = httpx2.post(f"{url}/v1/retrieve", json={"query": "moon"}, timeout=10).json()
         assert answer["passages"][0]["text"] == "The moon moves the sea."
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
@@ -71,9 +71,9 @@ def test_nobody_searches_without_a_key(index: Index, tmp_path: Path) -> None:
         wait_until(url, 503)
         for wrong in (None, "Bearer", "Bearer another", "Basic YTphLWtleQ==", "a-key", "Bearer ann"):
             headers = {} if wrong is None else {"Authorization": wrong}
-            refused = httpx.post(f"{url}/v1/retrieve", json={"query": "moon"}, headers=headers, timeout=10)
+            refused = httpx2.post(f"{url}/v1/retrieve", json={"query": "moon"}, headers=headers, timeout=10)
             assert (refused.status_code, refused.json()["code"]) == (401, "unauthorized")
-        asked = httpx.post(
+        asked = httpx2.post(
             f"{url}/v1/retrieve",
             json={"query": "moon"},
             headers={"Authorization": "Bearer a-key"},

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from flotilla_runtime.contract import (
@@ -81,7 +81,7 @@ class Builds:
 
     async def run(self, *steps: BuildStep) -> None:
         config = self.config()
-        async with httpx.AsyncClient(timeout=10) as http:
+        async with httpx2.AsyncClient(timeout=10) as http:
             context = StepContext(
                 config=config,
                 workspace=self.workspace,

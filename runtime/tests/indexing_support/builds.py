@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 
 from flotilla_runtime.contract import (
     BuildConfig,
@@ -122,7 +122,7 @@ class Index:
         patience_seconds: float = 30.0,
     ) -> Any:
         config = self.config(build)
-        async with httpx.AsyncClient(timeout=10, verify=False) as http:  # loading certificates takes longest
+        async with httpx2.AsyncClient(timeout=10, verify=False) as http:  # loading certificates takes longest
             store = Store(config.milvus)
             context = StepContext(
                 config=config,

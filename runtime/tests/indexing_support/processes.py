@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import httpx
+import httpx2
 
 from flotilla_runtime.contract import MilvusConnection, RetrieverConfig, StepReport
 from indexing_support.builds import Index
@@ -67,11 +67,11 @@ def retriever(
         yield process, f"http://127.0.0.1:{port}"
 
 
-def readiness(url: str) -> httpx.Response | None:
+def readiness(url: str) -> httpx2.Response | None:
     """What a retriever says of its readiness, None while it does not listen."""
     try:
-        return httpx.get(f"{url}/readyz", timeout=10)
-    except httpx.TransportError:
+        return httpx2.get(f"{url}/readyz", timeout=10)
+    except httpx2.TransportError:
         return None
 
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-import httpx
+import httpx2
 
 from flotilla_runtime.agent.models import (
     Endpoint,
@@ -72,7 +72,7 @@ async def client(
     retries: RetryPolicy = QUICK, key: str = KEY, wall: Callable[[], float] = time.time
 ) -> AsyncIterator[ModelClient]:
     """A client whose pauses are short."""
-    async with httpx.AsyncClient() as connections:
+    async with httpx2.AsyncClient() as connections:
         yield ModelClient(connections, environment={"K": key}, retries=retries, draw=max, wall_seconds=wall)
 
 

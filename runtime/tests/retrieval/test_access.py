@@ -7,7 +7,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import cast
 
-import httpx
+import httpx2
 import pytest
 import structlog
 
@@ -68,7 +68,7 @@ class NoGenerations:
 
 
 @asynccontextmanager
-async def retriever(place: Place | None) -> AsyncIterator[httpx.AsyncClient]:
+async def retriever(place: Place | None) -> AsyncIterator[httpx2.AsyncClient]:
     """The retriever on a port of its own; without a place it was made by an operator that mounts no keys."""
     config = RetrieverConfig(
         index="handbook",
@@ -82,12 +82,12 @@ async def retriever(place: Place | None) -> AsyncIterator[httpx.AsyncClient]:
     )
     async with (
         serving(application.build(), 0) as port,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client,
+        httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client,
     ):
         yield client
 
 
-async def status_of(client: httpx.AsyncClient, authorization: str | None) -> int:
+async def status_of(client: httpx2.AsyncClient, authorization: str | None) -> int:
     headers = {} if authorization is None else {"Authorization": authorization}
     return (await client.post("/v1/retrieve", json=QUESTION, headers=headers)).status_code
 
@@ -151,7 +151,7 @@ async def test_a_changed_secret_applies_without_a_restart(place: Place) -> None:
         await until_told(lambda: is_status(client, None, 401))
 
 
-async def is_status(client: httpx.AsyncClient, authorization: str | None, status: int) -> bool:
+async def is_status(client: httpx2.AsyncClient, authorization: str | None, status: int) -> bool:
     return await status_of(client, authorization) == status
 
 

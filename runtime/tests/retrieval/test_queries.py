@@ -3,7 +3,7 @@
 import json
 from typing import cast
 
-import httpx
+import httpx2
 import pytest
 from pydantic import ValidationError
 
@@ -55,22 +55,22 @@ class Asked:
 
     def __init__(self) -> None:
         self.store, self.generations = Collections(), Live()
-        self.requests: list[httpx.Request] = []
+        self.requests: list[httpx2.Request] = []
         self.longest_characters = 100
         self.refusal: dict[str, str] = {}
 
-    def embed(self, request: httpx.Request) -> httpx.Response:
+    def embed(self, request: httpx2.Request) -> httpx2.Response:
         self.requests.append(request)
         texts = json.loads(request.content)["input"]
         if max(map(len, texts)) > self.longest_characters:
-            return httpx.Response(400, json={"error": self.refusal})
+            return httpx2.Response(400, json={"error": self.refusal})
         count = len(texts)
         data = [{"index": index, "embedding": CANARY_VECTOR} for index in range(count)]
-        return httpx.Response(200, json={"data": data})
+        return httpx2.Response(200, json={"data": data})
 
     async def retrieve(self, query: str = "fog") -> str:
         """The generation that answers."""
-        async with httpx.AsyncClient(transport=httpx.MockTransport(self.embed)) as http:
+        async with httpx2.AsyncClient(transport=httpx2.MockTransport(self.embed)) as http:
             retriever = Retriever(cast("Store", self.store), cast("Generations", self.generations), http)
             request = RetrieveRequest(query=query)
             return (await retriever.retrieve(request, top_k=5, deadline_seconds=30)).generation

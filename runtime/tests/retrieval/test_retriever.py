@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
-import httpx
+import httpx2
 import pytest
 
 from flotilla_runtime.contract import MilvusConnection, RetrieverConfig
@@ -28,7 +28,7 @@ LATE_SECONDS = 5.0  # a deadline of 0.3 s on a busy machine; other time-outs are
 @asynccontextmanager
 async def serving(
     index: Index, deadline_milliseconds: int = 5000, namespace: str | None = None
-) -> AsyncIterator[tuple[httpx.AsyncClient, Generations]]:
+) -> AsyncIterator[tuple[httpx2.AsyncClient, Generations]]:
     config = RetrieverConfig(
         index="handbook",
         namespace=namespace,
@@ -38,18 +38,18 @@ async def serving(
     )
     store = Store(config.milvus)
     generations = Generations(store, index.alias)
-    async with httpx.AsyncClient(timeout=deadline_milliseconds / 1000) as outgoing:
+    async with httpx2.AsyncClient(timeout=deadline_milliseconds / 1000) as outgoing:
         addressed = partial(address_of, config=config)
         retriever = Retriever(store, generations, outgoing, key="secret", address_of=addressed)
         application = RetrieverApplication(config, retriever, generations).build()
-        transport = httpx.ASGITransport(app=application)
-        async with httpx.AsyncClient(transport=transport, base_url="http://retriever") as client:
+        transport = httpx2.ASGITransport(app=application)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://retriever") as client:
             await generations.refresh()
             yield client, generations
     store.close()
 
 
-async def ask(client: httpx.AsyncClient, query: str, **more: object) -> httpx.Response:
+async def ask(client: httpx2.AsyncClient, query: str, **more: object) -> httpx2.Response:
     return await client.post("/v1/retrieve", json={"query": query, **more})
 
 
@@ -176,7 +176,7 @@ async def test_a_question_that_is_too_long_is_asked_by_its_beginning(
     assert "weather" not in log
 
 
-async def timed(client: httpx.AsyncClient) -> tuple[httpx.Response, float]:
+async def timed(client: httpx2.AsyncClient) -> tuple[httpx2.Response, float]:
     """An answer and the seconds that it took."""
     began = time.monotonic()
     answer = await ask(client, "fog")

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
-import httpx
+import httpx2
 import pytest
 from prometheus_client import generate_latest
 
@@ -49,8 +49,8 @@ async def test_the_body_is_json_whatever_its_content_type(content_type: str | No
     config = RetrieverConfig(index="handbook", milvus=MilvusConnection(uri="http://milvus"), alias="handbook")
     application = RetrieverApplication(config, cast("Retriever", retriever), cast("Generations", None))
     headers = {} if content_type is None else {"Content-Type": content_type}
-    transport = httpx.ASGITransport(app=application.build())
-    async with httpx.AsyncClient(transport=transport, base_url="http://retriever") as client:
+    transport = httpx2.ASGITransport(app=application.build())
+    async with httpx2.AsyncClient(transport=transport, base_url="http://retriever") as client:
         answer = await client.post("/v1/retrieve", content=b'{"query": "fog"}', headers=headers)
     assert answer.status_code == HTTPStatus.OK
     assert answer.json() == {"passages": [], "generation": "g-one", "tookMilliseconds": 1.0}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from flotilla_runtime.agent.models import Endpoint, ModelClient, ModelEvent, ModelOutcome, Withdrawn
@@ -92,7 +92,7 @@ async def behind_a_router(folder: Path) -> AsyncIterator[tuple[Router, Doubles]]
 async def test_a_replica_that_is_killed_in_the_middle_is_one_answer_made_by_the_other(
     tmp_path: Path,
 ) -> None:
-    async with behind_a_router(tmp_path) as (router, running), httpx.AsyncClient() as connections:
+    async with behind_a_router(tmp_path) as (router, running), httpx2.AsyncClient() as connections:
         models = ModelClient(connections, environment={}, retries=MANY)
         endpoint = Endpoint(url=f"{router.url}/v1", model="smollm2", is_vllm=True, timeouts=PATIENT)
         counted = await models.count_prompt(endpoint, REQUEST)
@@ -121,6 +121,6 @@ async def test_a_replica_that_is_killed_in_the_middle_is_one_answer_made_by_the_
 async def serves(router: Router, name: str) -> bool:
     """Whether this replica has a request now."""
     address = {"a": "127.0.1.1", "b": "127.0.1.2"}[name]
-    async with httpx.AsyncClient() as connections:
+    async with httpx2.AsyncClient() as connections:
         answer = await connections.get(f"http://{address}:{router.config.engine_port}/metrics")
     return 'num_requests_running{engine="0",model_name="smollm2"} 1.0' in answer.text

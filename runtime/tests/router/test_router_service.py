@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from flotilla_runtime import contract
@@ -552,7 +552,7 @@ async def test_the_router_has_the_key_that_engines_ask_for(sent: str | None) -> 
     ):
         engine = made.engines["a"]
         engine.key = ENGINE_KEY
-        async with httpx.AsyncClient() as past_the_router:
+        async with httpx2.AsyncClient() as past_the_router:
             url = f"http://{engine.ip}:{engine.port}/v1/chat/completions"
             assert (await past_the_router.post(url, json={}, headers=headers)).status_code == 401
         assert (await caller.post(headers=headers)).status == 200
@@ -633,7 +633,7 @@ async def test_a_long_body_without_a_length_is_refused() -> None:
 @ON_BOTH
 async def test_a_refused_caller_reads_the_answer_however_long_its_body() -> None:
     """With a client that stops reading when it cannot write on, as OpenAI's own does."""
-    async with fleet() as made, routed(made) as (router, _), httpx.AsyncClient() as client:
+    async with fleet() as made, routed(made) as (router, _), httpx2.AsyncClient() as client:
         url = f"{router.url}/v1/chat/completions"
         for size, status in ((400_000, 503), (20_000_000, 413)):
             for _ in range(5):

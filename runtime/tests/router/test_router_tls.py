@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from structlog.testing import capture_logs
 
@@ -45,10 +45,10 @@ async def test_https_for_callers_and_http_inside(tmp_path: Path) -> None:
     pem = write_pair(tmp_path)
     async with secured(tmp_path) as (_, router):
         chat = "v1/chat/completions"
-        async with httpx.AsyncClient(verify=trusting(pem)) as client:
+        async with httpx2.AsyncClient(verify=trusting(pem)) as client:
             url, sni = f"https://127.0.0.1:{router.config.port}/{chat}", {"sni_hostname": NAME}
             assert (await client.post(url, json={}, extensions=sni)).status_code == 200
-        async with httpx.AsyncClient() as client:
+        async with httpx2.AsyncClient() as client:
             inside = f"http://127.0.0.1:{router.config.internal_port}/{chat}"
             assert (await client.post(inside, json={})).status_code == 200
 
@@ -89,7 +89,7 @@ async def test_a_renewed_certificate_is_taken_up_and_open_streams_go_on(tmp_path
         url = f"https://127.0.0.1:{router.config.port}/v1/chat/completions"
         request = {"json": {}, "headers": {"X-Test-Stream": "1"}, "extensions": {"sni_hostname": NAME}}
         async with (
-            httpx.AsyncClient(verify=trusting(before), timeout=30) as client,
+            httpx2.AsyncClient(verify=trusting(before), timeout=30) as client,
             client.stream("POST", url, **request) as response,  # type: ignore[arg-type]
         ):
             lines = response.aiter_lines()

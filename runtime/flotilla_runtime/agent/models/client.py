@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-import httpx
+import httpx2
 
 from flotilla_runtime.agent.models.counting import counted_by_vllm
 from flotilla_runtime.agent.models.failures import outcome_of
@@ -66,7 +66,7 @@ class ModelClient:
 
     def __init__(
         self,
-        client: httpx.AsyncClient,
+        client: httpx2.AsyncClient,
         *,
         environment: Mapping[str, str],
         draw: Draw = random.uniform,

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-import httpx
+import httpx2
 import jiter
 
 from flotilla_runtime.agent.models.requests import prompt_of
@@ -21,7 +21,7 @@ MOST_TOKENS: Final = 10**8
 
 
 async def counted_by_vllm(
-    client: httpx.AsyncClient, endpoint: Endpoint, request: ModelRequest, headers: Mapping[str, str]
+    client: httpx2.AsyncClient, endpoint: Endpoint, request: ModelRequest, headers: Mapping[str, str]
 ) -> int | None:
     """The number of tokens, or None when the endpoint does not say."""
     url = endpoint.url.rstrip("/").removesuffix("/v1") + "/tokenize"
@@ -30,7 +30,7 @@ async def counted_by_vllm(
         async with asyncio.timeout(ANSWERED_WITHIN_SECONDS):
             answer = await _answer(client, url, body, headers)
         said = jiter.from_json(answer, cache_mode="none")
-    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError):
+    except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError, ValueError):
         return None
     count = said.get("count") if isinstance(said, dict) else None
     is_count = isinstance(count, int) and not isinstance(count, bool) and 0 < count <= MOST_TOKENS
@@ -38,13 +38,13 @@ async def counted_by_vllm(
 
 
 async def _answer(
-    client: httpx.AsyncClient, url: str, body: Mapping[str, Any], headers: Mapping[str, str]
+    client: httpx2.AsyncClient, url: str, body: Mapping[str, Any], headers: Mapping[str, str]
 ) -> bytes:
     content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
     sent = {**headers, "Content-Type": "application/json", "Accept-Encoding": "identity"}
     received = bytearray()
     async with client.stream("POST", url, content=content, headers=sent, follow_redirects=False) as response:
-        if response.status_code != httpx.codes.OK:
+        if response.status_code != httpx2.codes.OK:
             raise ValueError(f"{url} answered {response.status_code}")
         async for part in response.aiter_raw():
             received += part

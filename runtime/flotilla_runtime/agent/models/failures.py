@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-import httpx
+import httpx2
 
 from flotilla_runtime.agent.models.values import ModelOutcome, ModelProblem, ModelProblemReason, shown
 from flotilla_runtime.engine_errors import says_too_long
@@ -84,11 +84,11 @@ def _reason(status: int, body: str) -> Why:
     return Why.PROMPT_TOO_LONG if says_too_long(body) else Why.REQUEST_REFUSED
 
 
-def of_error(url: str, error: httpx.HTTPError | httpx.InvalidURL, *, has_begun: bool) -> Failure:
+def of_error(url: str, error: httpx2.HTTPError | httpx2.InvalidURL, *, has_begun: bool) -> Failure:
     """The failure that an error of the connection means; `has_begun` if the answer had."""
     message = f"{url}: {said_of(error)}"
-    if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol | httpx.LocalProtocolError):
+    if isinstance(error, httpx2.InvalidURL | httpx2.UnsupportedProtocol | httpx2.LocalProtocolError):
         return Failure(problem=ModelProblem(reason=Why.BAD_ENDPOINT, message=message), has_read_prompt=False)
-    was_connected = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError)
+    was_connected = not isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.ProxyError)
     reason = Why.BROKEN_STREAM if has_begun else Why.NO_CONNECTION
     return Failure(problem=ModelProblem(reason=reason, message=message), has_read_prompt=was_connected)

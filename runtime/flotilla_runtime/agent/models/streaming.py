@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import httpx
+import httpx2
 
 from flotilla_runtime.agent.models import failures
 from flotilla_runtime.agent.models.answers import ChunkError, StreamedAnswer
@@ -76,7 +76,7 @@ class Try:
     """One try."""
 
     def __init__(
-        self, client: httpx.AsyncClient, question: Question, on_event: OnEvent, wall: Callable[[], float]
+        self, client: httpx2.AsyncClient, question: Question, on_event: OnEvent, wall: Callable[[], float]
     ) -> None:
         self._client = client
         self._question = question
@@ -100,7 +100,7 @@ class Try:
             failure = self._read(self._judged(error))
         except EventTooLongError:
             failure = self._read(self._too_large("an event of the stream"))
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             failure = failures.of_error(self._question.address, error, has_begun=self._has_answered)
         if self._answer.finish_reason is not None:  # whatever happened behind the answer's end
             return self._ended(answer=self._answer)
@@ -124,10 +124,10 @@ class Try:
             content=content.encode(errors="replace"),
             headers={**question.headers, "Content-Type": "application/json", "Accept-Encoding": "identity"},
             follow_redirects=False,
-            timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
+            timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS),
         ) as response:
             self._replica = _replica(response)
-            self._has_answered = response.status_code == httpx.codes.OK
+            self._has_answered = response.status_code == httpx2.codes.OK
             if not self._has_answered:
                 return await self._refused(response)
             wrong = _wrong_content(response)
@@ -137,12 +137,12 @@ class Try:
             await self._read_stream(response)
         return None
 
-    async def _refused(self, response: httpx.Response) -> Failure:
+    async def _refused(self, response: httpx2.Response) -> Failure:
         after = retry_after_seconds(response.headers.get("Retry-After"), self._wall())
         body = self._without_key(await _start_of(response))
         return failures.of_status(self._question.address, response.status_code, body, after)
 
-    async def _read_stream(self, response: httpx.Response) -> None:
+    async def _read_stream(self, response: httpx2.Response) -> None:
         parser = EventParser()
         received = 0
         is_done = False
@@ -227,13 +227,13 @@ class Try:
         return asyncio.get_running_loop().time()
 
 
-def _replica(response: httpx.Response) -> str | None:
+def _replica(response: httpx2.Response) -> str | None:
     """The replica that answered, as the router says. Another server may write there what it likes."""
     said = response.headers.get(HEADER_REPLICA, "")
     return said if REPLICA.fullmatch(said) else None
 
 
-def _wrong_content(response: httpx.Response) -> str | None:
+def _wrong_content(response: httpx2.Response) -> str | None:
     """Why this answer cannot be read as a stream of events."""
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding.lower() not in ("", "identity"):
@@ -244,7 +244,7 @@ def _wrong_content(response: httpx.Response) -> str | None:
     return None
 
 
-async def _start_of(response: httpx.Response) -> str:
+async def _start_of(response: httpx2.Response) -> str:
     """The beginning of a body."""
     body = bytearray()
     async for part in response.aiter_raw():

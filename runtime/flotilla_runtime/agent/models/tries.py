@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-import httpx
+import httpx2
 
 from flotilla_runtime.agent.models.failures import Failure
 from flotilla_runtime.agent.models.requests import body_of
@@ -31,7 +31,7 @@ LEAST_ANSWER_TOKENS: Final = 16  # a try that may write less is not worth its pr
 class Means:
     """What all calls use: the connections, the policy for tries, randomness and the time of day."""
 
-    client: httpx.AsyncClient
+    client: httpx2.AsyncClient
     retries: RetryPolicy
     draw: Draw
     wall_seconds: Callable[[], float]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-import httpx
+import httpx2
 import structlog
 
 from flotilla_runtime.agent.budgets import Amount, Budget
@@ -89,7 +89,7 @@ class Caller:
 
     def __init__(
         self,
-        client: httpx.AsyncClient,
+        client: httpx2.AsyncClient,
         config: WorkerConfig,
         *,
         environment: Mapping[str, str],
@@ -194,7 +194,7 @@ class Caller:
                 response, tries = await self._posted(index.url, body, headers)
         except TimeoutError:
             return Reply(outcome=CallOutcome.TIMED_OUT, problem=f"no answer within {limit:g} s")
-        if not isinstance(response, httpx.Response):
+        if not isinstance(response, httpx2.Response):
             return Reply(outcome=CallOutcome.FAILED, problem=response.problem, tries=tries)
         try:
             found = RetrieveResponse.model_validate_json(response.content)
@@ -208,8 +208,8 @@ class Caller:
         )
 
     async def _posted(
-        self, url: str, body: Mapping[str, Any], headers: httpx.Headers
-    ) -> tuple[httpx.Response | _Failure, int]:
+        self, url: str, body: Mapping[str, Any], headers: httpx2.Headers
+    ) -> tuple[httpx2.Response | _Failure, int]:
         """The answer or the failure, and the number of tries."""
         policy = self._index_retries
         failure = _Failure(problem="")
@@ -217,9 +217,9 @@ class Caller:
             retry_after: float | None = None
             try:
                 response = await self._client.post(url, json=body, headers=headers)
-            except httpx.LocalProtocolError as error:
+            except httpx2.LocalProtocolError as error:
                 return _Failure(problem=f"{url}: {said_of(error)}"), failures
-            except (httpx.HTTPError, httpx.InvalidURL) as error:
+            except (httpx2.HTTPError, httpx2.InvalidURL) as error:
                 failure = _Failure(problem=f"{url}: {said_of(error)}")
             else:
                 if response.is_success:
@@ -234,11 +234,11 @@ class Caller:
         return replace(failure, problem=f"{failure.problem} ({policy.tries} tries)"), policy.tries
 
 
-def http_client(config: WorkerConfig) -> httpx.AsyncClient:
+def http_client(config: WorkerConfig) -> httpx2.AsyncClient:
     """One client for all tasks of a worker. It opens as many connections as there are calls at once."""
-    return httpx.AsyncClient(
-        timeout=httpx.Timeout(config.model_timeout_seconds, connect=CONNECT_TIMEOUT_SECONDS, pool=None),
-        limits=httpx.Limits(max_connections=None, max_keepalive_connections=2 * config.concurrency),
+    return httpx2.AsyncClient(
+        timeout=httpx2.Timeout(config.model_timeout_seconds, connect=CONNECT_TIMEOUT_SECONDS, pool=None),
+        limits=httpx2.Limits(max_connections=None, max_keepalive_connections=2 * config.concurrency),
     )
 
 
@@ -274,11 +274,11 @@ def _header(text: str) -> str:
     return text if text.isascii() and text.isprintable() else quote(text)
 
 
-def _with_key(index: IndexConnection) -> httpx.Headers:
+def _with_key(index: IndexConnection) -> httpx2.Headers:
     """The headers of a search. The key's file is read each time, because a new key replaces its content."""
     if index.key_path is None:
-        return httpx.Headers()
-    return httpx.Headers([(b"Authorization", b"Bearer " + Path(index.key_path).read_bytes().strip())])
+        return httpx2.Headers()
+    return httpx2.Headers([(b"Authorization", b"Bearer " + Path(index.key_path).read_bytes().strip())])
 
 
 def _seconds(header: str | None) -> float | None:

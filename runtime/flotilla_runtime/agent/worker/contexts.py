@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-import httpx
+import httpx2
 import structlog
 
 from flotilla_runtime.contract import ModelConnection
@@ -30,7 +30,7 @@ class ContextLengths:
 
     def __init__(
         self,
-        client: httpx.AsyncClient,
+        client: httpx2.AsyncClient,
         *,
         environment: Mapping[str, str],
         monotonic_seconds: Callable[[], float],
@@ -56,7 +56,7 @@ class ContextLengths:
         try:
             async with asyncio.timeout(ANSWERED_WITHIN_SECONDS):
                 said = context_in(await self._listed(model), model.model)
-        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError, RecursionError) as problem:
+        except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError, ValueError, RecursionError) as problem:
             log.info("context_not_said", role=model.role, problem=said_of(problem))
             return
         if said is not None:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-import httpx
+import httpx2
 import structlog
 
 from flotilla_runtime.agent.budgets import Amount
@@ -37,7 +37,7 @@ class QueryEmbedder:
 
     def __init__(
         self,
-        client: httpx.AsyncClient,
+        client: httpx2.AsyncClient,
         model: ModelConnection,
         *,
         environment: Mapping[str, str],

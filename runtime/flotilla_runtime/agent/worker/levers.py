@@ -4,7 +4,7 @@ import random
 import time
 from collections.abc import Mapping
 
-import httpx
+import httpx2
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
@@ -26,7 +26,7 @@ def under_levers(
     calls: Calls,
     config: WorkerConfig,
     redis: Redis,
-    client: httpx.AsyncClient,
+    client: httpx2.AsyncClient,
     *,
     environment: Mapping[str, str],
     tools: Mapping[str, Tool],

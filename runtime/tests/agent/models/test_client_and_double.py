@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from aiohttp.test_utils import TestServer
 
@@ -195,7 +195,7 @@ async def test_a_prompt_has_as_many_tokens_as_were_counted() -> None:
 
 
 async def test_a_cancelled_call_frees_the_engine() -> None:
-    async with double(decode_step_seconds=0.05) as url, client() as models, httpx.AsyncClient() as other:
+    async with double(decode_step_seconds=0.05) as url, client() as models, httpx2.AsyncClient() as other:
 
         async def running() -> bool:
             text = (await other.get(url.removesuffix("/v1") + "/metrics")).text

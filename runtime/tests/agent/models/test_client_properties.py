@@ -8,7 +8,7 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 
-import httpx
+import httpx2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -42,20 +42,20 @@ class Server:
     used: int = 0
     asked_for: list[int] = field(default_factory=list)
 
-    def answer(self, request: httpx.Request) -> httpx.Response:
+    def answer(self, request: httpx2.Request) -> httpx2.Response:
         act = self.acts[self.tries]
         letter = chr(ord("a") + self.tries)
         self.tries += 1
         self.asked_for.append(json.loads(request.content)["max_tokens"])
         if act.status != 200:
-            return httpx.Response(act.status, stream=httpx.ByteStream(b""))
+            return httpx2.Response(act.status, stream=httpx2.ByteStream(b""))
         written = min(act.tokens, self.asked_for[-1])
         self.used += PROMPT + written
         stream = _Stream(letter, written, act)
-        return httpx.Response(200, headers={"Content-Type": "text/event-stream"}, stream=stream)
+        return httpx2.Response(200, headers={"Content-Type": "text/event-stream"}, stream=stream)
 
 
-class _Stream(httpx.AsyncByteStream):
+class _Stream(httpx2.AsyncByteStream):
     def __init__(self, letter: str, written: int, act: Act) -> None:
         self._letter = letter
         self._written = written
@@ -67,7 +67,7 @@ class _Stream(httpx.AsyncByteStream):
             if self._act.counts:
                 yield event(counted(PROMPT, number + 1))
         if not self._act.ends:
-            raise httpx.ReadError("gone")
+            raise httpx2.ReadError("gone")
         yield event(said("", "stop"))
         if self._act.counts:
             yield event(counted(PROMPT, self._written))
@@ -85,7 +85,7 @@ acts = st.builds(
 
 async def called(server: Server, allowance: int | None) -> tuple[ModelReply, Seen]:
     seen = Seen()
-    async with httpx.AsyncClient(transport=httpx.MockTransport(server.answer)) as connections:
+    async with httpx2.AsyncClient(transport=httpx2.MockTransport(server.answer)) as connections:
         models = ModelClient(connections, environment={}, retries=AT_ONCE, draw=max)
         request = replace(ASK, prompt_tokens=PROMPT, max_tokens=30, allowance_tokens=allowance)
         return await models.complete(ENDPOINT, request, seen.take), seen

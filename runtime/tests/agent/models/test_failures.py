@@ -2,7 +2,7 @@
 
 import socket
 
-import httpx
+import httpx2
 import pytest
 
 from flotilla_runtime.agent.models import ModelOutcome, ModelProblem, ModelProblemReason
@@ -58,20 +58,20 @@ def refused_by_the_client(**headers: str) -> Exception:
     """What the HTTP client says of headers that it cannot send."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
-        with pytest.raises((httpx.LocalProtocolError, UnicodeEncodeError)) as raised:
-            httpx.get(url, headers=headers, trust_env=False)
+        with pytest.raises((httpx2.LocalProtocolError, UnicodeEncodeError)) as raised:
+            httpx2.get(url, headers=headers, trust_env=False)
     return raised.value
 
 
 @pytest.mark.attack("A key that no header can have is quoted by an error")
 def test_no_message_quotes_a_header_or_an_address_with_a_password() -> None:
-    wrong = httpx.LocalProtocolError(f"Illegal header value b'Bearer {SECRET}\\n'")
+    wrong = httpx2.LocalProtocolError(f"Illegal header value b'Bearer {SECRET}\\n'")
     failure = of_error("http://m", wrong, has_begun=False)
     assert (failure.problem.reason, failure.has_read_prompt) == (Why.BAD_ENDPOINT, False)
     assert failure.problem.message == f"http://m: {UNSENDABLE}"
-    bad = httpx.InvalidURL(f"Invalid port: '{SECRET}@host'")
+    bad = httpx2.InvalidURL(f"Invalid port: '{SECRET}@host'")
     assert of_error("http://m", bad, has_begun=False).problem.message == f"http://m: {NO_URL}"
-    away = of_error("http://m", httpx.ConnectError("refused"), has_begun=False)
+    away = of_error("http://m", httpx2.ConnectError("refused"), has_begun=False)
     assert away.problem.message == "http://m: ConnectError refused"
 
 

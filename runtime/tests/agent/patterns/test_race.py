@@ -4,7 +4,7 @@ import asyncio
 import time
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from agent_support.lives import Story, crashed_everywhere, never_answers
@@ -218,7 +218,7 @@ async def test_the_request_of_a_loser_is_closed_at_once() -> None:
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     won: list[float] = []
-    async with server, httpx.AsyncClient() as client:
+    async with server, httpx2.AsyncClient() as client:
 
         async def script(call: Call) -> Reply:
             if call.target == "first":

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from agent_support.memory import MemoryStore
@@ -63,7 +63,7 @@ def look(query: str = "why?", index: str = "manual") -> Call:
     return Call(id=f"retrieve/{index}", kind=CallKind.RETRIEVE, target=index, request=request, key="k2")
 
 
-def streamed(*events: Any, text: str = "Because.", finish_reason: str = "stop") -> httpx.Response:
+def streamed(*events: Any, text: str = "Because.", finish_reason: str = "stop") -> httpx2.Response:
     """An answer as vLLM streams it."""
     chunks: list[Any] = [
         {"choices": [{"index": 0, "delta": {"role": "assistant", "content": text}}]},
@@ -75,13 +75,13 @@ def streamed(*events: Any, text: str = "Because.", finish_reason: str = "stop") 
     return answering(200, "".join([*lines, "data: [DONE]\n\n"]))
 
 
-def answering(status: int, text: str = "") -> httpx.Response:
+def answering(status: int, text: str = "") -> httpx2.Response:
     """An answer that is read while it arrives."""
 
     async def pieces() -> AsyncIterator[bytes]:
         yield text.encode()
 
-    return httpx.Response(status, content=pieces(), headers={"Content-Type": "text/event-stream"})
+    return httpx2.Response(status, content=pieces(), headers={"Content-Type": "text/event-stream"})
 
 
 PASSAGES = {
@@ -90,14 +90,14 @@ PASSAGES = {
     "tookMilliseconds": 3.0,
 }
 
-Handler = Callable[[httpx.Request], httpx.Response]
+Handler = Callable[[httpx2.Request], httpx2.Response]
 
 
 def caller(handler: Any, config: WorkerConfig = CONFIG) -> Caller:
-    return calling(httpx.AsyncClient(transport=httpx.MockTransport(handler)), config)
+    return calling(httpx2.AsyncClient(transport=httpx2.MockTransport(handler)), config)
 
 
-def calling(client: httpx.AsyncClient, config: WorkerConfig) -> Caller:
+def calling(client: httpx2.AsyncClient, config: WorkerConfig) -> Caller:
     quick = RetryPolicy(tries=3, backoff=Backoff(base_seconds=0.001, limit_seconds=0.002))
     return Caller(
         client,
@@ -110,9 +110,9 @@ def calling(client: httpx.AsyncClient, config: WorkerConfig) -> Caller:
 
 
 async def test_a_model_is_asked_with_session_priority_and_temperature_zero() -> None:
-    seen: list[httpx.Request] = []
+    seen: list[httpx2.Request] = []
 
-    def handler(request: httpx.Request) -> httpx.Response:
+    def handler(request: httpx2.Request) -> httpx2.Response:
         seen.append(request)
         return streamed()
 
@@ -143,10 +143,10 @@ async def test_what_may_pass_is_tried_again(
 ) -> None:
     left = list(responses)
 
-    def handler(_: httpx.Request) -> httpx.Response:
+    def handler(_: httpx2.Request) -> httpx2.Response:
         status = left.pop(0)
         if status is None:
-            raise httpx.ReadError("reset")
+            raise httpx2.ReadError("reset")
         return streamed() if status == 200 else answering(status)
 
     reply = await caller(handler).make(ASK, SESSION)
@@ -170,9 +170,9 @@ def with_key(path: Path, url: str = "http://index/v1/retrieve") -> WorkerConfig:
 async def test_a_search_sends_the_key_that_its_file_has_now(tmp_path: Path) -> None:
     sent: list[bytes] = []
 
-    def handler(request: httpx.Request) -> httpx.Response:
+    def handler(request: httpx2.Request) -> httpx2.Response:
         sent.append(dict(request.headers.raw).get(b"Authorization", b""))
-        return httpx.Response(200, json=PASSAGES)
+        return httpx2.Response(200, json=PASSAGES)
 
     key = tmp_path / "manual"
     asking = caller(handler, with_key(key))
@@ -183,18 +183,18 @@ async def test_a_search_sends_the_key_that_its_file_has_now(tmp_path: Path) -> N
 
 
 async def test_without_a_file_for_its_key_a_search_sends_none() -> None:
-    sent: list[httpx.Headers] = []
+    sent: list[httpx2.Headers] = []
 
-    def handler(request: httpx.Request) -> httpx.Response:
+    def handler(request: httpx2.Request) -> httpx2.Response:
         sent.append(request.headers)
-        return httpx.Response(200, json=PASSAGES)
+        return httpx2.Response(200, json=PASSAGES)
 
     await caller(handler).make(look(), SESSION)
     assert "Authorization" not in sent[0]
 
 
 async def test_a_key_that_cannot_be_read_fails_the_search_with_its_path(tmp_path: Path) -> None:
-    reply = await caller(lambda _: httpx.Response(200), with_key(tmp_path / "gone")).make(look(), SESSION)
+    reply = await caller(lambda _: httpx2.Response(200), with_key(tmp_path / "gone")).make(look(), SESSION)
     assert (reply.outcome, reply.tries) == (CallOutcome.FAILED, 1)
     assert "the key of the index cannot be read" in (reply.problem or "")
 
@@ -203,7 +203,7 @@ async def test_a_key_that_no_header_may_have_is_not_quoted(tmp_path: Path) -> No
     (tmp_path / "manual").write_bytes(b"hush\r\nX-Evil: 1")
     server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    async with server, httpx.AsyncClient() as client:
+    async with server, httpx2.AsyncClient() as client:
         config = with_key(tmp_path / "manual", f"http://127.0.0.1:{port}/v1/retrieve")
         reply = await calling(client, config).make(look(), SESSION)
     assert (reply.outcome, reply.tries) == (CallOutcome.FAILED, 1)
@@ -212,9 +212,9 @@ async def test_a_key_that_no_header_may_have_is_not_quoted(tmp_path: Path) -> No
 
 
 async def test_an_index_gives_passages_and_its_generation() -> None:
-    def handler(request: httpx.Request) -> httpx.Response:
+    def handler(request: httpx2.Request) -> httpx2.Response:
         assert request.headers["X-Flotilla-Tenant"] == "ann"
-        return httpx.Response(200, json=PASSAGES)
+        return httpx2.Response(200, json=PASSAGES)
 
     reply = await caller(handler).make(look(), SESSION)
     assert (reply.outcome, reply.generation) == (CallOutcome.SUCCEEDED, "g-1")
@@ -224,10 +224,10 @@ async def test_an_index_gives_passages_and_its_generation() -> None:
 async def test_models_and_indexes_are_told_the_span_of_a_call_and_the_replica_is_kept() -> None:
     seen: list[str | None] = []
 
-    def handler(request: httpx.Request) -> httpx.Response:
+    def handler(request: httpx2.Request) -> httpx2.Response:
         seen.append(request.headers.get("traceparent"))
         if "retrieve" in request.url.path:
-            return httpx.Response(200, json=PASSAGES)
+            return httpx2.Response(200, json=PASSAGES)
         answer = streamed()
         answer.headers["X-Flotilla-Replica"] = "llama-0"
         return answer
@@ -241,7 +241,7 @@ async def test_models_and_indexes_are_told_the_span_of_a_call_and_the_replica_is
 
 @pytest.mark.parametrize("said", ["", "UPPER", "a b", "x" * 254, "-a", "ünder"])
 async def test_a_replica_that_no_router_of_ours_names_is_none(said: str) -> None:
-    def handler(_: httpx.Request) -> httpx.Response:
+    def handler(_: httpx2.Request) -> httpx2.Response:
         answer = streamed()
         answer.headers["X-Flotilla-Replica"] = said
         return answer
@@ -250,27 +250,27 @@ async def test_a_replica_that_no_router_of_ours_names_is_none(said: str) -> None
 
 
 async def test_a_tenant_of_any_name_goes_along() -> None:
-    def handler(request: httpx.Request) -> httpx.Response:
+    def handler(request: httpx2.Request) -> httpx2.Response:
         assert request.headers["X-Flotilla-Tenant"] == "J%C3%BCrgen%0D%0AX-Evil%3A%201"
-        return httpx.Response(200, json=PASSAGES)
+        return httpx2.Response(200, json=PASSAGES)
 
     session = replace(SESSION, tenant="Jürgen\r\nX-Evil: 1")
     assert (await caller(handler).make(look(), session)).outcome is CallOutcome.SUCCEEDED
 
 
 async def test_a_long_question_is_cut_for_the_index() -> None:
-    def handler(request: httpx.Request) -> httpx.Response:
+    def handler(request: httpx2.Request) -> httpx2.Response:
         assert len(json.loads(request.content)["query"]) == 8192
-        return httpx.Response(200, json=PASSAGES)
+        return httpx2.Response(200, json=PASSAGES)
 
     long = look("why? " * 5000)
     assert (await caller(handler).make(long, SESSION)).outcome is CallOutcome.SUCCEEDED
 
 
 async def test_an_index_has_its_own_deadline_and_a_second() -> None:
-    async def handler(_: httpx.Request) -> httpx.Response:
+    async def handler(_: httpx2.Request) -> httpx2.Response:
         await asyncio.sleep(60)
-        return httpx.Response(200, json=PASSAGES)
+        return httpx2.Response(200, json=PASSAGES)
 
     started = asyncio.get_running_loop().time()
     reply = await caller(handler).make(look(), SESSION)
@@ -279,16 +279,16 @@ async def test_an_index_has_its_own_deadline_and_a_second() -> None:
 
 
 async def test_an_index_that_may_take_longer_is_waited_for() -> None:
-    async def handler(_: httpx.Request) -> httpx.Response:
+    async def handler(_: httpx2.Request) -> httpx2.Response:
         await asyncio.sleep(1.6)  # longer than the index that names no deadline may take
-        return httpx.Response(200, json=PASSAGES)
+        return httpx2.Response(200, json=PASSAGES)
 
     slow = look(index="slow")
     assert (await caller(handler).make(slow, SESSION)).outcome is CallOutcome.SUCCEEDED
 
 
 async def test_an_index_that_answers_nonsense_is_a_failure() -> None:
-    reply = await caller(lambda _: httpx.Response(200, json={"hits": []})).make(look(), SESSION)
+    reply = await caller(lambda _: httpx2.Response(200, json={"hits": []})).make(look(), SESSION)
     assert reply.outcome is CallOutcome.FAILED
 
 
@@ -309,20 +309,20 @@ def test_a_pause_keeps_to_what_the_server_asks(
 
 
 async def test_words_about_length_count_only_in_an_answer() -> None:
-    def handler(_: httpx.Request) -> httpx.Response:
-        raise httpx.ReadError("a line that is too long")
+    def handler(_: httpx2.Request) -> httpx2.Response:
+        raise httpx2.ReadError("a line that is too long")
 
     reply = await caller(handler).make(ASK, SESSION)
     assert reply.outcome is CallOutcome.FAILED
 
 
 async def test_an_index_that_the_fleet_lacks_is_no_call() -> None:
-    reply = await caller(lambda _: httpx.Response(500)).make(look(index="wiki"), SESSION)
+    reply = await caller(lambda _: httpx2.Response(500)).make(look(index="wiki"), SESSION)
     assert (reply.outcome, reply.problem) == (CallOutcome.INVALID, "the fleet has no index wiki")
 
 
 async def test_a_call_that_breaks_in_our_own_code_is_a_failure_with_words() -> None:
-    reply = await caller(lambda _: httpx.Response(200)).make(replace(ASK, target="gone"), SESSION)
+    reply = await caller(lambda _: httpx2.Response(200)).make(replace(ASK, target="gone"), SESSION)
     assert (reply.outcome, reply.problem) == (CallOutcome.FAILED, "KeyError: 'gone'")
 
 
@@ -354,7 +354,7 @@ async def test_a_model_call_reserves_what_it_can_use(
     asked: int, left: int, reserved: int, max_tokens: int, tokens: int
 ) -> None:
     call = replace(ASK, request=replace(REQUEST, max_tokens=asked))
-    one = caller(lambda _: httpx.Response(404))
+    one = caller(lambda _: httpx2.Response(404))
     cut, amount = await one.reservation(call, SESSION, budget(left, reserved=reserved))
     assert (cut.request.max_tokens, amount.tokens, amount.nano_usd) == (max_tokens, tokens, 0)
     assert cut.request.allowance_tokens == tokens
@@ -362,7 +362,7 @@ async def test_a_model_call_reserves_what_it_can_use(
 
 async def test_an_answer_ends_where_the_context_does() -> None:
     call = replace(ASK, request=replace(REQUEST, max_tokens=2**31))
-    cut, _ = await caller(lambda _: httpx.Response(404)).reservation(call, SESSION, budget(10**6))
+    cut, _ = await caller(lambda _: httpx2.Response(404)).reservation(call, SESSION, budget(10**6))
     assert 4096 - BOUND <= cut.request.max_tokens < 4096
 
 
@@ -387,19 +387,19 @@ async def test_a_task_whose_model_dies_more_often_than_its_call_has_reserved_for
 
     async def dying() -> AsyncIterator[bytes]:
         yield b'data: {"choices": [{"index": 0, "delta": {"content": "Bec"}}]}\n\n'
-        raise httpx.ReadError("reset")
+        raise httpx2.ReadError("reset")
 
-    def handler(request: httpx.Request) -> httpx.Response:
+    def handler(request: httpx2.Request) -> httpx2.Response:
         if request.url.path.endswith("/tokenize"):
-            return httpx.Response(404)
+            return httpx2.Response(404)
         headers = {"Content-Type": "text/event-stream"}
-        return streamed() if next(left) else httpx.Response(200, content=dying(), headers=headers)
+        return streamed() if next(left) else httpx2.Response(200, content=dying(), headers=headers)
 
     async def asks(ctx: Context, task: Task) -> str:
         return (await ctx.llm("why?", max_tokens=32)).text
 
     patient = RetryPolicy(tries=8, backoff=Backoff(base_seconds=0.001, limit_seconds=0.002))
-    client = httpx.AsyncClient(transport=httpx.MockTransport(handler))
+    client = httpx2.AsyncClient(transport=httpx2.MockTransport(handler))
     calls = Caller(client, CONFIG, environment={"K": "k"}, model_retries=patient)
     store = MemoryStore()
     store.submit("t1", "go", TaskLimits())

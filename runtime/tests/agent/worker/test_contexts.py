@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import structlog
 
@@ -44,18 +44,18 @@ class Endpoint:
     """Answers as a test says, and notes what it was asked."""
 
     def __init__(self, status: int = 200, body: bytes = b"", **headers: str) -> None:
-        self.answer = httpx.Response(status, content=body, headers=headers)
-        self.asked: list[httpx.Request] = []
+        self.answer = httpx2.Response(status, content=body, headers=headers)
+        self.asked: list[httpx2.Request] = []
         self.now = 0.0
 
     def lengths(self, key: str = "hush") -> ContextLengths:
-        client = httpx.AsyncClient(transport=httpx.MockTransport(self._handle), follow_redirects=True)
+        client = httpx2.AsyncClient(transport=httpx2.MockTransport(self._handle), follow_redirects=True)
         return ContextLengths(client, environment={"KEY": key}, monotonic_seconds=lambda: self.now)
 
-    def _handle(self, request: httpx.Request) -> httpx.Response:
+    def _handle(self, request: httpx2.Request) -> httpx2.Response:
         self.asked.append(request)
-        stream = httpx.ByteStream(self.answer.content)
-        return httpx.Response(self.answer.status_code, stream=stream, headers=self.answer.headers)
+        stream = httpx2.ByteStream(self.answer.content)
+        return httpx2.Response(self.answer.status_code, stream=stream, headers=self.answer.headers)
 
 
 async def test_an_endpoint_is_asked_once_with_the_models_key() -> None:
@@ -91,7 +91,7 @@ async def test_an_endpoint_that_says_nothing_is_asked_again_after_a_minute(endpo
     assert {request.url.host for request in endpoint.asked} == {"models.example"}
     assert len(endpoint.asked) == 1
     endpoint.now = 61.0
-    endpoint.answer = httpx.Response(200, json=listed(max_model_len=20_000))
+    endpoint.answer = httpx2.Response(200, json=listed(max_model_len=20_000))
     assert await lengths.of(MODEL) == 20_000
 
 

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -29,16 +29,16 @@ SESSION = Session(task_id="t", tenant="ann", priority=Priority.BATCH)
 ANSWER = {"data": [{"embedding": [3.0, 4.0]}], "usage": {"prompt_tokens": 2}}
 
 
-def answering(body: Any) -> httpx.Response:
+def answering(body: Any) -> httpx2.Response:
     """An answer that is read while it arrives."""
     text = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return httpx.Response(200, stream=httpx.ByteStream(text))
+    return httpx2.Response(200, stream=httpx2.ByteStream(text))
 
 
 def embedder(handler: Any, model: ModelConnection = MODEL) -> QueryEmbedder:
     limits = {"r": RateLimit(name="r", requests_per_minute=1)}
     return QueryEmbedder(
-        httpx.AsyncClient(transport=httpx.MockTransport(handler)),
+        httpx2.AsyncClient(transport=httpx2.MockTransport(handler)),
         model,
         environment={"K": "key"},
         turns=Turns(MemoryBuckets(limits, lambda: 0.0), monotonic_seconds=lambda: 0.0, draw=lambda a, _: a),
@@ -47,9 +47,9 @@ def embedder(handler: Any, model: ModelConnection = MODEL) -> QueryEmbedder:
 
 
 async def test_a_query_is_embedded_with_key_and_priority() -> None:
-    seen: list[httpx.Request] = []
+    seen: list[httpx2.Request] = []
 
-    def handler(request: httpx.Request) -> httpx.Response:
+    def handler(request: httpx2.Request) -> httpx2.Response:
         seen.append(request)
         return answering(ANSWER)
 
@@ -63,16 +63,16 @@ async def test_a_query_is_embedded_with_key_and_priority() -> None:
     assert one.most("why?") == Amount(tokens=4, nano_usd=4_000_000)
 
 
-def refused(_: httpx.Request) -> httpx.Response:
-    raise httpx.ConnectError("refused")
+def refused(_: httpx2.Request) -> httpx2.Response:
+    raise httpx2.ConnectError("refused")
 
 
 @pytest.mark.parametrize(
     "handler",
     [
         pytest.param(refused, id="no connection"),
-        pytest.param(lambda _: httpx.Response(503), id="no answer"),
-        pytest.param(lambda _: httpx.Response(302, headers={"Location": "http://meta/"}), id="a redirect"),
+        pytest.param(lambda _: httpx2.Response(503), id="no answer"),
+        pytest.param(lambda _: httpx2.Response(302, headers={"Location": "http://meta/"}), id="a redirect"),
         pytest.param(lambda _: answering(b"no JSON"), id="no JSON"),
         pytest.param(lambda _: answering(b"[" * 100_000), id="JSON without an end"),
         pytest.param(lambda _: answering({"data": []}), id="no vector"),
@@ -81,11 +81,11 @@ def refused(_: httpx.Request) -> httpx.Response:
     ],
 )
 async def test_whatever_goes_wrong_gives_no_vector_and_then_the_model_is_left_alone(handler: Any) -> None:
-    asked: list[httpx.Request] = []
+    asked: list[httpx2.Request] = []
 
-    def counted(request: httpx.Request) -> httpx.Response:
+    def counted(request: httpx2.Request) -> httpx2.Response:
         asked.append(request)
-        answer: httpx.Response = handler(request)
+        answer: httpx2.Response = handler(request)
         return answer
 
     one = embedder(counted)

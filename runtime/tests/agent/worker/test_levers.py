@@ -4,7 +4,7 @@ import json
 import secrets
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -41,18 +41,20 @@ REQUEST = ModelRequest(
 )
 
 
-def answered(request: httpx.Request) -> httpx.Response:
+def answered(request: httpx2.Request) -> httpx2.Response:
     """Models and an index that answer; the vectors of all queries are alike."""
     if request.url.path.endswith("/embeddings"):
         return _streamed(json.dumps({"data": [{"embedding": [1.0, 0.1]}]}))
     if request.url.path.endswith("/retrieve"):
-        return httpx.Response(200, json={"passages": [PASSAGE], "generation": "g-1", "tookMilliseconds": 1.0})
+        return httpx2.Response(
+            200, json={"passages": [PASSAGE], "generation": "g-1", "tookMilliseconds": 1.0}
+        )
     text = {"choices": [{"index": 0, "delta": {"content": request.url.host}, "finish_reason": "stop"}]}
     return _streamed(f"data: {json.dumps(text)}\n\ndata: [DONE]\n\n")
 
 
-def _streamed(text: str) -> httpx.Response:
-    return httpx.Response(200, stream=httpx.ByteStream(text.encode()))
+def _streamed(text: str) -> httpx2.Response:
+    return httpx2.Response(200, stream=httpx2.ByteStream(text.encode()))
 
 
 async def test_the_levers_of_a_configuration_stand_before_its_calls(redis_server: Any) -> None:
@@ -79,7 +81,7 @@ async def test_the_levers_of_a_configuration_stand_before_its_calls(redis_server
         cache=CacheConfig(semantic_threshold=0.9),
     )
     redis = connect(config.queue)
-    client = httpx.AsyncClient(transport=httpx.MockTransport(answered))
+    client = httpx2.AsyncClient(transport=httpx2.MockTransport(answered))
     calls = under_levers(
         Caller(client, config, environment={}),
         config,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-import httpx
+import httpx2
 import pytest
 from prometheus_client import generate_latest
 
@@ -53,8 +53,8 @@ async def idle(ctx: Context, task: Task) -> Any:
 
 
 async def asked(worker: Worker, path: str) -> tuple[int, str]:
-    transport = httpx.ASGITransport(app=health_application(worker.vitals, worker.metrics.registry))
-    async with httpx.AsyncClient(transport=transport, base_url="http://w") as client:
+    transport = httpx2.ASGITransport(app=health_application(worker.vitals, worker.metrics.registry))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://w") as client:
         answer = await client.get(path)
     return answer.status_code, answer.text
 
