@@ -5,6 +5,7 @@ three quarters of Redis' maxmemory are used, by whoever uses it. What is left is
 write counts towards the share of the task's caller, which they do not exceed.
 """
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -20,7 +21,7 @@ PERCENT: Final = 100
 
 
 class Quotas:
-    """The quotas as they are now; Redis is asked about its memory once a second."""
+    """The quotas as they are now. Redis is asked about its memory once a second, for all who want to know."""
 
     def __init__(
         self, client: Redis, config: QueueConfig, monotonic_seconds: Callable[[], float] = time.monotonic
@@ -30,6 +31,7 @@ class Quotas:
         self._clock = monotonic_seconds
         self._look_at = float("-inf")
         self._memory: RedisFacts | None = None
+        self._looking: asyncio.Task[None] | None = None
 
     async def now(self) -> dict[str, Any]:
         """The quotas for the script that submits; without `bytes` there is no limit of bytes."""
@@ -47,12 +49,23 @@ class Quotas:
 
     async def _look(self) -> RedisFacts | None:
         if self._clock() >= self._look_at:
-            try:
-                self._memory = RedisFacts.of(await self._client.info("memory"), None)
-            except NoPermissionError:
-                self._memory = None
-            self._look_at = self._clock() + LOOK_EVERY_SECONDS
+            if self._looking is None or self._looking.done():
+                self._looking = asyncio.create_task(self._ask())
+                self._looking.add_done_callback(_heard)  # those who waited may be gone
+            await asyncio.shield(self._looking)
         return self._memory
+
+    async def _ask(self) -> None:
+        try:
+            self._memory = RedisFacts.of(await self._client.info("memory"), None)
+        except NoPermissionError:
+            self._memory = None
+        self._look_at = self._clock() + LOOK_EVERY_SECONDS
+
+
+def _heard(looking: "asyncio.Task[None]") -> None:
+    if not looking.cancelled():
+        looking.exception()
 
 
 def quota_of(config: QueueConfig, limit_mib: float | None) -> dict[str, Any]:
