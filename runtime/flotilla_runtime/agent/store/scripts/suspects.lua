@@ -1,5 +1,5 @@
 -- Suspects: tasks that may have killed their worker. They run in company of few, and at last alone.
-local PATIENCE = 0.4 -- of a lease, in which a worker without tasks may come for a suspect that is to be the only one
+local PATIENCE = 0.3 -- of a lease, in which a worker without tasks may come for a suspect that should be alone
 
 -- The most suspects that may be together on this worker, and how many there are.
 local most, suspects = nil, 0
@@ -33,9 +33,8 @@ end
 
 -- A suspect that must be alone has waited in vain for a worker without tasks. One worker takes no more until it has none.
 local function must_empty(id)
-  if redis.call('HEXISTS', task_key(id), 'strict') == 0 or held_now() == 0 or waited_ms(id) < asked.lease_ms then
-    return false
-  end
+  local is_strict = redis.call('HEXISTS', task_key(id), 'strict') == 1
+  if not is_strict or held_now() == 0 or waited_ms(id) < PATIENCE * asked.lease_ms then return false end
   local emptying = prefix .. 'emptying'
   local chosen = redis.call('GET', emptying)
   if chosen and chosen ~= asked.worker then return false end
