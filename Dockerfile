@@ -1,5 +1,6 @@
 # Two images from one file: `--target operator` and `--target runtime`.
-# The base image must have Python 3.11 or newer with the venv module; any image based on Debian will do.
+# The base image must have Python 3.11 or newer with the venv module, and ca-certificates for what is outside of the
+# cluster; any image based on Debian that has them will do.
 ARG BASE_IMAGE=python:3.11-slim
 
 FROM ${BASE_IMAGE} AS base
