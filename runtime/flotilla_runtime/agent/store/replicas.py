@@ -6,6 +6,9 @@ file. A replica that keeps none, or writes it anew after it has copied all, has 
 connection means the same primary: after a failover, another connection would ask a primary that never had the
 write. WAIT asks for what its own connection wrote last. A script that is sent again writes nothing, so a
 count is raised between the two.
+
+That there are replicas is known for a while. That there are none is asked anew behind each such write, since
+after a failover one comes back at any moment. It may be the primary a moment later, without the write.
 """
 
 import asyncio
@@ -28,7 +31,7 @@ MOST_AT_ONCE: Final = MOST_CONNECTIONS // 2  # when no replica answers, the othe
 
 
 class Replicas:
-    """The replicas of the primary, which are looked up now and then."""
+    """The replicas of the primary."""
 
     def __init__(
         self,
@@ -45,6 +48,7 @@ class Replicas:
         self._look_at = float("-inf")
         self._any = False
         self._confirms_files = False
+        self._is_refused = False
         self._waiting = asyncio.Semaphore(MOST_AT_ONCE)
 
     async def confirmed(self, write: Callable[["Redis"], Awaitable[Answer]]) -> Answer:
@@ -53,21 +57,24 @@ class Replicas:
         Raises UnconfirmedError where no replica confirms in time. Sending the same write again is then safe.
         """
         async with self._waiting, self._client.client() as one:
-            if self._clock() >= self._look_at:
-                await self._look(one)
             answer = await write(one)
+            if not self._any or self._clock() >= self._look_at:
+                await self._look(one)
             if self._any:
                 await self._confirm(one)
             return answer
 
     async def _look(self, one: "Redis") -> None:
         """Redis may refuse INFO, and then does not say whether it has replicas."""
+        if self._is_refused and self._clock() < self._look_at:
+            return
         try:
             facts = RedisFacts.of(await one.info(*SECTIONS), None)
         except NoPermissionError:
-            self._any = False
+            self._any, self._is_refused = False, True
         else:
-            self._any, self._confirms_files = bool(facts.replicas), facts.confirms_files
+            self._any, self._is_refused = bool(facts.replicas), False
+            self._confirms_files = facts.confirms_files
         self._look_at = self._clock() + LOOK_EVERY_SECONDS
 
     async def _confirm(self, one: "Redis") -> None:

@@ -156,6 +156,18 @@ class TestServers:
         assert replica.ask("exists", KEYS.task("t1")).strip() == "1"
         await store.close()
 
+    async def test_a_replica_that_has_just_come_must_confirm(self, tmp_path: Path, stack: ExitStack) -> None:
+        primary = server(tmp_path / "primary")
+        stack.callback(primary.stop)
+        store = store_at(f"redis://:correct%20horse@127.0.0.1:{primary.port}", RedisTopology.SINGLE)
+        assert await submitted(store, "t1") is SubmitOutcome.CREATED, "there is none"
+        replica = server(tmp_path / "replica", "--replicaof", f"127.0.0.1 {primary.port}")
+        stack.callback(replica.stop)
+        wait_until(lambda: "state=online" in primary.ask("info", "replication"), "no replica")
+        with paused(replica), pytest.raises(UnconfirmedError):
+            await store.submit(task("t2"))
+        await store.close()
+
     async def test_valkey_serves_and_a_replica_confirms_what_is_in_its_file(
         self, tmp_path: Path, stack: ExitStack
     ) -> None:
