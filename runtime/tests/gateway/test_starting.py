@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httpx2
@@ -12,6 +12,7 @@ from flotilla_runtime.contract import ENV_REDIS_URL, GatewayAuth, GatewayConfig,
 from flotilla_runtime.gateway import __main__ as gateway
 from flotilla_runtime.serving import serving
 from local_cluster.processes import free_port
+from router_support.waiting import until_told
 
 
 async def status_of(url: str) -> int | None:
@@ -23,12 +24,11 @@ async def status_of(url: str) -> int | None:
             return None
 
 
-async def until(url: str, status: int) -> None:
-    for _ in range(500):
-        if await status_of(url) == status:
-            return
-        await asyncio.sleep(0.02)
-    pytest.fail(f"{url} does not answer with {status}")
+def answers(url: str, status: int) -> Callable[[], Awaitable[bool]]:
+    async def ask() -> bool:
+        return await status_of(url) == status
+
+    return ask
 
 
 async def test_a_gateway_is_ready_once_it_takes_requests(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,9 +53,9 @@ async def test_a_gateway_is_ready_once_it_takes_requests(monkeypatch: pytest.Mon
     serves = asyncio.create_task(gateway.serve(config, {ENV_REDIS_URL: "redis://127.0.0.1:1"}))
     try:
         readyz = f"http://127.0.0.1:{metrics_port}/readyz"
-        await until(readyz, 503)
+        await until_told(answers(readyz, 503))
         may_listen.set()
-        await until(readyz, 200)
+        await until_told(answers(readyz, 200))
         assert await status_of(f"http://127.0.0.1:{port}/no-such-page") == 404
     finally:
         serves.cancel()

@@ -6,12 +6,13 @@ they may give back; then the task ends. An answer may also say that the task is 
 
 import asyncio
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Final, Never
+from typing import Final, Never
 
 from flotilla_runtime.agent.budgets import LimitName, Refusal
 from flotilla_runtime.agent.engine.pace import CANCELLED, SETTLE_SECONDS, Pace, never
 from flotilla_runtime.agent.engine.stops import Stop, StopKind
 from flotilla_runtime.agent.engine.writer import Writer
+from flotilla_runtime.agent.futures import heard
 from flotilla_runtime.agent.journal import Done, EndReason, Entry, Intended
 from flotilla_runtime.agent.protocols import Post, StateRequest
 
@@ -46,7 +47,7 @@ class Recording:
     def hand_in(self, *entries: Entry) -> "asyncio.Future[Refusal | None]":
         """Have entries written, without waiting for it; whoever writes next hears of a failure."""
         written = self._writer.hand_in(*entries)
-        written.add_done_callback(_heard)
+        written.add_done_callback(heard)
         return written
 
     async def state(self, intent: Intended, request: StateRequest) -> Done:
@@ -97,8 +98,3 @@ class Recording:
     def _bar_if_cancelled(self) -> None:
         if self._heeds_cancellation and self._writer.cancel_requested.is_set():
             self._pace.bar(CANCELLED, SETTLE_SECONDS)
-
-
-def _heard(written: "asyncio.Future[Any]") -> None:
-    if not written.cancelled():
-        written.exception()

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from flotilla_runtime.agent.answers import Answer
 from flotilla_runtime.agent.failures import ScopeError
+from flotilla_runtime.agent.futures import heard
 from flotilla_runtime.agent.models import ToolCall, ToolDeclaration
 from flotilla_runtime.agent.models.values import ModelEvent, OnEvent, ToolCallComplete, Withdrawn
 from flotilla_runtime.agent.patterns.early import is_sound, keys_of, why_unknown, why_unsound
@@ -81,7 +82,7 @@ class EarlyCalls:
         """Begin a call, unless it has begun."""
         if key not in self._tasks:
             task = asyncio.create_task(self._made(self._place_of(key), call))
-            task.add_done_callback(_heard)
+            task.add_done_callback(heard)
             self._tasks[key] = task
 
     def begun(self, key: str, call: ToolCall) -> "asyncio.Task[Any] | None":
@@ -175,8 +176,3 @@ def declarations_of(tools: Mapping[str, Any], names: Sequence[str] | None) -> li
     if unknown := [name for name in names if name not in tools]:
         raise ValueError(f"the fleet has no tools {', '.join(unknown)}")
     return [tools[name].declaration for name in names]
-
-
-def _heard(task: "asyncio.Task[Any]") -> None:
-    if not task.cancelled():
-        task.exception()

@@ -13,6 +13,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
 
+from flotilla_runtime.agent.futures import heard
 from flotilla_runtime.agent.store.redis_facts import MIB, RedisFacts
 from flotilla_runtime.contract import QueueConfig
 
@@ -51,7 +52,7 @@ class Quotas:
         if self._clock() >= self._look_at:
             if self._looking is None or self._looking.done():
                 self._looking = asyncio.create_task(self._ask())
-                self._looking.add_done_callback(_heard)  # those who waited may be gone
+                self._looking.add_done_callback(heard)  # those who waited may be gone
             await asyncio.shield(self._looking)
         return self._memory
 
@@ -61,11 +62,6 @@ class Quotas:
         except NoPermissionError:
             self._memory = None
         self._look_at = self._clock() + LOOK_EVERY_SECONDS
-
-
-def _heard(looking: "asyncio.Task[None]") -> None:
-    if not looking.cancelled():
-        looking.exception()
 
 
 def quota_of(config: QueueConfig, limit_mib: float | None) -> dict[str, Any]:

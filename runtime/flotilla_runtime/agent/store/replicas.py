@@ -21,7 +21,7 @@ from redis.exceptions import NoPermissionError
 
 from flotilla_runtime.agent.errors import UnconfirmedError
 from flotilla_runtime.agent.store.connections import MOST_CONNECTIONS
-from flotilla_runtime.agent.store.redis_facts import SECTIONS, RedisFacts
+from flotilla_runtime.agent.store.redis_facts import RedisFacts
 
 Answer = TypeVar("Answer")
 
@@ -48,7 +48,6 @@ class Replicas:
         self._look_at = float("-inf")
         self._any = False
         self._confirms_files = False
-        self._is_refused = False
         self._waiting = asyncio.Semaphore(MOST_AT_ONCE)
 
     async def confirmed(self, write: Callable[["Redis"], Awaitable[Answer]]) -> Answer:
@@ -58,7 +57,7 @@ class Replicas:
         """
         async with self._waiting, self._client.client() as one:
             answer = await write(one)
-            if not self._any or self._clock() >= self._look_at:
+            if self._clock() >= self._look_at:
                 await self._look(one)
             if self._any:
                 await self._confirm(one)
@@ -66,16 +65,17 @@ class Replicas:
 
     async def _look(self, one: "Redis") -> None:
         """Redis may refuse INFO, and then does not say whether it has replicas."""
-        if self._is_refused and self._clock() < self._look_at:
-            return
+        known_seconds = LOOK_EVERY_SECONDS
         try:
-            facts = RedisFacts.of(await one.info(*SECTIONS), None)
+            self._any = bool(RedisFacts.of(await one.info("replication"), None).replicas)
+            if self._any:
+                facts = RedisFacts.of(await one.info("server", "persistence"), None)
+                self._confirms_files = facts.confirms_files
+            else:
+                known_seconds = 0.0
         except NoPermissionError:
-            self._any, self._is_refused = False, True
-        else:
-            self._any, self._is_refused = bool(facts.replicas), False
-            self._confirms_files = facts.confirms_files
-        self._look_at = self._clock() + LOOK_EVERY_SECONDS
+            self._any = False
+        self._look_at = self._clock() + known_seconds
 
     async def _confirm(self, one: "Redis") -> None:
         await one.incr(self._counter)
