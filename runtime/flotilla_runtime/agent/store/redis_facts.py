@@ -21,14 +21,15 @@ MIB: Final = 1024 * 1024
 class RedisFacts:
     """The facts of one primary; None is unknown. `limit_mib` is where submissions stop.
 
-    A replica that still copies the whole of Redis is none yet. `confirms_files` says whether Redis can tell
-    that a replica has a write in its file.
+    A replica that still copies the whole of Redis is none yet. `requires_replica` says whether Redis takes
+    writes only with one; `confirms_files`, whether it can tell that a replica has a write in its file.
     """
 
     problem: StoreProblem | None
     used_mib: float | None
     limit_mib: float | None
     replicas: int | None
+    requires_replica: bool | None
     confirms_files: bool
 
     @classmethod
@@ -41,6 +42,7 @@ class RedisFacts:
         limit = max_stored_mib
         if limit is None and maxmemory:
             limit = int(maxmemory) * SUBMISSIONS_SHARE / MIB
+        requires = _requires_replica(info)
         return cls(
             problem=_problem(
                 version,
@@ -48,11 +50,12 @@ class RedisFacts:
                 maxmemory,
                 files,
                 limit,
-                is_guarded=not fails_over or _requires_replicas(info),
+                is_guarded=not fails_over or requires is not False,
             ),
             used_mib=None if used is None else int(used) / MIB,
             limit_mib=limit,
             replicas=_replicas(info),
+            requires_replica=requires,
             confirms_files=bool(files) and version is not None and version >= AOF_ACKNOWLEDGED_FROM,
         )
 
@@ -80,9 +83,9 @@ def _problem(
     return None
 
 
-def _requires_replicas(info: Mapping[str, Any]) -> bool:
+def _requires_replica(info: Mapping[str, Any]) -> bool | None:
     """Whether min-replicas-to-write is set; only then does Redis tell how many good replicas it has."""
-    return "connected_slaves" not in info or "min_slaves_good_slaves" in info
+    return "min_slaves_good_slaves" in info if "connected_slaves" in info else None
 
 
 def _replicas(info: Mapping[str, Any]) -> int | None:

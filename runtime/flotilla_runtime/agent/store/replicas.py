@@ -7,8 +7,10 @@ connection means the same primary: after a failover, another connection would as
 write. WAIT asks for what its own connection wrote last. A script that is sent again writes nothing, so a
 count is raised between the two.
 
-That there are replicas is known for a while. That there are none is asked anew behind each such write, since
-after a failover one comes back at any moment. It may be the primary a moment later, without the write.
+Where Redis takes writes only with a replica (`min-replicas-to-write`), each such write must be confirmed,
+also if all replicas have gone since: one of them may be the primary now. Elsewhere, that there are replicas
+is known for a while. That there are none is asked anew behind each such write, since after a failover one
+comes back at any moment. It may be the primary a moment later, without the write.
 """
 
 import asyncio
@@ -46,7 +48,7 @@ class Replicas:
         self._within_seconds = within_seconds
         self._clock = monotonic_seconds
         self._look_at = float("-inf")
-        self._any = False
+        self._must_confirm = False
         self._confirms_files = False
         self._waiting = asyncio.Semaphore(MOST_AT_ONCE)
 
@@ -59,7 +61,7 @@ class Replicas:
             answer = await write(one)
             if self._clock() >= self._look_at:
                 await self._look(one)
-            if self._any:
+            if self._must_confirm:
                 await self._confirm(one)
             return answer
 
@@ -67,14 +69,15 @@ class Replicas:
         """Redis may refuse INFO, and then does not say whether it has replicas."""
         known_seconds = LOOK_EVERY_SECONDS
         try:
-            self._any = bool(RedisFacts.of(await one.info("replication"), None).replicas)
-            if self._any:
+            told = RedisFacts.of(await one.info("replication"), None)
+            self._must_confirm = bool(told.replicas or told.requires_replica)
+            if self._must_confirm:
                 facts = RedisFacts.of(await one.info("server", "persistence"), None)
                 self._confirms_files = facts.confirms_files
             else:
                 known_seconds = 0.0
         except NoPermissionError:
-            self._any = False
+            self._must_confirm = False
         self._look_at = self._clock() + known_seconds
 
     async def _confirm(self, one: "Redis") -> None:
@@ -88,6 +91,6 @@ class Replicas:
         if int(await one.wait(1, milliseconds)):
             return
         await self._look(one)
-        if self._any:  # else the last replica has gone, or has just become the primary
+        if self._must_confirm:  # else the last replica has gone, or has just become the primary
             await self._client.connection_pool.disconnect(inuse_connections=False)
             raise UnconfirmedError(self._within_seconds)

@@ -13,6 +13,8 @@ import pytest
 
 from flotilla_runtime.agent.errors import StoreUnavailableError, UnconfirmedError
 from flotilla_runtime.agent.store.connections import connect, hosts_of
+from flotilla_runtime.agent.store.redis_errors import asked
+from flotilla_runtime.agent.store.replicas import Replicas
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import NewTask, SubmitOutcome
 from flotilla_runtime.contract import ENV_REDIS_URL, QueueConfig, RedisTopology, TaskKeys, TaskLimits
@@ -167,6 +169,33 @@ class TestServers:
         with paused(replica), pytest.raises(UnconfirmedError):
             await store.submit(task("t2"))
         await store.close()
+
+    @pytest.mark.parametrize("least", ["0", "1"], ids=["needs none", "min-replicas-to-write"])
+    async def test_a_replica_that_goes_after_a_write_must_have_confirmed_it_where_one_is_required(
+        self, tmp_path: Path, stack: ExitStack, least: str
+    ) -> None:
+        primary = server(tmp_path / "primary", "--min-replicas-to-write", least)
+        replica = server(tmp_path / "replica", "--replicaof", f"127.0.0.1 {primary.port}")
+        stack.callback(primary.stop)
+        stack.callback(replica.stop)
+        wait_until(lambda: "state=online" in primary.ask("info", "replication"), "no replica")
+        url = f"redis://:correct%20horse@127.0.0.1:{primary.port}"
+        client = connect(QueueConfig(fleet=FLEET), {ENV_REDIS_URL: url})
+
+        async def write(one: Any) -> str:
+            replica.pause()
+            await one.set("a", "b")
+            replica.stop()
+            wait_until(lambda: "connected_slaves:0" in primary.ask("info", "replication"), "it is known")
+            return "written"
+
+        confirmed = asked(Replicas(client, "count").confirmed(write))
+        if least == "0":
+            assert await confirmed == "written", "it may have gone for ever"
+        else:
+            with pytest.raises(StoreUnavailableError):
+                await confirmed
+        await client.aclose()
 
     async def test_valkey_serves_and_a_replica_confirms_what_is_in_its_file(
         self, tmp_path: Path, stack: ExitStack
