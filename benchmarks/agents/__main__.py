@@ -12,6 +12,8 @@ tasks wait for a slow model at once. Redis syncs each write.
 - `store_calls_per_second`: calls that two processes write for 64 tasks, without any agent.
 - `bytes_per_call`: what such a call takes in Redis' memory.
 - `thousand_call_ratio`: 1,000 calls of a task divided by 100, in bytes or in replay, whichever is larger.
+- `answer_cpu_ms`, `httpx_answer_cpu_ms`: processor time of a streamed answer in the worker's HTTP client, and
+  in httpx 0.28, by the number of answers at once; `answer_cpu_growth`: ours at 500 divided by ours at 10.
 - `dbos_…`, `langgraph_…`: steps of as many tasks in as many processes, on PostgreSQL; what a step takes in
   the database; and effects that happened again after a kill, which neither of them prevents.
 
@@ -25,7 +27,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from agents import fleet_run, replay, store_alone
+from agents import fleet_run, http_clients, replay, store_alone
 from agents.peers import comparison
 from wanted import Wanted, add_only_print, at_least, at_most, conclude, exactly, under
 
@@ -47,6 +49,7 @@ def wanted(tasks: int) -> tuple[Wanted, ...]:
         under(3, "call_overhead_p50_ms"),
         at_least(1689, "store_calls_per_second"),
         at_most(11, "thousand_call_ratio"),
+        at_most(2, "answer_cpu_growth"),
     )
 
 
@@ -56,6 +59,7 @@ def measure(folder: Path, tasks: int, *, with_peers: bool) -> dict[str, Any]:
     figures = {
         **store_alone.run(folder / "store"),
         **replay.run(folder / "replay"),
+        **http_clients.run(folder / "clients"),
         **fleet_run.run(folder / "fleet", tasks, DEADLINE_SECONDS),
         **(comparison.run(folder / "peers") if with_peers else {}),
     }

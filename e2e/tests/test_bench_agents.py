@@ -22,6 +22,7 @@ GOOD = {
     "call_overhead_p50_ms": 2.9,
     "store_calls_per_second": 1689,
     "thousand_call_ratio": 11,
+    "answer_cpu_growth": 2,
 }
 
 
@@ -51,6 +52,7 @@ def test_figures_that_are_as_wanted_miss_nothing() -> None:
         pytest.param("gateway_peak_mib", 128, id="a gateway that needs its whole memory"),
         pytest.param("in_flight_per_worker", 499, id="a worker with a free place"),
         pytest.param("thousand_call_ratio", 11.1, id="a journal that grows faster than its calls"),
+        pytest.param("answer_cpu_growth", 2.1, id="answers that cost more when there are more at once"),
     ],
 )
 def test_a_miss_is_seen(figure: str, value: float) -> None:

@@ -71,6 +71,7 @@ OUTCOMES: Final[Mapping[ModelOutcome, CallOutcome]] = {
 BYTES_PER_TOKEN: Final = 4  # of an answer, about
 LONGEST_QUERY: Final = 8192  # characters, the limit of RetrieveRequest
 SHOWN_PROBLEM: Final = 300  # characters of a received error that are written to the journal
+MOST_IDLE: Final = 100  # connections
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
 BEYOND_DEADLINE_SECONDS: Final = 1.0  # an index reports its own time-out; this leaves time for that answer
 
@@ -235,10 +236,13 @@ class Caller:
 
 
 def http_client(config: WorkerConfig) -> httpx2.AsyncClient:
-    """One client for all tasks of a worker. It opens as many connections as there are calls at once."""
+    """One client for all tasks of a worker. It opens as many connections as there are calls at once.
+
+    It keeps few that no call uses: at each request, httpx2 asks the system about each of them.
+    """
     return httpx2.AsyncClient(
         timeout=httpx2.Timeout(config.model_timeout_seconds, connect=CONNECT_TIMEOUT_SECONDS, pool=None),
-        limits=httpx2.Limits(max_connections=None, max_keepalive_connections=2 * config.concurrency),
+        limits=httpx2.Limits(max_connections=None, max_keepalive_connections=MOST_IDLE),
     )
 
 
