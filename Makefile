@@ -78,7 +78,7 @@ caches: prerequisites ## Fetch and build into the cache what the tests need: pro
 	@$(TIERS) --prepare
 
 .PHONY: test-unit
-test-unit: setup ## Run the unit tests: no server, two to three minutes
+test-unit: setup ## Run the unit tests: no server, two to four minutes
 	@$(TIERS) unit
 
 .PHONY: test-scenes
