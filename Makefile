@@ -107,7 +107,7 @@ test-rare: caches ## Run the tests that only `make test-all` has
 
 .PHONY: test-all
 test-all: caches lint ## Run the same, the rare tests and test-faults; CONTRIBUTING.md says when this is needed
-	@$(TIERS) unit scenes apiserver services cluster rare
+	@$(TIERS) --strict unit scenes apiserver services cluster rare
 	@$(E2E) -m seeded_faults
 	@$(MAKE) --no-print-directory bench-faults
 	@$(MAKE) --no-print-directory bench-strangers

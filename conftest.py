@@ -2,7 +2,7 @@
 
 pytest names a test module after its path, so a test in the folder `operator/` becomes `operator.tests.…`, and
 pytest would put a package in the place of the standard library's `operator`. Giving that module a path keeps
-both. And an example of a property may take as long as a busy machine makes it take.
+both. And an example of a property may take as long as a busy machine makes it take, to be drawn and to run.
 """
 
 import operator
@@ -10,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 operator.__path__ = [str(Path(__file__).parent / "operator")]  # type: ignore[attr-defined]
 
-settings.register_profile("busy", deadline=None)
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
 
 pytest_plugins = ["local_cluster.pytest_plugin", "tests.support.real_engines", "tiers.pytest_plugin"]

@@ -1,7 +1,8 @@
 """`python -m tiers NAME...`: run these tiers of the tests one after another, and print what each took.
 
 `--prepare` fetches and builds what they need into the cache instead, so that no tier's time holds a download.
-All tiers run, also after one that failed; the exit status is 1 when any did.
+All tiers run, also after one that failed; the exit status is 1 when any did. With `--strict` it is also 1
+when a test passed only when it was tried again.
 """
 
 import argparse
@@ -31,6 +32,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="tiers", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="TIER")
     parser.add_argument("--prepare", action="store_true", help="fill the caches and run nothing")
+    again = "fail where a test passed only when tried again"
+    parser.add_argument("--strict", action="store_true", help=again)
     options = parser.parse_args()
     if options.prepare:
         prepare()
@@ -40,7 +43,7 @@ def main() -> int:
     except ValueError as problem:
         print(problem, file=sys.stderr)
         return 2
-    return run_all(tiers)
+    return run_all(tiers, strict=options.strict)
 
 
 def prepare() -> None:
@@ -56,8 +59,8 @@ def prepare() -> None:
     base_image.ensure_coredns(directories(), progress)
 
 
-def run_all(tiers: Sequence[Tier]) -> int:
-    """Run one tier after the other; 1 when one failed."""
+def run_all(tiers: Sequence[Tier], *, strict: bool = False) -> int:
+    """Run one tier after the other; 1 when one failed, or with `strict` had a test that failed at first."""
     runs = []
     for tier in tiers:
         print(f"== {tier.name} (budget {tier.budget_seconds} s)", flush=True)
@@ -68,20 +71,20 @@ def run_all(tiers: Sequence[Tier]) -> int:
         seconds = time.monotonic() - began
         runs.append(Run(tier=tier, statuses=statuses, seconds=seconds, passed_again=passed_again))
     print(f"\n{table(runs)}", flush=True)
-    return int(any(run.failed for run in runs))
+    return int(any(run.failed(strict=strict) for run in runs))
 
 
-def run_step(step: Step, *, last: bool, folder: Path = CHECKOUT) -> tuple[int, tuple[str, ...]]:
+def run_step(step: Step, *, last: bool, folder: Path | None = None) -> tuple[int, tuple[str, ...]]:
     """Run one step; return its exit status and the tests that passed when tried again.
 
     The cluster is kept unless the step is the last.
     """
     environment = {**os.environ} if last else {**os.environ, KEEP_CLUSTER: "1"}
     with tempfile.TemporaryDirectory() as temporary:
-        cache = Path(temporary)
-        status = run_pytest(step.pytest_arguments(cache), environment, folder)
-        again = step.tried_again(cache) if status == TESTS_FAILED else ()
-    if again and all(run_pytest(step.alone(test), environment, folder) == 0 for test in again):
+        notes = Path(temporary) / "failures.json"
+        status = run_pytest(step.pytest_arguments(notes), environment, folder or CHECKOUT)
+        again = step.tried_again(notes) if status == TESTS_FAILED else ()
+    if again and all(run_pytest(step.alone(test), environment, folder or CHECKOUT) == 0 for test in again):
         return 0, again
     return status, ()
 

@@ -102,8 +102,8 @@ class Site:
         """Wait until `holds` returns something true; a wait that fails reports the object's status."""
         try:
             return eventually(holds, seconds)
-        except AssertionError as error:
-            raise AssertionError(f"{kind}/{name} {wanted}: {error}\n{self.seen(kind, name)}") from None
+        except TimeoutError as error:
+            raise TimeoutError(f"{kind}/{name} {wanted}: {error}\n{self.seen(kind, name)}") from None
 
     def pods(self, name: str) -> dict[str, Manifest]:
         """The engine pods of a set that stay, by name."""

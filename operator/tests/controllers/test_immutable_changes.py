@@ -188,8 +188,8 @@ def test_what_cannot_be_done_is_said_and_taking_it_back_mends_it(
 
     try:
         eventually(told)
-    except AssertionError as error:
-        raise AssertionError(f"{error}: {stage.condition('Ready')}") from None
+    except TimeoutError as error:
+        raise TimeoutError(f"{error}: {stage.condition('Ready')}") from None
     eventually(lambda: stage.condition("Stalled").get("status") == str(said.stalled))
     other = f"x-{ALONGSIDE[kind]}"
     eventually(lambda: (stage.child("Service", other) or {"spec": {}})["spec"].get("type") == "NodePort")

@@ -87,10 +87,8 @@ class Stage:
 
         try:
             message: str = eventually(holds, what=f"{name}: {kind}={status} {reason}")["message"]
-        except AssertionError as error:
-            raise AssertionError(
-                f"{error}\n{yaml.safe_dump(self.get(resource, name).get('status'))}"
-            ) from None
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}\n{yaml.safe_dump(self.get(resource, name).get('status'))}") from None
         return message
 
 

@@ -18,7 +18,8 @@ def eventually(condition: Callable[[], Any], seconds: float = DEADLINE_SECONDS, 
     while not (found := condition()):
         asked = getattr(condition, "func", condition)  # of a partial
         missing = what or asked.__doc__ or getattr(asked, "__qualname__", repr(asked))
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {missing}"
+        if time.monotonic() >= deadline:
+            raise TimeoutError(f"not within {seconds:.0f} s: {missing}")
         time.sleep(0.1)
     return found
 

@@ -9,7 +9,8 @@ async def until(condition: Callable[[], bool], *, seconds: float = 30) -> float:
     """How long it took; fails when it took longer than `seconds`."""
     started = time.monotonic()
     while not condition():
-        assert time.monotonic() - started < seconds, f"not within {seconds} s"
+        if time.monotonic() - started >= seconds:
+            raise TimeoutError(f"not within {seconds} s")
         await asyncio.sleep(0.01)
     return time.monotonic() - started
 

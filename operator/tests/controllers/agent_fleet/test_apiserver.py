@@ -146,8 +146,8 @@ class Stage:
 
         try:
             message: str = eventually(holds, what=f"{condition_type}={status} {reason or ''}")["message"]
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{yaml.safe_dump(self.get().get('status'))}") from None
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}\n{yaml.safe_dump(self.get().get('status'))}") from None
         return message
 
     def child(self, path: str) -> dict[str, Any] | None:

@@ -111,9 +111,9 @@ class Stage:
 
         try:
             message: str = eventually(holds, what=f"{condition_type}={status} {reason or ''}")["message"]
-        except AssertionError as error:
+        except TimeoutError as error:
             status = yaml.safe_dump(self.get(name).get("status"))
-            raise AssertionError("\n".join([str(error), status, *self.notes()])) from None
+            raise TimeoutError("\n".join([str(error), status, *self.notes()])) from None
         return message
 
     def pods(self, name: str = "llama") -> list[dict[str, Any]]:
@@ -155,8 +155,8 @@ class Stage:
         """Until all of these were told."""
         try:
             eventually(lambda: set(reasons) <= self.events())
-        except AssertionError as error:
-            raise AssertionError("\n".join([f"{error}: {reasons}", *self.notes()])) from None
+        except TimeoutError as error:
+            raise TimeoutError("\n".join([f"{error}: {reasons}", *self.notes()])) from None
 
     def told_because(self, reason: str) -> list[str]:
         """The notes of what was told for this reason, once there are some."""

@@ -104,8 +104,8 @@ class Stage:
 
         try:
             message: str = eventually(holds)["message"]
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{yaml.safe_dump(self.get(name).get('status'))}") from None
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}\n{yaml.safe_dump(self.get(name).get('status'))}") from None
         return message
 
     def pods(self, selector: str) -> list[dict[str, Any]]:
