@@ -8,6 +8,7 @@ Broken input and the chart's life are tested beside each kind and in test_chart*
 import base64
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ import pytest
 from demo.environment import FLEET, SYSTEM_NAMESPACE, Environment
 from demo.kubectl import Kubectl
 from demo.questions import QUESTIONS
-from flotilla_cli.tasks import ask
-from tests.support.fleet_tasks import SHORTEST, gateway_of
+from flotilla_cli.tasks import TaskFailedError, ask
+from tests.support.fleet_tasks import SHORTEST, UNDER_WAY, answer_of, gateway_of
 from tests.support.killed import kill
 from tests.support.pages import some_pages
 from tests.support.waiting import eventually
@@ -40,9 +41,11 @@ def gateway(demo: Environment) -> Iterator[httpx2.Client]:
 
 def test_at_least_two_of_three_answers_name_the_right_page(demo: Environment) -> None:
     right = 0
-    for question, answer in demo.ask(QUESTIONS):
-        assert answer.text.strip()
-        right += any(Path(document).name in question.right_pages for document in answer.documents)
+    for one in QUESTIONS:
+        with suppress(TaskFailedError):  # an answer without an end is a wrong one
+            ((question, answer),) = demo.ask([one])
+            assert answer.text.strip()
+            right += any(Path(document).name in question.right_pages for document in answer.documents)
     assert right >= 2
 
 
@@ -229,9 +232,9 @@ def test_a_task_outlives_redis_killed_right_after_its_201(demo: Environment, gat
         assert response.status_code in {200, 503}, response.text
         if response.status_code == 503:
             return False
-        status = response.json()["status"]
-        assert status not in {"Failed", "Cancelled"}, response.text
-        return bool(status == "Succeeded")
+        task = response.json()
+        assert task["status"] in UNDER_WAY or answer_of(task), response.text
+        return bool(answer_of(task))
 
     eventually(succeeded, 240)
 

@@ -48,13 +48,20 @@ def submitted(client: httpx2.Client, question: str) -> str:
 def found(client: httpx2.Client, task: str) -> dict[str, Any]:
     """The task, which has not failed."""
     told: dict[str, Any] = client.get(f"/v1/tasks/{task}").raise_for_status().json()
-    assert told["status"] in {*UNDER_WAY, "Succeeded"}, told
+    assert told["status"] in UNDER_WAY or answer_of(told), told
     return told
 
 
 def succeeded(client: httpx2.Client, task: str) -> bool:
-    """Whether the task has its result."""
-    return bool(found(client, task)["status"] == "Succeeded")
+    """Whether the task has its answer."""
+    return bool(answer_of(found(client, task)))
+
+
+def answer_of(task: dict[str, Any]) -> str:
+    """The text of a task's answer, also of one whose model did not find its end within `maxOutputTokens`."""
+    is_bounded = task["status"] == "Failed" and task["reason"] == "MaxTokens"
+    result = task["partial"] if is_bounded else task["result"]
+    return str(((result or {}).get("answer") if isinstance(result, dict) else result) or "")
 
 
 def workers_of(task: dict[str, Any]) -> Sequence[str]:

@@ -159,6 +159,10 @@ class FleetModel(ApiModel):
     """How many tokens a prompt and its answer may have together. Absent: for a ModelReplicaSet its
     `spec.engine.maxModelLen`, or what its model was made for (`status.capacity.model.maxModelLen`); for an
     endpoint what its list of models says. Where nothing says it, 4096; the condition ModelsReady tells so."""
+    max_output_tokens: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    """How many tokens one answer may have, with what the built-in agent has the model add to one that was cut
+    off. An answer that is not whole by then ends its task as MaxTokens, with the text in `partial`. Absent:
+    what the context and the task's limits leave. With role Embed it has no effect."""
     pricing: ModelPricing | None = None
     """Prices of the model. Absent: for a ModelReplicaSet its `spec.pricing`, for an endpoint unknown. With
     `spec.limits.maxCostUSD` every model needs prices of input and output."""

@@ -178,6 +178,7 @@ def full_featured_objects() -> list[dict[str, Any]]:
                 "role": "Judge",
                 "rateLimit": "models",
                 "contextTokens": 128_000,
+                "maxOutputTokens": 4096,
                 "pricing": {
                     "inputPerMillionUSD": 2.5,
                     "cachedInputPerMillionUSD": 1.25,

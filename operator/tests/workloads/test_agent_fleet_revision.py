@@ -54,6 +54,7 @@ def test_a_new_revision(change: dict[str, Any]) -> None:
         pytest.param({"gateway": {"replicas": 4}, "queue": {"maxWaiting": 5}}, id="gateways and queue"),
         pytest.param({"models": [ROUTINE, DEFAULT]}, id="the order of the roles"),
         pytest.param({"models": [{**DEFAULT, "pricing": {}, "contextTokens": 100}, ROUTINE]}, id="prices"),
+        pytest.param({"models": [{**DEFAULT, "maxOutputTokens": 100}, ROUTINE]}, id="the bound of answers"),
         pytest.param(
             {
                 "models": [

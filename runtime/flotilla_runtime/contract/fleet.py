@@ -168,6 +168,8 @@ class QueueConfig(Section):
 class ModelConnection(Section):
     """A model that a fleet calls. `url` ends in /v1; `context_tokens` limits prompt and answer together.
 
+    An answer may have `max_output_tokens`; None is what the context and the task's budget leave.
+
     With `asks_context` the endpoint's list of models is asked, and may say another length. Calls for which
     `rate_limit` has no room, or which the model does not take at the moment, go to the role `overflow_to`.
 
@@ -180,6 +182,7 @@ class ModelConnection(Section):
     url: str
     model: str
     context_tokens: int = 4096
+    max_output_tokens: int | None = None
     asks_context: bool = False
     key_environment: str | None = None
     tokenizes: bool = False

@@ -639,6 +639,21 @@ async def test_a_models_address_name_and_context_reach_the_workers() -> None:
     assert list(observed.wiring.secret_versions) == ["keys"]
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param({"modelRef": {"name": "llama"}}, id="a replica set"),
+        pytest.param({"endpoint": {"url": "http://models.example/v1", "model": "m"}}, id="an endpoint"),
+    ],
+)
+@pytest.mark.parametrize("most", [300, None])
+async def test_the_bound_of_answers_reaches_the_workers(model: dict[str, Any], most: int | None) -> None:
+    stage = Stage(served_model())
+    told = {} if most is None else {"maxOutputTokens": most}
+    observed, _ = await stage.look(agent_fleet(models=[{"role": "Default", **model, **told}]))
+    assert [one.max_output_tokens for one in observed.wiring.models] == [most]
+
+
 async def test_a_model_that_serves_https_is_called_inside_the_cluster() -> None:
     stage = Stage(served_model(router={"tls": {"secretRef": {"name": "tls"}}}))
     observed, _ = await stage.look(agent_fleet())

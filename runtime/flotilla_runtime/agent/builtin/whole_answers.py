@@ -1,7 +1,8 @@
 """Answers that the model stopped writing for want of tokens: they are continued, or end the task.
 
 An answer is never taken for a whole one in silence. Where nothing is left to continue it, the task ends as
-MaxTokens, and `partial` has the text.
+MaxTokens, and `partial` has the text. The bound of the model's answers holds for an answer and all that
+continues it: else an answer without an end would take it nine times.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +12,7 @@ from flotilla_runtime.agent.answers import Answer
 from flotilla_runtime.agent.engine.context import Context
 from flotilla_runtime.agent.failures import PromptTooLongError, TaskFailedError
 from flotilla_runtime.agent.journal import EndReason
+from flotilla_runtime.contract import DEFAULT_ROLE
 
 MOST_CONTINUATIONS: Final = 8
 
@@ -37,11 +39,17 @@ async def continued(
     partial: Callable[[str], Any],
 ) -> str:
     """The text of this answer and of what continues it, until it is whole."""
-    text = answer.text
+    most = ctx.program.model(DEFAULT_ROLE).max_output_tokens
+    text, written = answer.text, answer.output_tokens
     number = 0
     while answer.is_cut:
         number += 1
         ctx.partial = partial("" if ctx.validating.is_needed else text)  # nobody has checked this text
+        if most is not None and written >= most:
+            raise TaskFailedError(
+                EndReason.MAX_TOKENS,
+                f"the answer was not whole after {most} tokens, the maxOutputTokens of its model",
+            )
         if number > MOST_CONTINUATIONS or (number > 1 and not answer.text):
             raise TaskFailedError(
                 EndReason.MAX_TOKENS, f"the answer was not whole after {number - 1} continuations"
@@ -49,11 +57,19 @@ async def continued(
         more = f"{name}/more/{number}"
         said = [*messages, {"role": "assistant", "content": text}]
         try:
-            answer = await ctx.llm(said, name=more, hashed=more, continues=True, answers=True)
+            answer = await ctx.llm(
+                said,
+                name=more,
+                hashed=more,
+                max_tokens=None if most is None else most - written,
+                continues=True,
+                answers=True,
+            )
         except PromptTooLongError:
             raise TaskFailedError(
                 EndReason.MAX_TOKENS,
                 "the model's context leaves no room to continue the answer, which is not whole",
             ) from None
         text += answer.text
+        written += answer.output_tokens
     return text

@@ -131,7 +131,8 @@ class Context(Patterns):
         """Ask the model with this role; one that the fleet lacks stands for Default.
 
         Messages are those of OpenAI's chat completions; a text is one message of the user. Without
-        `max_tokens` an answer may take what the context and the task's budget leave.
+        `max_tokens` an answer may take what the context and the task's budget leave. The model's bound holds
+        always.
 
         With `answers` the text is the task's answer, or a part of it: front ends stream it to their clients,
         unless validators must accept it first.

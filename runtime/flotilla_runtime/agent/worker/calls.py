@@ -123,6 +123,7 @@ class Caller:
             context_tokens=await self._context_of(model),
             pricing=model.pricing,
             budget=budget,
+            max_output_tokens=model.max_output_tokens,
         )
         return replace(call, request=request, most_bytes=BYTES_PER_TOKEN * request.max_tokens), amount
 

@@ -1,7 +1,8 @@
 """What a call of a model reserves, and how long its answer may be. Pure.
 
-An answer may take what the context and the budget of the tree leave. Where little is left because other calls
-hold reservations, the call asks for a decent answer all the same: it is refused for now, and waits for them.
+An answer may take what the context and the budget of the tree leave, and no more than its model's bound.
+Where little is left because other calls hold reservations, the call asks for a decent answer all the same: it
+is refused for now, and waits for them.
 """
 
 from dataclasses import replace
@@ -25,11 +26,12 @@ def reserved(
     context_tokens: int,
     pricing: Pricing,
     budget: Budget,
+    max_output_tokens: int | None = None,
 ) -> tuple[ModelRequest, Amount]:
     """The request cut to what is left, and what all its tries together can use."""
     prompt = counted.tokens
     room = max(prompts.LEAST_ANSWER_TOKENS, context_tokens - _believed(request, counted))
-    wanted = min(request.max_tokens, room)
+    wanted = min(request.max_tokens, room, max_output_tokens or room)
     affordable = min(budget.left_tokens - prompt, _affordable_answer(prompt, pricing, budget, most=wanted))
     least = prompts.LEAST_ANSWER_TOKENS
     if budget.reserved.tokens or budget.reserved.nano_usd:

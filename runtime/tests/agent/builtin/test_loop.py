@@ -151,13 +151,19 @@ async def played(
     question: str = QUESTION,
     limits: TaskLimits | None = None,
     reserved_tokens: int | None = None,
+    max_output_tokens: int | None = None,
 ) -> Played:
     """Run the task from this journal to its end."""
     store = stored(*entries, question=question, limits=limits)
     store.now_ms += round(elapsed * 1000)
     store.tasks["t1"].cancel_requested = cancel_requested
     model = ModelConnection(
-        role="Default", name="smollm2", url="http://m/v1", model="m", context_tokens=context_tokens
+        role="Default",
+        name="smollm2",
+        url="http://m/v1",
+        model="m",
+        context_tokens=context_tokens,
+        max_output_tokens=max_output_tokens,
     )
     config = config_of(indexes=indexes, models=(model,))
     calls = ScriptedCalls(**({} if script is None else {"script": script}), reserved_tokens=reserved_tokens)
@@ -384,6 +390,22 @@ async def test_an_answer_that_cannot_be_continued_is_no_success_and_is_kept(
     assert (task.end.status, task.end.reason, task.end.result) == (TaskStatus.FAILED, reason, None)
     assert task.end.partial["answer"].startswith("It does")
     assert [one["document"] for one in task.end.partial["passages"]] == ["page-1.html"]
+
+
+async def test_the_bound_of_answers_holds_for_an_answer_and_all_that_continues_it() -> None:
+    """One that was cut before the bound, by its context, may take what is left of it, and no more."""
+    cut = {"text": "on ", "isCut": True}
+    parts = iter([said(cut, output_tokens=100), said(cut, output_tokens=40), said(cut, output_tokens=60)])
+    task = await played(
+        *retrieved("manual", passage()),
+        script=lambda call: next(parts),
+        max_output_tokens=200,
+    )
+    assert [task.asked(place).max_tokens for place in (1, 2)] == [100, 60]
+    assert (task.end.status, task.end.reason) == (TaskStatus.FAILED, EndReason.MAX_TOKENS)
+    assert "maxOutputTokens" in task.end.message
+    assert task.end.partial["answer"] == "on on on "
+    assert len(task.calls.made) == 3
 
 
 async def test_tokens_of_a_lost_try_count_as_spent() -> None:

@@ -366,6 +366,28 @@ async def test_an_answer_ends_where_the_context_does() -> None:
     assert 4096 - BOUND <= cut.request.max_tokens < 4096
 
 
+@pytest.mark.parametrize(
+    ("asked", "most", "expected"),
+    [
+        pytest.param(2**31, 300, 300, id="all that is left is bounded"),
+        pytest.param(2**31, 8, 8, id="below what answers get otherwise"),
+        pytest.param(200, 300, 200, id="who asks for less gets less"),
+        pytest.param(400, 300, 300, id="who asks for more does not get it"),
+    ],
+)
+async def test_an_answer_takes_no_more_than_the_bound_of_its_model(
+    asked: int, most: int, expected: int
+) -> None:
+    bounded = CONFIG.models[0].model_copy(update={"max_output_tokens": most})
+    config = CONFIG.model_copy(update={"models": (bounded,)})
+    call = replace(ASK, request=replace(REQUEST, max_tokens=asked))
+    cut, amount = await caller(lambda _: httpx2.Response(404), config).reservation(
+        call, SESSION, budget(10**6)
+    )
+    assert cut.request.max_tokens == expected
+    assert amount.tokens == 3 * (BOUND + expected), "three tries of it are reserved, and no more"
+
+
 async def test_an_answer_costs_no_more_than_the_money_that_is_left() -> None:
     priced = CONFIG.models[0].model_copy(
         update={"pricing": Pricing(input_per_million_usd=1, output_per_million_usd=10)}
