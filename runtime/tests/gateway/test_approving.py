@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from flotilla_cli.approval_texts import arguments_of
 from flotilla_cli.main import main
 from flotilla_runtime.agent.journal import CallKind, Done, Intended, WaitKind
 from flotilla_runtime.agent.protocols import Waits
@@ -284,7 +285,8 @@ async def test_a_call_is_approved_from_the_command_line(
     assert (listed, task in text) == (0, True)
     assert f"flotilla approve {task} --call '{CALL}'" in (await flotilla("task", "show", task))[1]
     status, text = await flotilla("approve", task)
-    assert (status, f"arguments  {json.dumps(ARGUMENTS)}\n" in text) == (1, True), "shown, and not decided"
+    assert (status, arguments_of(text)) == (1, ARGUMENTS), "shown, and not decided"
+    assert f"▌ goes to    {DESTINATION}" in text
     status, text = await flotilla("approve", task, "--call", CALL, "-o", "json")
     assert (status, json.loads(text)) == (0, {"id": task, "status": "Waiting"})
     status, text = await flotilla("approve", task, "--call", CALL, "--refuse")
