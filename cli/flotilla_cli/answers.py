@@ -58,6 +58,7 @@ class Approval(_Form):
 
     call: str
     target: str
+    destination: str | None = None
 
 
 class Event(_Form):

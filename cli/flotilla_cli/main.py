@@ -10,6 +10,7 @@ them
 """
 
 import argparse
+import io
 import json
 import sys
 import uuid
@@ -118,6 +119,9 @@ def run_rebalance(arguments: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # whose terminal may lack letters of ours
+            stream.reconfigure(errors="backslashreplace")
     arguments = parser().parse_args(argv)
     status: int = arguments.run(arguments)
     return status

@@ -14,15 +14,17 @@ from typing import Any, Final
 import httpx2
 
 from flotilla_cli.answers import Page, Receipt, Task
+from flotilla_cli.approval_texts import approval_text, question
 from flotilla_cli.gateways import GatewayError, Where, connected
 from flotilla_cli.kubectl import KubectlError
-from flotilla_cli.task_texts import approval_text, plain, task_page, task_table
+from flotilla_cli.task_texts import plain, task_page, task_table
 from flotilla_cli.tasks import TaskFailedError, approval_command, checked, new_key, patiently
 from flotilla_cli.tokens import TokenError
 
 Commands = Any  # argparse's action of subcommands, whose type is not public
 Asked = Callable[[httpx2.Client, argparse.Namespace], tuple[dict[str, Any], str]]
 REPEAT_FOR_SECONDS: Final = 60.0
+SPARE_SECONDS: Final = 120.0  # for which a token is good beyond the longest wait
 ERRORS: Final = (
     *(GatewayError, KubectlError, TokenError, TaskFailedError),
     *(httpx2.HTTPError, httpx2.InvalidURL, UnicodeError),
@@ -96,6 +98,7 @@ def resolve(client: httpx2.Client, arguments: argparse.Namespace) -> tuple[dict[
     if arguments.result is not None:
         try:
             body["result"] = json.loads(arguments.result)
+            json.dumps(body["result"], allow_nan=False)  # Python reads NaN, which is no JSON
         except ValueError as problem:
             raise TaskFailedError(f"--result is not JSON: {problem}") from None
     body["call"] = arguments.call or _unknown_effect(_task(client, arguments))
@@ -177,12 +180,21 @@ def add_where(command: argparse.ArgumentParser) -> None:
         "--namespace", "-n", help="the namespace of the fleet (default: that of the kubeconfig's context)"
     )
     command.add_argument("--context", help="the context of the kubeconfig to use (default: the current one)")
-    command.add_argument(
+    who = command.add_mutually_exclusive_group()
+    who.add_argument(
         "--account",
-        help="a service account of the fleet's namespace, for which kubectl makes a token (default: the "
-        "token of the kubeconfig)",
+        help="a service account of the fleet's namespace, for which kubectl makes a token that this gateway "
+        "alone accepts",
     )
-    command.add_argument(
+    who.add_argument(
+        "--with-my-own-token",
+        action="store_true",
+        help="send the token of your kubeconfig. The gateway, and whatever answers in its place, sees all "
+        "of it: it is good for the API server, so a gateway that was taken over could act as you. It is not "
+        "sent over plain HTTP to another machine; the port that --fleet forwards goes through the API "
+        "server's TLS. The gateway takes it only where the chart says so",
+    )
+    who.add_argument(
         "--token-file", type=Path, help="a file with the bearer token; - reads it from standard input"
     )
     command.add_argument("--ca-file", type=Path, help="a PEM file with the authorities to trust for https")
@@ -198,7 +210,9 @@ def where_of(arguments: argparse.Namespace) -> Where:
         context=arguments.context,
         token_file=arguments.token_file,
         account=arguments.account,
+        with_own_token=arguments.with_my_own_token,
         ca_file=arguments.ca_file,
+        token_seconds=SPARE_SECONDS + getattr(arguments, "timeout_seconds", 0),
     )
 
 
@@ -219,7 +233,7 @@ def _agreed_call(task: dict[str, Any], *, refuse: bool) -> str:
     if not approvals:
         raise TaskFailedError(f"task {task['id']} is {task['status']}; nothing of it waits for approval")
     for approval in approvals:
-        print(approval_text(task["id"], approval), file=sys.stderr)
+        print(approval_text(task, approval), file=sys.stderr)
     option = " --refuse" if refuse else ""
     if len(approvals) > 1:
         raise TaskFailedError(f"nothing is decided: several calls wait; choose one by --call CALL{option}")
@@ -227,7 +241,7 @@ def _agreed_call(task: dict[str, Any], *, refuse: bool) -> str:
     if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
         command = approval_command(task["id"], call)
         raise TaskFailedError(f"nothing is decided, as nobody can be asked; run {command}{option}")
-    if not _says_yes(f"{'Refuse' if refuse else 'Approve'} this call?"):
+    if not _says_yes(question(task, approvals[0], refuse=refuse)):
         raise TaskFailedError("nothing is decided")
     return call
 

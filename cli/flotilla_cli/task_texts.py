@@ -9,7 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from flotilla_cli.tasks import approval_command, waiting_for
+from flotilla_cli.approval_texts import MARK, approval_text
+from flotilla_cli.tasks import waiting_for
 
 HEADINGS: Final = ("ID", "STATUS", "WAITS FOR", "REASON", "TENANT", "PRIORITY", "SUBMITTED")
 EVENT_HEADINGS: Final = ("PATH", "SECONDS", "EVENT", "CALL", "TARGET", "OUTCOME", "TOOK", "BY")
@@ -20,20 +21,18 @@ SHOWN: Final = 2000  # characters of one text
 
 def paragraphs(text: str) -> str:
     """A text without control characters but for ends of lines and tabs, so no terminal obeys a model."""
-    return "".join(
-        letter if letter.isprintable() or letter in "\n\t" else "\N{REPLACEMENT CHARACTER}" for letter in text
-    )
+    return "".join(letter if letter in "\n\t" else _harmless(letter) for letter in text)
 
 
 def plain(text: object) -> str:
     """A text without control characters, on one line, and not longer than is read."""
-    shown = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in str(text))
+    shown = "".join(map(_harmless, str(text)))
     return shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}…"
 
 
-def escaped(text: str) -> str:
-    """A text in whole, on one line, with control characters as JSON writes them: for who decides on it."""
-    return "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in text)
+def _harmless(letter: str) -> str:
+    """A letter that draws nothing else, and is not the mark of our rows."""
+    return letter if letter.isprintable() and letter != MARK else "\N{REPLACEMENT CHARACTER}"
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
@@ -68,23 +67,11 @@ def task_page(task: Mapping[str, Any]) -> str:
         ("time", _time(task.get("time") or {})),
     ]
     parts = [columns([(name, plain(value)) for name, value in facts if value])]
-    parts += [approval_text(task["id"], approval) for approval in task.get("approvals") or []]
+    parts += [approval_text(task, approval) for approval in task.get("approvals") or []]
     path = task.get("criticalPath") or []
     parts += [critical_path(path)] if path else []
     parts.append(timeline(task.get("timeline") or [], {step.get("call") for step in path}))
     return "\n\n".join(part for part in parts if part)
-
-
-def approval_text(task: str, approval: Mapping[str, Any]) -> str:
-    """A call that waits for approval, in whole, and how to decide."""
-    asked = json.dumps(approval.get("arguments"), ensure_ascii=False)
-    until = f" until {plain(approval['untilTime'])}" if approval.get("untilTime") else ""
-    return (
-        f"waits for approval{until}:\n"
-        f"  target     {escaped(approval['target'])}\n"
-        f"  arguments  {escaped(asked)}\n"
-        f"  {escaped(approval_command(task, approval['call']))}"
-    )
 
 
 def critical_path(steps: Sequence[Mapping[str, Any]]) -> str:

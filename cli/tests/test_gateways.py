@@ -11,13 +11,19 @@ from typing import Any, ClassVar
 
 import pytest
 
+from flotilla_cli.gateways import goes_through_proxies
 from flotilla_cli.main import main
 
 FLEET: dict[str, Any] = {
-    "metadata": {"namespace": "team"},
+    "metadata": {"name": "support", "namespace": "team", "uid": "u1"},
     "spec": {},
     "status": {"url": "http://support-gateway.team.svc:8080"},
 }
+SERVICE: dict[str, Any] = {"metadata": {"ownerReferences": [{"kind": "AgentFleet", "uid": "u1"}]}}
+OWN = ["--with-my-own-token"]
+ATTACK = pytest.mark.attack(
+    "What answers behind a fleet's Service gets the token of a cluster's administrator"
+)
 KUBECTL = """#!{python}
 import json, sys, time
 answers = json.load(open({answers!r}))
@@ -25,6 +31,8 @@ words = [word for word in sys.argv[1:]]
 with open({log!r}, "a") as log:
     log.write(" ".join(words) + "\\n")
 name = next(word for word in words if word in ("get", "config", "create", "port-forward"))
+if name == "get" and words[words.index("get") + 1] == "service":
+    name = "service"
 answer = answers.get(name)
 if answer is None:
     sys.exit("Error: " + name + " was refused")
@@ -81,7 +89,8 @@ class Cluster:
         monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
 
     def answers(self, **answers: Any) -> None:
-        self._answers.write_text(json.dumps({name.replace("_", "-"): each for name, each in answers.items()}))
+        told = {"service": SERVICE, **answers}
+        self._answers.write_text(json.dumps({name.replace("_", "-"): each for name, each in told.items()}))
 
 
 @pytest.fixture
@@ -108,14 +117,22 @@ def mode(name: str) -> dict[str, Any]:
     return {**FLEET, "spec": {"gateway": {"auth": {"mode": name}}}}
 
 
-def test_the_token_of_the_kubeconfig_goes_through_a_forwarded_port(
+@ATTACK
+def test_a_token_for_this_gateway_alone_goes_through_a_forwarded_port(
     cluster: Cluster, port: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cluster.answers(get=FLEET, config=user(token="s3cret"), port_forward=forwarding(port))
-    assert main(["tasks", "-f", "support", "-n", "team", "--context", "dev"]) == 0
+    cluster.answers(
+        get=FLEET, config=user(token="administrator"), create="s3cret\n", port_forward=forwarding(port)
+    )
+    assert main(["tasks", "-f", "support", "-n", "team", "--context", "dev", "--account", "ann"]) == 0
     assert Handler.tokens == ["Bearer s3cret"]
     asked = cluster.log.read_text().splitlines()
     assert asked[0] == "--context dev get agentfleets.flotilla.dev support --namespace team --output json"
+    assert (
+        "--context dev create token ann --namespace team --audience flotilla.dev/team/support --duration 600s"
+        in asked
+    )
+    assert not [line for line in asked if " config " in line], "the user's own is not read"
     assert asked[-1].endswith("service/support-gateway :8080")
     told = capsys.readouterr()
     assert told.out == "no tasks\n"
@@ -125,11 +142,131 @@ def test_the_token_of_the_kubeconfig_goes_through_a_forwarded_port(
 def test_an_answer_by_the_name_of_a_fleet_does_nothing_to_the_terminal(
     cluster: Cluster, port: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cluster.answers(get=FLEET, config=user(token="t"), port_forward=forwarding(port))
-    assert main(["ask", "why?", "--fleet", "support"]) == 0
+    cluster.answers(get=FLEET, create="t", port_forward=forwarding(port))
+    asking = ["ask", "why?", "--fleet", "support", "--account", "ann"]
+    assert main(asking) == 0
     assert capsys.readouterr().out == "Two lines\nof\N{REPLACEMENT CHARACTER}[2J text\n"
-    assert main(["ask", "why?", "--fleet", "support", "-o", "json"]) == 0
+    assert main([*asking, "-o", "json", "--timeout-seconds", "3600"]) == 0
     assert json.loads(capsys.readouterr().out)["id"] == "t1"
+    assert "--duration 3720s" in cluster.log.read_text(), "it is good for as long as the answer may take"
+
+
+@ATTACK
+@pytest.mark.parametrize("words", [["tasks"], ["approve", "t1"], ["ask", "why?"]])
+def test_the_kubeconfigs_own_token_is_not_sent_unless_its_user_says_so(
+    cluster: Cluster, port: int, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    cluster.answers(get=FLEET, config=user(token="administrator"), port_forward=forwarding(port))
+    assert main([*words, "--fleet", "support"]) == 1
+    assert Handler.tokens == []
+    told = capsys.readouterr().err
+    for says in (
+        "kubectl create serviceaccount asker --namespace=team && kubectl create role asker --namespace=team "
+        "--verb=create,get --resource=agentfleets.flotilla.dev/tasks --resource-name=support && "
+        "kubectl create rolebinding asker --namespace=team --role=asker --serviceaccount=team:asker; ",
+        "then add --account asker",
+        "--with-my-own-token",
+    ):
+        assert says in told
+    assert "administrator" not in told
+
+
+@pytest.mark.parametrize(
+    ("url", "sent"),
+    [
+        pytest.param("http://gateway.example:8080", False, id="another machine"),
+        pytest.param("http://127.0.0.1.example:8080", False, id="a name that looks like this machine"),
+        pytest.param("http://127.0.0.1@gateway.example", False, id="a user that looks like this machine"),
+        pytest.param("http://[", False, id="no URL"),
+        pytest.param("{here}", True, id="this machine"),
+    ],
+)
+@pytest.mark.attack("Somebody on the way reads the token of a person's kubeconfig")
+def test_ones_own_token_goes_to_another_machine_by_https_alone(
+    cluster: Cluster, port: int, capsys: pytest.CaptureFixture[str], url: str, sent: bool
+) -> None:
+    cluster.answers(config=user(token="mine"))
+    url = url.format(here=f"http://127.0.0.1:{port}")
+    assert main(["tasks", "--url", url, "--with-my-own-token"]) == (0 if sent else 1)
+    assert Handler.tokens == (["Bearer mine"] if sent else [])
+    told = capsys.readouterr().err
+    assert sent or "so it needs a --url with https, or of this machine" in told
+    assert "mine" not in told
+
+
+@pytest.mark.attack("A proxy of the environment gets the token on its way to the forwarded port")
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "HTTPS_PROXY"])
+@pytest.mark.parametrize("how", ["--fleet", "--url", "--url localhost"])
+def test_no_proxy_is_asked_for_what_is_on_this_machine(
+    cluster: Cluster, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, how: str
+) -> None:
+    """The proxy is a server of our own, which would answer too, and tell what it got."""
+    proxied: list[str] = []
+
+    class Proxy(Handler):
+        def do_GET(self) -> None:
+            proxied.append(f"{self.path} {self.headers.get('Authorization')}")
+            super().do_GET()
+
+    proxy = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.server_address[1]}")
+    for no in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(no, raising=False)
+    cluster.answers(get=FLEET, create="made", port_forward=forwarding(port))
+    (tmp_path / "token").write_text("made")
+    host = "localhost" if how.endswith("localhost") else "127.0.0.1"
+    where = {
+        "--fleet": ["--fleet", "support", "--account", "ann"],
+    }.get(how, ["--url", f"http://{host}:{port}", "--token-file", str(tmp_path / "token")])
+    try:
+        assert main(["tasks", *where]) == 0
+    finally:
+        proxy.shutdown()
+    assert (proxied, Handler.tokens) == ([], ["Bearer made"])
+
+
+@pytest.mark.parametrize(
+    ("url", "may"),
+    [
+        ("http://127.0.0.1:1", False),
+        ("http://gateway.example", False),
+        ("https://127.0.0.1:1", False),
+        ("https://[::1]:1", False),
+        ("HTTPS://gateway.example", True),
+    ],
+)
+def test_proxies_get_what_is_encrypted_alone(url: str, may: bool) -> None:
+    assert goes_through_proxies(url) is may
+
+
+@pytest.mark.attack("Somebody's own Service has the name of a fleet's gateway")
+@pytest.mark.parametrize(
+    "owners",
+    [[], [{"kind": "AgentFleet", "name": "support", "uid": "another"}]],
+    ids=["nobody's", "another's"],
+)
+def test_nothing_is_sent_to_a_service_that_is_not_the_fleets(
+    cluster: Cluster, port: int, capsys: pytest.CaptureFixture[str], owners: list[Any]
+) -> None:
+    service = {"metadata": {"ownerReferences": owners}}
+    cluster.answers(get=FLEET, service=service, create="made", port_forward=forwarding(port))
+    assert main(["tasks", "--fleet", "support", "--account", "ann"]) == 1
+    assert Handler.tokens == []
+    assert "the Service support-gateway does not belong to the AgentFleet support" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--account", "a", "--with-my-own-token"],
+        ["--account", "a", "--token-file", "-"],
+        ["--token-file", "-", "--with-my-own-token"],
+    ],
+)
+def test_one_way_is_chosen(words: list[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["tasks", "--fleet", "support", *words])
 
 
 @pytest.mark.parametrize(
@@ -137,8 +274,9 @@ def test_an_answer_by_the_name_of_a_fleet_does_nothing_to_the_terminal(
     [
         pytest.param(["--account", "boss"], FLEET, None, "Bearer made", id="a service account's"),
         pytest.param([], mode("None"), None, None, id="none where none is asked for"),
-        pytest.param([], FLEET, "plugin", "Bearer of-plugin", id="that of a credential plugin"),
-        pytest.param([], FLEET, "file", "Bearer of-file", id="that of a file"),
+        pytest.param(OWN, FLEET, "token", "Bearer mine", id="the kubeconfig's, where its user says so"),
+        pytest.param(OWN, FLEET, "plugin", "Bearer of-plugin", id="that of a credential plugin"),
+        pytest.param(OWN, FLEET, "file", "Bearer of-file", id="that of a file"),
     ],
 )
 def test_where_the_token_comes_from(
@@ -148,6 +286,7 @@ def test_where_the_token_comes_from(
     users = {
         "plugin": user(exec=plugin(tmp_path, {"token": "of-plugin"})),
         "file": user(tokenFile=str(tmp_path / "token")),
+        "token": user(token="mine"),
     }
     answers = {"get": fleet, "create": "made\n", "port_forward": forwarding(port)}
     cluster.answers(**answers, **({"config": users[config]} if config else {}))
@@ -172,6 +311,11 @@ def test_where_the_token_comes_from(
             id="a plugin that is missing",
         ),
         pytest.param(
+            {"get": FLEET, "config": user(token="t"), "service": None},
+            "service was refused",
+            id="a Service that cannot be read",
+        ),
+        pytest.param(
             {"get": FLEET, "config": user(token="t")},
             "does not reach the gateway of support: Error: port-forward was refused",
             id="a port that cannot be forwarded",
@@ -187,11 +331,16 @@ def test_what_goes_wrong_is_one_line(
     cluster: Cluster, capsys: pytest.CaptureFixture[str], answers: dict[str, Any], says: str
 ) -> None:
     cluster.answers(**answers)
-    assert main(["tasks", "--fleet", "support"]) == 1
+    assert main(["tasks", "--fleet", "support", *OWN]) == 1
     told = capsys.readouterr().err
     assert told.startswith("flotilla: ")
     assert says in told
     assert told.count("\n") == 1
+
+
+def test_an_account_needs_the_name_of_its_fleet(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tasks", "--url", "http://127.0.0.1:1", "--account", "ann"]) == 1
+    assert "kubectl create token ACCOUNT --audience flotilla.dev/NAMESPACE/FLEET" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("token", ["s3cr\net", "s3crét", ""], ids=["two lines", "no ASCII", "nothing"])

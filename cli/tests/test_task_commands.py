@@ -10,6 +10,7 @@ import httpx2
 import pytest
 
 from flotilla_cli import task_commands
+from flotilla_cli.approval_texts import arguments_of
 from flotilla_cli.main import parser
 from flotilla_cli.task_texts import plain, task_page
 from flotilla_cli.tasks import TaskFailedError
@@ -95,12 +96,9 @@ def test_tasks_are_listed_as_asked_for() -> None:
 def test_a_task_is_shown_with_its_timeline_and_how_to_decide() -> None:
     lines = done(task_commands.show, Gateway(), "task", "show", "t1").splitlines()
     assert lines[1].split()[:2] == ["status", "Suspended"]
-    shown = lines.index("waits for approval:")
-    assert lines[shown + 1 : shown + 4] == [
-        "  target     pay",
-        '  arguments  {"euro": 5}',
-        "  flotilla approve t1 --call 'turn/1/tool/pay#approval'",
-    ]
+    shown = lines.index("▌ waits for approval")
+    assert lines[shown + 2 : shown + 5] == ["    {", '      "euro": 5', "    }"]
+    assert "▌ flotilla approve t1 --call 'turn/1/tool/pay#approval'" in lines
     assert lines[-1].split() == ["2.00", "callEnded", "tool/pay", "pay", "Failed", "no", "money", "1.00", "s"]
     assert lines[-3].split() == ["0.50", "started", "attempt", "1,", "w1"]
 
@@ -176,11 +174,11 @@ def test_a_call_that_is_not_named_is_shown_in_whole_before_anything_is_decided(
     else:
         done(task_commands.approve, gateway, "approve", "t1", *words)
         assert [body for _, body in gateway.posted] == [{"call": APPROVAL["call"], "approved": approved}]
-    lines = told.getvalue().splitlines()
-    assert lines[1] == r"  target     p\ray"
-    shown = lines[2].removeprefix("  arguments  ")
-    assert shown.endswith(r'x and \u001b[2Kthe rest\u202e"}')
-    assert json.loads(shown) == {"a": evil}
+    shown = told.getvalue()
+    assert arguments_of(shown) == {"a": evil}
+    assert r"…(200,000 times x)… and \u001b[2Kthe rest\u202e" in shown.replace("\n    ↪ ", "")
+    if typed is not None:
+        assert r"this call of p\ray for the tenant red? (y/n): " in shown.splitlines()[-1], "the target again"
 
 
 def test_it_is_said_whether_a_call_happened() -> None:
@@ -257,6 +255,13 @@ def test_a_replay_that_is_answered_with_503_is_sent_again_with_its_key(
             ["resolve", "t1", "--happened", "--result", "{"],
             "--result is not JSON",
             id="no JSON",
+        ),
+        pytest.param(
+            task_commands.resolve,
+            Gateway(UNKNOWN),
+            ["resolve", "t1", "--happened", "--result", '{"a": NaN}'],
+            "--result is not JSON: Out of range float values",
+            id="no number",
         ),
         pytest.param(
             task_commands.show, Gateway(), ["task", "show", "../x"], "flotilla tasks lists them", id="no id"

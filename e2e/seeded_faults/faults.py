@@ -323,9 +323,30 @@ FAULTS: Final = (
     Fault(
         name="an Unsafe call whose worker was lost is made again",
         path=f"{RUNTIME}/agent/engine/engine.py",
-        sound="past.done is None and effect is Effect.UNSAFE",
-        broken="past.done is None and effect is Effect.PURE",
+        sound="past is not None and effect is Effect.UNSAFE",
+        broken="past is not None and effect is Effect.PURE",
         tests=(f"{RUNTIME_TESTS}/agent/engine/test_engine.py",),
+    ),
+    Fault(
+        name="an approved call is made again on the word of its submitter",
+        path=f"{RUNTIME}/agent/engine/approvals.py",
+        sound="return asks or (follows_approval and who != BY_RECONCILE)",
+        broken="return False",
+        tests=(f"{RUNTIME_TESTS}/agent/engine/test_approvals.py",),
+    ),
+    Fault(
+        name="the mark of our rows stands in what a model wrote",
+        path="cli/flotilla_cli/approval_texts.py",
+        sound="    if (\n        not (is_plain or is_accent)",
+        broken="    if letter != MARK and (\n        not (is_plain or is_accent)",
+        tests=("cli/tests/test_approval_texts.py",),
+    ),
+    Fault(
+        name="a proxy gets what the command line sends in clear",
+        path="cli/flotilla_cli/gateways.py",
+        sound="trust_env=goes_through_proxies(url)",
+        broken="trust_env=True",
+        tests=("cli/tests/test_gateways.py",),
     ),
     Fault(
         name="an agent may ask something else when it is resumed",

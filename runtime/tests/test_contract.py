@@ -5,6 +5,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 import pytest
+from pydantic import ValidationError
 
 from flotilla_runtime import contract
 
@@ -37,3 +38,10 @@ def test_a_host_of_a_url(address: str, shown: str) -> None:
 def test_every_name_is_to_be_had_in_one_place() -> None:
     assert sorted(contract.__all__) == sorted(written())
     assert all(getattr(contract, name) is value for name, value in written().items())
+
+
+@pytest.mark.parametrize("score", ["NaN", "Infinity", "1e999"])
+def test_a_passage_has_a_score_that_every_reader_takes(score: str) -> None:
+    passage = f'{{"id": "a", "document": "a", "title": "", "heading": "", "text": "", "score": {score}}}'
+    with pytest.raises(ValidationError, match="score"):
+        contract.Passage.model_validate_json(passage)

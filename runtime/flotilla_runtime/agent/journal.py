@@ -39,7 +39,12 @@ class CallKind(StrEnum):
     COMPENSATE = "Compensate"  # a tool to be called if the task ends without a result; and that it does
 
 
-OF_APPROVAL: Final = "#approval"  # ends the id of the approval of a tool's call; no name has a #
+# Ends the id of the approval of a tool's call, with a number from the second one on; no name has a #.
+OF_APPROVAL: Final = "#approval"
+# Who says of an Unsafe call that it did not happen, beside people, whose names have a mode before a colon:
+# the tool's `reconcile`; and a worker, which knows that it was not begun.
+BY_RECONCILE: Final = "reconcile"
+BY_WORKER: Final = "worker"
 # Ends the id of the call of a tool that compensates.
 OF_COMPENSATION: Final = "#compensation"
 # Notes how the task ends when its compensations are made. No agent can make a call of this name.
@@ -152,7 +157,8 @@ class Intended:
     or signal any more, in milliseconds since the epoch. `child` is the id of a spawned task. With `answers`
     the text of the call is the task's answer, or a part of it. `reserved_bytes` is what the result may
     take at most of the caller's share of the store. `payload` stands for the arguments where they are kept
-    apart. `asks` is the model that is called in the place of the target.
+    apart. `asks` is the model that is called in the place of the target. `destination` says of a call that
+    somebody is to approve where it would go.
 
     A call of which the journal has an intent and no result is made again, because its worker was lost; or it
     goes on, because its tries have spent what it reserved. Then `spent_tokens` and `spent_nano_usd` are what
@@ -178,6 +184,7 @@ class Intended:
     answers: bool | None = None
     payload: Payload | None = None
     asks: str | None = None
+    destination: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,6 +272,19 @@ class Other:
 
 
 Entry = Submitted | Claimed | HandedOver | Intended | Done | Suspended | Resumed | Resolved | Ended | Other
+
+
+def approval_of(call: str, number: int = 1) -> str:
+    """The id of an approval of a tool's call: of the first one, or of the one after so many others."""
+    return f"{call}{OF_APPROVAL}" if number == 1 else f"{call}{OF_APPROVAL}-{number}"
+
+
+def approved_call(call: str) -> str:
+    """The call for whose approval this one asks; the call itself where it is no approval of a tool's call."""
+    before, mark, number = call.rpartition(OF_APPROVAL)
+    is_one = mark and (not number or (number[0] == "-" and number[1:].isdecimal()))
+    return before if is_one else call
+
 
 _TYPES: Final[Mapping[str, type[Entry]]] = {
     entry.__name__: entry

@@ -312,12 +312,14 @@ class Reply:
 class Reconciled:
     """What is known of an Unsafe call: whether it happened, and perhaps its result.
 
-    `reply` is that of the call itself, where an executor has kept it.
+    `reply` is that of the call itself, where an executor has kept it. A call that no executor has begun was
+    not begun at all.
     """
 
     happened: bool
     result: Any = None
     reply: Reply | None = None
+    was_begun: bool = True
 
 
 class Calls(Protocol):

@@ -13,7 +13,6 @@ from typing import Final
 
 from flotilla_runtime.agent.journal import (
     ENDING,
-    OF_APPROVAL,
     OF_COMPENSATION,
     OF_GRAPH,
     CallKind,
@@ -23,6 +22,7 @@ from flotilla_runtime.agent.journal import (
     Intended,
     Other,
     TaskStatus,
+    approved_call,
 )
 from flotilla_runtime.contract import Effect
 
@@ -66,7 +66,7 @@ class Told:
     def allows(self) -> str | None:
         """The call that it allowed, if it was the approval of a tool's call."""
         has_allowed = self.intent.kind is CallKind.APPROVE and self.has_succeeded
-        return self.intent.call.removesuffix(OF_APPROVAL) if has_allowed else None
+        return approved_call(self.intent.call) if has_allowed else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

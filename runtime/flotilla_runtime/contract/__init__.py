@@ -163,6 +163,7 @@ from flotilla_runtime.contract.names import (
     PORT_ROUTER_METRICS,
     TERMINATION_LOG_BYTES,
     TERMINATION_LOG_PATH,
+    gateway_audience,
     url_host,
 )
 from flotilla_runtime.contract.router import (
@@ -349,6 +350,7 @@ __all__ = [
     "ValidatorConfig",
     "WorkerConfig",
     "caller_entry",
+    "gateway_audience",
     "percentile",
     "read_database_url",
     "router_urls",

@@ -217,7 +217,7 @@ class Passage(WireModel):
     page: int | None = None
     anchor: str | None = None
     text: str
-    score: float
+    score: float = Field(allow_inf_nan=False)  # it stands in journals, which others read
 
 
 class RetrieveResponse(WireModel):

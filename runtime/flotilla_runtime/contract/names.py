@@ -55,6 +55,11 @@ TERMINATION_LOG_PATH: Final = "/dev/termination-log"
 TERMINATION_LOG_BYTES: Final = 4096  # the kubelet's limit for one container's termination message
 
 
+def gateway_audience(namespace: str, name: str) -> str:
+    """The audience of tokens for the gateway of a fleet: they are good nowhere else."""
+    return f"{DOMAIN}/{namespace}/{name}"
+
+
 def url_host(address: str) -> str:
     """A host name or an address as a URL has it: IPv6 addresses stand in brackets."""
     return f"[{address}]" if ":" in address else address

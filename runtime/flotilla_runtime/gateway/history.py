@@ -120,10 +120,14 @@ class Event(_View):
 class ApprovalView(_View):
     """A call that somebody may decide on, until `untilTime`: of a tool, with its arguments, or what an agent
     asks by itself.
+
+    `destination` says where the call of a tool would go: its method and URL, or its function. It is null
+    where the agent asks by itself, and in tasks of older workers.
     """
 
     call: str
     target: str
+    destination: str | None
     arguments: Any
     until_time: datetime | None
 
@@ -210,6 +214,7 @@ class History:
             ApprovalView(
                 call=intent.call,
                 target=intent.target,
+                destination=intent.destination,
                 arguments=intent.arguments,
                 until_time=moment_or_none(intent.until),
             )

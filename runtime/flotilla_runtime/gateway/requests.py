@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 from pydantic.alias_generators import to_camel
 
 from flotilla_runtime.contract import HEADER_TENANT, Priority, TaskLimits
+from flotilla_runtime.gateway.numbers import number_problems
 from flotilla_runtime.gateway.problems import FieldProblem, ProblemError
 
 SHOWN_PROBLEMS: Final = 10
@@ -192,6 +193,8 @@ def named_tenant(field: str | None, header: str | None) -> str | None:
 
 
 def _parsed(model: type[Request], body: bytes, example: str) -> Request:
+    if problems := number_problems(body):
+        raise refused(problems)
     try:
         return model.model_validate_json(body)
     except ValidationError as error:

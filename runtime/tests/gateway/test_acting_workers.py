@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from flotilla_runtime.agent.store.connections import connect
 from flotilla_runtime.agent.store.task_store import TaskStore
-from flotilla_runtime.contract import Effect, HttpEndpoint, ModelConnection, ToolConfig
+from flotilla_runtime.contract import Approval, Effect, GatewayAuth, HttpEndpoint, ModelConnection, ToolConfig
 from flotilla_runtime.serving import serving
 from router_support.waiting import until
 
@@ -27,12 +27,14 @@ ROOT = Path(__file__).parents[3]
 
 @dataclass(slots=True)
 class Outside:
-    """A model that wants two payments and then answers, and the tool that makes them."""
+    """A model that wants payments and then answers, and the tool that makes them and answers so."""
 
     answering: asyncio.Event = field(default_factory=asyncio.Event)
     asked: list[int] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
     url: str = ""
+    amounts: tuple[int, ...] = (5, 7)
+    status: int = 200
 
     async def complete(self, request: Request) -> Response:
         messages = (await request.json())["messages"]
@@ -47,14 +49,14 @@ class Outside:
                 "type": "function",
                 "function": {"name": "pay", "arguments": json.dumps({"euro": euro})},
             }
-            for place, euro in enumerate((5, 7))
+            for place, euro in enumerate(self.amounts)
         ]
         return _streamed({"tool_calls": calls}, "tool_calls")
 
     async def pay(self, request: Request) -> Response:
         self.keys.append(request.headers["Idempotency-Key"])
         await self.answering.wait()
-        return JSONResponse({"paid": (await request.json())["euro"]})
+        return JSONResponse({"paid": (await request.json())["euro"]}, self.status)
 
 
 def _streamed(delta: dict[str, Any], finish_reason: str) -> Response:
@@ -80,11 +82,15 @@ async def outside() -> AsyncIterator[Outside]:
         served.answering.set()
 
 
-def acting(served: Outside, effect: Effect) -> dict[str, Any]:
+def acting(served: Outside, effect: Effect, approval: Approval = Approval.NEVER) -> dict[str, Any]:
     """The fields of a worker whose agent pays."""
     parameters = {"type": "object", "properties": {"euro": {"type": "number"}}, "required": ["euro"]}
     pay = ToolConfig(
-        name="pay", effect=effect, parameters=parameters, http=HttpEndpoint(url=f"{served.url}/pay")
+        name="pay",
+        effect=effect,
+        approval=approval,
+        parameters=parameters,
+        http=HttpEndpoint(url=f"{served.url}/pay"),
     )
     model = ModelConnection(role="Default", name="m", url=f"{served.url}/v1", model="m", context_tokens=32768)
     return {"tools": (pay,), "models": (model,), "indexes": ()}
@@ -140,6 +146,41 @@ async def _waits_for(store: TaskStore, task_id: str, call: str) -> None:
             if task is not None and task.record.waits_call == call:
                 return
             await asyncio.sleep(0.05)
+
+
+@pytest.mark.attack("The submitter says that an approved call did not happen, to have it made again")
+async def test_a_payment_is_made_once_for_each_approval_whatever_its_submitter_says(own_fleet: Any) -> None:
+    """A proxy answers 504 for each payment, so nobody knows whether it happened. Each of them did."""
+    for name in ("ann", "boss"):
+        (own_fleet.callers / name).write_text(f"{name}-key")
+    await own_fleet.start_gateway(GatewayAuth.SECRET, approvers=("boss",))
+    async with outside() as served, own_fleet.client("ann-key") as ann, own_fleet.client("boss-key") as boss:
+        served.amounts, served.status = (500,), 504
+        served.answering.set()
+        await own_fleet.start_worker("first", **acting(served, Effect.UNSAFE, Approval.ALWAYS))
+        task = (await ann.post("/v1/tasks", json={"input": "Book it."})).json()["id"]
+
+        async def waits_for(kind: str, call: str) -> None:
+            async with asyncio.timeout(60):
+                while True:
+                    waits = (await ann.get(f"/v1/tasks/{task}")).json()["waitsFor"] or {}
+                    if (waits.get("kind"), waits.get("call")) == (kind, call):
+                        return
+                    await asyncio.sleep(0.05)
+
+        said = {"call": "turn/1/tool/pay", "outcome": "NotHappened"}
+        for approvals, suffix in enumerate(("", "-2", "-3"), start=1):
+            decided = {"call": f"turn/1/tool/pay#approval{suffix}", "approved": True}
+            await waits_for("Approval", decided["call"])
+            assert len(served.keys) == approvals - 1
+            assert (await ann.post(f"/v1/tasks/{task}/approve", json=decided)).status_code == 403
+            (shown,) = (await boss.get(f"/v1/tasks/{task}")).json()["approvals"]
+            assert (shown["target"], shown["arguments"]) == ("pay", {"euro": 500})
+            assert shown["destination"] == f"POST {served.url}/pay"
+            assert (await boss.post(f"/v1/tasks/{task}/approve", json=decided)).status_code == 200
+            await waits_for("Effect", "turn/1/tool/pay")
+            assert len(served.keys) == approvals
+            assert (await ann.post(f"/v1/tasks/{task}/resolve", json=said)).status_code == 200
 
 
 async def test_an_agent_of_ones_own_runs_in_a_real_worker(fleet: Any) -> None:

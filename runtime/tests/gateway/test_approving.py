@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from flotilla_cli.approval_texts import arguments_of
 from flotilla_cli.main import main
 from flotilla_runtime.agent.journal import CallKind, Done, Intended, WaitKind
 from flotilla_runtime.agent.protocols import Waits
@@ -22,6 +23,7 @@ pytestmark = [pytest.mark.services, pytest.mark.xdist_group("gateway")]
 CALL = "turn/1/tool/pay#approval"
 FAR = 4_000_000_000_000
 ARGUMENTS = {"to": "ann", "euro": 500}
+DESTINATION = "POST https://bank.example/pay"
 
 
 async def submit(fleet: Any, key: str = "ann-key") -> str:
@@ -34,7 +36,15 @@ async def ask(fleet: Any, task: str, until: int = FAR, arguments: Any = ARGUMENT
     store = TaskStore(connect(fleet.queue), fleet.queue)
     [claim] = await store.claim("w1", 1)
     assert claim.id == task
-    intent = Intended(at=1, call=CALL, kind=CallKind.APPROVE, target="pay", arguments=arguments, until=until)
+    intent = Intended(
+        at=1,
+        call=CALL,
+        kind=CallKind.APPROVE,
+        target="pay",
+        arguments=arguments,
+        until=until,
+        destination=DESTINATION,
+    )
     written = await store.append(claim, 2, [intent])
     assert await store.suspend(claim, written.length, Waits(kind=WaitKind.APPROVAL, call=CALL, until=until))
     await store.close()
@@ -63,7 +73,13 @@ async def test_who_may_approve_finds_what_waits_and_decides(callers: Any) -> Non
         assert [each["id"] for each in found] == [task]
         shown = (await boss.get(f"/v1/tasks/{task}")).json()
         assert shown["approvals"] == [
-            {"call": CALL, "target": "pay", "arguments": ARGUMENTS, "untilTime": "2096-10-02T07:06:40Z"}
+            {
+                "call": CALL,
+                "target": "pay",
+                "destination": DESTINATION,
+                "arguments": ARGUMENTS,
+                "untilTime": "2096-10-02T07:06:40Z",
+            }
         ]
         assert (await callers.get(f"{callers.status_url}/v1/status")).json()["waitingForApproval"] == 1
         for action in ("cancel", "signal", "resolve"):
@@ -228,6 +244,30 @@ async def test_a_signal_wakes_a_task_of_ones_own_and_no_other(callers: Any) -> N
         assert (ended.status_code, kind(ended.json())) == (409, "already-ended")
 
 
+@pytest.mark.attack("A caller sends NaN or an infinite number, which other readers of JSON refuse")
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+async def test_no_number_that_is_none_reaches_a_task(callers: Any, fleet: Any, number: str) -> None:
+    """What Python's JSON takes and others do not: through the task API and each front end."""
+    task = await submit(callers)
+    said = f'"role": "ROLE_USER", "messageId": "1", "parts": [{{"text": "a"}}], "metadata": {{"x": {number}}}'
+    message = f"{{{said}}}"
+    sent = f'{{"jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": {{"message": {message}}}}}'
+    async with callers.client("ann-key") as ann, fleet.client() as anybody:
+        for client, path, body in (
+            (ann, f"/v1/tasks/{task}/signal", f'{{"name": "n", "value": {{"a": {number}}}}}'),
+            (ann, f"/v1/tasks/{task}/resolve", f'{{"call": "a", "outcome": "Happened", "result": {number}}}'),
+            (ann, "/v1/tasks", f'{{"input": "a", "metadata": {{"a": {number}}}}}'),
+            (anybody, "/a2a", sent),
+            (anybody, "/v1/responses", f'{{"model": "m", "input": "a", "metadata": {{"a": {number}}}}}'),
+            (anybody, "/v1/chat/completions", f'{{"model": "m", "messages": [], "top_p": {number}}}'),
+        ):
+            answer = await client.post(path, content=body)
+            assert answer.status_code == 400, (path, answer.text)
+        assert (await anybody.get("/v1/tasks")).json()["tasks"] == []
+        shown = (await ann.get(f"/v1/tasks/{task}")).text
+        assert (number in shown, json.loads(shown)["status"]) == (False, "Waiting")
+
+
 async def test_a_call_is_approved_from_the_command_line(
     callers: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -245,7 +285,8 @@ async def test_a_call_is_approved_from_the_command_line(
     assert (listed, task in text) == (0, True)
     assert f"flotilla approve {task} --call '{CALL}'" in (await flotilla("task", "show", task))[1]
     status, text = await flotilla("approve", task)
-    assert (status, f"arguments  {json.dumps(ARGUMENTS)}\n" in text) == (1, True), "shown, and not decided"
+    assert (status, arguments_of(text)) == (1, ARGUMENTS), "shown, and not decided"
+    assert f"▌ goes to    {DESTINATION}" in text
     status, text = await flotilla("approve", task, "--call", CALL, "-o", "json")
     assert (status, json.loads(text)) == (0, {"id": task, "status": "Waiting"})
     status, text = await flotilla("approve", task, "--call", CALL, "--refuse")

@@ -46,7 +46,14 @@ from flotilla_runtime.gateway.openapi import openapi_document
 from flotilla_runtime.gateway.pages import PageWanted, page_wanted
 from flotilla_runtime.gateway.problems import ProblemError
 from flotilla_runtime.gateway.replays import MOST_KEPT_BYTES, length_refusal
-from flotilla_runtime.gateway.requests import named_tenant, parse_resolution, parse_submission
+from flotilla_runtime.gateway.requests import (
+    named_tenant,
+    parse_approval,
+    parse_replay,
+    parse_resolution,
+    parse_signal,
+    parse_submission,
+)
 from flotilla_runtime.gateway.service import Page, Sources, TaskService, quota_refusal
 from flotilla_runtime.gateway.task_ids import is_task_id, task_id
 from slow_bodies import arriving
@@ -283,6 +290,61 @@ def test_a_tenant_that_cannot_be_one_is_refused(field: str | None, header: str, 
 def test_a_wrong_word_on_an_effect_is_refused(body: dict[str, Any], says: str) -> None:
     with pytest.raises(ProblemError, match=says):
         parse_resolution(json.dumps(body).encode())
+
+
+NO_NUMBERS = ("NaN", "Infinity", "-Infinity", "1e999", "-1e999")
+
+
+@pytest.mark.parametrize("number", NO_NUMBERS)
+@pytest.mark.parametrize(
+    ("parse", "body", "field"),
+    [
+        pytest.param(
+            parse_resolution, '{"call": "a", "outcome": "Happened", "result": %s}', "result", id="result"
+        ),
+        pytest.param(
+            parse_resolution,
+            '{"call": "a", "outcome": "Happened", "result": {"a": [0, {"b": %s}]}}',
+            "result.a.1.b",
+            id="deep in a result",
+        ),
+        pytest.param(parse_signal, '{"name": "n", "value": %s}', "value", id="signal"),
+        pytest.param(parse_signal, '{"name": "n", "value": [[%s]]}', "value.0.0", id="deep in a signal"),
+        pytest.param(
+            parse_submission, '{"input": "a", "limits": {"maxCostUSD": %s}}', "limits.maxCostUSD", id="limit"
+        ),
+        pytest.param(parse_submission, '{"input": "a", "metadata": {"a": %s}}', "metadata.a", id="metadata"),
+        pytest.param(parse_approval, '{"call": "a", "approved": %s}', "approved", id="decision"),
+        pytest.param(parse_replay, '{"from": %s}', "from", id="replay"),
+    ],
+)
+def test_a_number_that_is_none_is_refused_by_its_field(
+    parse: Any, body: str, field: str, number: str
+) -> None:
+    with pytest.raises(ProblemError) as refusal:
+        parse((body % number).encode())
+    assert (refusal.value.status, refusal.value.fields[0].field) == (HTTPStatus.BAD_REQUEST, field)
+    assert "send null, or a text" in refusal.value.detail
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["null", '"NaN"', '"Infinity"', "1e308", "-0.0", "5e-324", "123456789012345678901234567890", "[1, {}]"],
+)
+def test_other_values_are_taken_as_they_are(value: str) -> None:
+    parsed = parse_signal(f'{{"name": "n", "value": {value}}}'.encode())
+    assert parsed.value == json.loads(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["[" * 300 + "]" * 300, '"\\ud800"', "1" * 5000, "nan", "+1", "[1,]"],
+    ids=["deep", "half a character", "5,000 digits", "nan", "a plus", "a comma"],
+)
+def test_what_is_no_json_is_told_so(value: str) -> None:
+    with pytest.raises(ProblemError) as refusal:
+        parse_signal(f'{{"name": "n", "value": {value}}}'.encode())
+    assert (refusal.value.status, refusal.value.kind) == (HTTPStatus.BAD_REQUEST, "not-json")
 
 
 @pytest.mark.parametrize(

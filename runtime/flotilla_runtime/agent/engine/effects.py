@@ -15,11 +15,18 @@ from flotilla_runtime.agent.engine.pace import Pace, never
 from flotilla_runtime.agent.engine.recording import Recording
 from flotilla_runtime.agent.engine.stops import Parked, Stop, StopKind
 from flotilla_runtime.agent.failures import EffectUnknownError
-from flotilla_runtime.agent.journal import CallOutcome, Done, EndReason, Intended, Resolved, WaitKind
+from flotilla_runtime.agent.journal import (
+    BY_RECONCILE,
+    BY_WORKER,
+    CallOutcome,
+    Done,
+    EndReason,
+    Intended,
+    Resolved,
+    WaitKind,
+)
 from flotilla_runtime.agent.protocols import Call, Calls, Reconciled, Reply, Session
 
-BY_RECONCILE: Final = "reconcile"
-BY_WORKER: Final = "worker"
 DID_NOT_HAPPEN: Final = "; the tool's reconcile says that it did not happen"
 
 log = structlog.get_logger(__name__)
@@ -45,8 +52,8 @@ class Effects:
         self._unknown_effect_seconds = unknown_effect_seconds
         self._ends_task = ends_task
 
-    async def settled(self, call: Call, past: PastCall) -> Done | None:
-        """The result of an Unsafe call that may have happened; None if it did not, and may be made."""
+    async def settled(self, call: Call, past: PastCall) -> Done | Resolved:
+        """The result of an Unsafe call that may have happened; or who says that it did not."""
         resolved = past.resolved
         if resolved is None:
             known = await self._calls.reconcile(call, self._session)
@@ -58,7 +65,7 @@ class Effects:
             if not resolved.happened:
                 await self._recording.write(resolved)
         if not resolved.happened:
-            return None
+            return resolved
         reply = Reply(outcome=CallOutcome.SUCCEEDED, value=resolved.result)
         done = done_of(call.id, self._pace.now_ms(), reply)
         await self._recording.write(*([done] if past.resolved else [resolved, done]))
@@ -95,7 +102,7 @@ class Effects:
             at=self._pace.now_ms(),
             call=call.id,
             happened=known.happened,
-            by=BY_RECONCILE,
+            by=BY_RECONCILE if known.was_begun else BY_WORKER,
             result=known.result if known.happened else None,
         )
 

@@ -30,6 +30,9 @@ from flotilla_runtime.agent.protocols import Call, Calls, Certainty, Reply, Sess
 from flotilla_runtime.agent.tasks import Claim
 from flotilla_runtime.contract import Effect
 
+APPROVAL_SECONDS: Final = 86_400.0  # in which somebody decides on a call of a tool
+APPROVAL_MS: Final = round(APPROVAL_SECONDS * 1000)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSettings:
@@ -145,8 +148,8 @@ class Engine:
         was_unsafe = past is not None and past.intent.effect is Effect.UNSAFE
         effect = Effect.UNSAFE if was_unsafe else wanted.effect
         asked = replace(call_of(wanted, self._session.task_id, effect), was_begun=past is not None)
-        if past is not None and past.done is None and effect is Effect.UNSAFE:
-            known = await self._effects.settled(asked, await self.recall.told(past))
+        if past is not None and effect is Effect.UNSAFE:
+            known = await self._known_or_allowed(asked, wanted, past)
             if known is not None:
                 return known
         with self.reserving.giving_up(wanted.id):
@@ -159,6 +162,28 @@ class Engine:
         await self.recording.write(*entries)
         self.figures.count(intent, entries[-1])
         return entries[-1]
+
+    async def _known_or_allowed(self, call: Call, wanted: Wanted, past: PastCall) -> Done | None:
+        """The result of an Unsafe call that was begun before; None where it may be made again."""
+        who = None
+        if past.done is None:
+            settled = await self._effects.settled(call, await self.recall.told(past))
+            if isinstance(settled, Done):
+                return settled
+            who = settled.by
+        approval = wanted.asked_anew(past, who) if wanted.asked_anew is not None else None
+        if approval is None:
+            return None
+        before = self.recall.known(approval)
+        decided = await self.recall.result(before)
+        decided = decided or await self._outside.answered(approval, before, APPROVAL_MS)
+        if decided.outcome is CallOutcome.SUCCEEDED:
+            await self.pace.may_begin()
+            return None
+        reply = Reply(outcome=decided.outcome, problem=f"not called again: {decided.problem}")
+        done = done_of(call.id, self.pace.now_ms(), reply)
+        await self.recording.write(done)
+        return done
 
     async def _outcome(self, call: Call, reply: Reply, took_ms: int) -> tuple[Done] | tuple[Resolved, Done]:
         """What a reply means for the journal; the result is last."""

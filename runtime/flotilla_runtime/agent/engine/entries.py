@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from flotilla_runtime.agent.budgets import NOTHING, Amount, LimitName, Refusal
+from flotilla_runtime.agent.engine.history import PastCall
 from flotilla_runtime.agent.failures import LimitReachedError
 from flotilla_runtime.agent.journal import CallKind, CallOutcome, Done, Intended
 from flotilla_runtime.agent.models import ModelRequest
@@ -21,7 +23,9 @@ class Wanted:
     """A call as the agent asks for it. `arguments` go into the journal; `hashed` must stay the same.
 
     `most_bytes` is what its result may take there, about. Calls with one `key` share an idempotency key; it
-    is the id if there is none.
+    is the id if there is none. Before an Unsafe call is made again, `asked_anew` is told of it, and of who
+    says that it did not happen; it gives the approval for which somebody is to be asked. `destination` says
+    of an approval where the call would go.
     """
 
     id: str
@@ -35,6 +39,8 @@ class Wanted:
     most_bytes: int = 0
     on_event: OnEvent | None = None
     key: str | None = None
+    destination: str | None = None
+    asked_anew: "Callable[[PastCall, str | None], Wanted | None] | None" = None
 
 
 def hash_of(value: Any) -> str:
@@ -90,6 +96,7 @@ def intent_of(
         spent_nano_usd=spent.nano_usd if spent else None,
         answers=(isinstance(wanted.request, ModelRequest) and wanted.request.answers) or None,
         asks=None if asks == wanted.target else asks,
+        destination=wanted.destination,
     )
 
 

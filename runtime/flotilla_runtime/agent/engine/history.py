@@ -11,6 +11,7 @@ from typing import Final
 
 from flotilla_runtime.agent.budgets import NOTHING, Amount
 from flotilla_runtime.agent.journal import (
+    BY_WORKER,
     CallKind,
     CallOutcome,
     Claimed,
@@ -18,6 +19,7 @@ from flotilla_runtime.agent.journal import (
     Entry,
     Intended,
     Resolved,
+    approved_call,
 )
 
 PARTS: Mapping[CallKind, str] = {
@@ -35,11 +37,14 @@ MAY_BE_GIVEN_UP: Final = frozenset(
 class PastCall:
     """A call that the journal knows. `resolved` is what was said of its newest intent.
 
-    `began_at` is when the call was made for the first time.
+    `began_at` is when the call was made for the first time. `times_begun` is how often it may have reached
+    the other side. With `follows_approval`, somebody had said yes to the agent itself before it was made.
     """
 
     intent: Intended
     began_at: int = 0
+    times_begun: int = 1
+    follows_approval: bool = False
     done: Done | None = None
     resolved: Resolved | None = None
 
@@ -103,6 +108,7 @@ def use_of(intent: Intended, done: Done) -> Amount:
 def read(entries: Iterable[Entry]) -> History:
     """The history that a journal tells."""
     length = attempts = steps = 0
+    is_approved = False
     used = Amount()
     calls: dict[str, PastCall] = {}
     for entry in entries:
@@ -115,17 +121,18 @@ def read(entries: Iterable[Entry]) -> History:
                 past = calls.get(entry.call)
                 if past is not None and past.done is None:
                     used += spent_of(past.intent, entry)
-                began_at = entry.at if past is None else past.began_at
-                calls[entry.call] = PastCall(intent=entry, began_at=began_at)
+                calls[entry.call] = _begun_again(past, entry, is_approved=is_approved)
             case Done():
                 past = calls.get(entry.call)
                 if past is not None and past.done is None:
                     used += use_of(past.intent, entry)
                     calls[entry.call] = replace(past, done=entry)
+                    is_approved = is_approved or _is_a_yes_to_the_agent(past.intent, entry)
             case Resolved():
                 past = calls.get(entry.call)
                 if past is not None and past.done is None:
-                    calls[entry.call] = replace(past, resolved=entry)
+                    begun = past.times_begun - (entry.by == BY_WORKER)
+                    calls[entry.call] = replace(past, resolved=entry, times_begun=begun)
     return History(
         length=length,
         attempts=attempts,
@@ -134,6 +141,18 @@ def read(entries: Iterable[Entry]) -> History:
         open_reserve=_open_reserve(calls.values()),
         calls=calls,
     )
+
+
+def _begun_again(past: PastCall | None, intent: Intended, *, is_approved: bool) -> PastCall:
+    if past is None:
+        return PastCall(intent=intent, began_at=intent.at, follows_approval=is_approved)
+    return replace(past, intent=intent, done=None, resolved=None, times_begun=past.times_begun + 1)
+
+
+def _is_a_yes_to_the_agent(intent: Intended, done: Done) -> bool:
+    """Whether somebody said yes to what the agent has asked by itself, and to no call of a tool."""
+    is_own = intent.kind is CallKind.APPROVE and approved_call(intent.call) == intent.call
+    return is_own and done.outcome is CallOutcome.SUCCEEDED
 
 
 def _open_reserve(calls: Iterable[PastCall]) -> Amount:

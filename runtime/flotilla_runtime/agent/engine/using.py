@@ -2,18 +2,22 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
-from flotilla_runtime.agent.engine.engine import Engine
+from flotilla_runtime.agent.engine.approvals import must_ask_anew
+from flotilla_runtime.agent.engine.engine import APPROVAL_SECONDS, Engine
 from flotilla_runtime.agent.engine.entries import Wanted
+from flotilla_runtime.agent.engine.history import PastCall
 from flotilla_runtime.agent.failures import ToolFailedError
-from flotilla_runtime.agent.journal import OF_APPROVAL, CallKind, CallOutcome, Done
+from flotilla_runtime.agent.journal import CallKind, CallOutcome, Done, approval_of
 from flotilla_runtime.agent.programs import Program
+from flotilla_runtime.agent.tools.destinations import destination_of
 from flotilla_runtime.agent.tools.results import KIB, document_of
 from flotilla_runtime.contract import Approval, Effect
 
 MOST_ARGUMENTS_BYTES: Final = 256 * 1024
-APPROVAL_SECONDS: Final = 86_400.0
+LONGEST_DESTINATION: Final = 2048
 
 
 class NotApprovedError(ToolFailedError):
@@ -56,7 +60,7 @@ class Using:
         """The value that a tool gave. Raises ToolFailedError."""
         if problem is None or self._engine.recall.has_begun(wanted.id):  # by what the tool was when it began
             await self._approved(wanted)
-            done = await self._engine.call(wanted)
+            done = await self._engine.call(replace(wanted, asked_anew=partial(self._asked_anew, wanted)))
         else:
             done = await self._engine.note(wanted, None, CallOutcome.INVALID, problem)
         if done.outcome is not CallOutcome.SUCCEEDED:
@@ -68,15 +72,34 @@ class Using:
 
         What the journal knows counts, whatever the tool's `approval` was at that time.
         """
-        approval = replace(wanted, id=f"{wanted.id}{OF_APPROVAL}", kind=CallKind.APPROVE, request=None)
-        tool = self._program.tools.get(wanted.target)
-        must_ask = tool is not None and tool.config.approval is Approval.ALWAYS
-        is_asked = must_ask and not self._engine.recall.has_begun(wanted.id)
+        approval = self._approval(wanted, 1)
+        is_asked = self._asks(wanted) and not self._engine.recall.has_begun(wanted.id)
         if not is_asked and not self._engine.recall.has_begun(approval.id):
             return
         done = await self._engine.outside(approval, APPROVAL_SECONDS)
         if done.outcome is not CallOutcome.SUCCEEDED:
             raise NotApprovedError(wanted.id, wanted.target, done.outcome, f"not called: {done.problem}")
+
+    def _asks(self, wanted: Wanted) -> bool:
+        tool = self._program.tools.get(wanted.target)
+        return tool is not None and tool.config.approval is Approval.ALWAYS
+
+    def _asked_anew(self, wanted: Wanted, past: PastCall, who: str | None) -> Wanted | None:
+        """The approval that a call needs before it is made again; None if what was decided stands."""
+        asks = self._asks(wanted) or self._engine.recall.has_begun(approval_of(wanted.id))
+        if not must_ask_anew(who, asks=asks, follows_approval=past.follows_approval):
+            return None
+        return self._approval(wanted, past.times_begun + 1)
+
+    def _approval(self, wanted: Wanted, number: int) -> Wanted:
+        tool = self._program.tools.get(wanted.target)
+        return replace(
+            wanted,
+            id=approval_of(wanted.id, number),
+            kind=CallKind.APPROVE,
+            request=None,
+            destination=None if tool is None else destination_of(tool)[:LONGEST_DESTINATION],
+        )
 
 
 def failed_call(wanted: Wanted, done: Done) -> tuple[str, str, CallOutcome, str, float | None]:

@@ -106,7 +106,7 @@ class Executors:
         seen = await self._seen([name])
         end = await self._awaited_end(name, seen[name])
         if end.state is RequestState.TAKEN_BACK:
-            return Reconciled(happened=False)
+            return Reconciled(happened=False, was_begun=False)
         if end.reply is None or end.reply.certainty is not Certainty.KNOWN:
             return None
         reply = bounded(end.reply, call.effect, most_kib)

@@ -24,7 +24,9 @@ from flotilla_runtime.gateway.a2a.views import PATH, card_of
 from flotilla_runtime.gateway.auth import Verb
 from flotilla_runtime.gateway.bodies import read_posted
 from flotilla_runtime.gateway.desk import Desk
-from flotilla_runtime.gateway.problems import ProblemError
+from flotilla_runtime.gateway.numbers import number_problems
+from flotilla_runtime.gateway.problems import FieldProblem, ProblemError
+from flotilla_runtime.gateway.requests import refused
 
 CARD_PATH: Final = "/.well-known/agent-card.json"
 READING: Final = frozenset(
@@ -85,6 +87,8 @@ class A2AFrontEnd:
         """POST /a2a."""
         caller = await self._desk.callers.identify(request, Verb.GET)
         body = await read_posted(request, self._desk.max_body_bytes)
+        if problems := number_problems(body):
+            raise refused(problems)
         method = _method(body)
         if method not in READING:
             caller = await self._desk.callers.allowed(request, Verb.CREATE)
@@ -113,7 +117,9 @@ def _method(body: bytes) -> str | None:
     """The method of a request, if it has one; the SDK tells what is wrong with one that has none."""
     try:
         told = json.loads(body)
-    except (ValueError, RecursionError):
+    except RecursionError:
+        raise refused([FieldProblem(field="(body)", problem="is nested too deeply")]) from None
+    except ValueError:
         return None
     method = told.get("method") if isinstance(told, dict) else None
     return method if isinstance(method, str) else None

@@ -12,6 +12,7 @@ from pydantic_core import from_json
 
 from flotilla_runtime.agent.conversations import Message, Role
 from flotilla_runtime.contract import Priority
+from flotilla_runtime.gateway.numbers import NO_NUMBER, not_finite
 from flotilla_runtime.gateway.openai.errors import no_model, refusal
 from flotilla_runtime.gateway.problems import ProblemError
 from flotilla_runtime.gateway.requests import SubmitRequest, submission_of
@@ -116,6 +117,8 @@ def _document(body: bytes, heeded: frozenset[str], models: Mapping[str, str | No
         raise refusal("the body is not JSON", None, "not_json") from None
     if not isinstance(told, dict):
         raise refusal("the body must be a JSON object", None, "not_json")
+    for name in not_finite(told):  # 1e999 is infinite
+        raise refusal(f"{name[:100]}: {NO_NUMBER}", name[:100], "not_json")
     told = {name: value for name, value in told.items() if value is not None}
     for name, value in told.items():
         if name not in heeded | HINTS and (name not in NEUTRAL or value != NEUTRAL[name]):

@@ -9,6 +9,7 @@ import pytest
 from langchain_core.messages import AIMessage
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
+from langgraph.types import interrupt
 from pydantic import BaseModel
 
 from agent_support.lives import Story, crashed_everywhere
@@ -32,7 +33,7 @@ from flotilla_runtime.agent.models import (
 )
 from flotilla_runtime.agent.models.journal_form import value_of
 from flotilla_runtime.agent.programs import Program
-from flotilla_runtime.agent.protocols import Call, Reply
+from flotilla_runtime.agent.protocols import Call, Certainty, Reply
 from flotilla_runtime.contract import Approval, Effect
 from flotilla_runtime.graphs import FlotillaChatModel, NoTaskError, flotilla_tools, task_context
 from router_support.waiting import until
@@ -153,6 +154,33 @@ async def test_a_tool_that_asks_waits_for_approval_within_its_node() -> None:
     assert finish is not None
     assert "boss refused it: too dear" in finish.result
     assert not any("tool/book" in name for name in calls.made)
+
+
+async def test_a_yes_to_an_interrupt_is_used_up_by_the_call_after_it() -> None:
+    async def paying(_state: MessagesState) -> Mapping[str, Any]:
+        if not interrupt("book a room in Faro?")["approved"]:
+            return {"messages": [("ai", "nothing")]}
+        with task_context() as ctx:
+            return {"messages": [("ai", str(await ctx.tool("book", {"city": "Faro"})))]}
+
+    def unanswered(call: Call) -> Reply:
+        return Reply(outcome=CallOutcome.TIMED_OUT, problem="no answer", certainty=Certainty.UNKNOWN)
+
+    program = program_of(agent_of("m:g", alone(paying)), BOOK)
+    store = MemoryStore()
+    store.submit("t1", "Where to?")
+    made = 0
+    for approvals in (1, 2, 3):
+        calls = ScriptedCalls(script=unanswered)
+        assert await run(store, program, calls) is RunOutcome.SUSPENDED
+        waits = store.tasks["t1"].waits
+        assert (calls.made, waits.kind if waits else None) == ([], WaitKind.APPROVAL)
+        assert store.decide("t1", waits.call if waits else "")
+        assert await run(store, program, calls) is RunOutcome.SUSPENDED
+        made += len(calls.made)
+        waits = store.tasks["t1"].waits
+        assert (made, waits.kind if waits else None) == (approvals, WaitKind.EFFECT)
+        store.resolve("t1", waits.call if waits else "", happened=False)
 
 
 async def test_calls_that_a_node_makes_at_once_keep_their_answers_in_any_order() -> None:
