@@ -26,7 +26,7 @@ from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.client import STATUS_MANAGER, ApiError, Client
 from flotilla_operator.cluster.crash_points import CrashPoint, go_on
 from flotilla_operator.cluster.drift import drifted
-from flotilla_operator.cluster.kept_images import with_kept_images
+from flotilla_operator.cluster.kept_templates import with_kept_template
 from flotilla_operator.cluster.ownership import Reconciled, RefusedError, refusal_reason, refuse_unless_ours
 from flotilla_operator.cluster.status import StatusLimiter, without_nulls
 from flotilla_operator.cluster.unanswered import ANSWERED_BELOW, UnansweredCreates
@@ -228,7 +228,7 @@ class Writer:
         resource = resource_of(write.manifest)
         wanted = write.manifest if write.retained else _owned(write.manifest, owner)
         live = self._find(resource, wanted) or await self._read(owner, resource, wanted)
-        wanted = with_kept_images(wanted, live, refresh=refresh_of(owner.manifest))
+        wanted = with_kept_template(wanted, live, refresh=refresh_of(owner.manifest), parts=write.parts)
         digest = hash_of(wanted)
         wanted = _annotated(wanted, digest)
         if live is not None:

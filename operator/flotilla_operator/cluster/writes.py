@@ -4,12 +4,23 @@ A controller's `act` returns writes and changes nothing itself; only `cluster.wr
 write holds everything that it needs, so that a log line, a test and the API call show the same thing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from flotilla_operator.objects.resources import Key, Manifest, ObjectRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What releases added to a pod template: the names of all, and the manifest with only some of them.
+
+    `with_only` ignores names that it does not know.
+    """
+
+    names: frozenset[str]
+    with_only: Callable[[frozenset[str]], Manifest]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,10 +30,12 @@ class Apply:
     The live object must have our controller owner reference (by UID) or must not exist. Otherwise the write
     is refused with `NameTaken`. A `retained` object has no owner reference and is recognised by its labels.
     `field` names the user's field for which Kubernetes may refuse it, for the message. `needs` are objects
-    that earlier writes make; if one of them is refused, this write is skipped.
+    that earlier writes make; if one of them is refused, this write is skipped. `manifest` has all `parts`;
+    the writer leaves those out that a workload which serves does not have yet.
     """
 
     manifest: Manifest
+    parts: Parts | None = field(default=None, compare=False, repr=False)
     retained: bool = False
     field: str = ""
     needs: frozenset[ObjectRef] = frozenset()

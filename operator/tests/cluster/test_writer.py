@@ -21,7 +21,7 @@ from flotilla_operator.cluster.ownership import Reconciled
 from flotilla_operator.cluster.reflector import Change, Mirror
 from flotilla_operator.cluster.status import StatusLimiter
 from flotilla_operator.cluster.writer import Writer
-from flotilla_operator.cluster.writes import Apply, Create, Delete, JsonPatch, Write
+from flotilla_operator.cluster.writes import Apply, Create, Delete, JsonPatch, Parts, Write
 from flotilla_operator.objects.refused_writes import WriteReason
 from flotilla_operator.objects.resources import (
     DEPLOYMENTS,
@@ -106,6 +106,11 @@ class Bench:
         spec, metadata = {**live["spec"], "replicas": replicas}, {**live["metadata"]}
         self.put_in_cluster({**live, "metadata": metadata, "spec": spec})
 
+    def becomes_ready(self, replicas: int) -> None:
+        live = self.live_deployment()
+        status = {"readyReplicas": replicas}
+        self.put_in_cluster({**live, "metadata": {**live["metadata"]}, "status": status})
+
     async def status(self, **status: Any) -> float | None:
         waited = await self.writer.write_status(self.owner, status)
         live = self.caches.get(MODEL_REPLICA_SETS, "default", "m") or self.owner.manifest
@@ -170,6 +175,23 @@ async def test_a_changed_manifest_is_sent_whole_so_a_dropped_label_goes() -> Non
         await b.write(Apply(manifest=deployment(keep="1", drop="1")))
         await b.write(Apply(manifest=deployment(keep="1")))
         assert b.live_deployment()["metadata"]["labels"] == {"keep": "1"}
+
+
+async def test_a_workload_that_serves_is_written_no_more_when_a_release_adds_a_part() -> None:
+    before, after = deployment(), copy.deepcopy(deployment())
+    after["spec"]["template"]["spec"]["serviceAccountName"] = "m-router"
+    added = Parts(names=frozenset({"account"}), with_only=lambda names: after if names else before)
+    async with bench() as b:
+        await b.write(Apply(manifest=before))
+        b.becomes_ready(2)
+        assert await b.write(Apply(manifest=after, parts=added)) == []
+        assert len(b.api.writes()) == 1
+        b.becomes_ready(0)
+        assert await b.write(Apply(manifest=after, parts=added)) == []
+        assert b.api.writes()[-1].body["spec"] == after["spec"]
+        b.becomes_ready(2)
+        assert await b.write(Apply(manifest=after, parts=added)) == []
+        assert len(b.api.writes()) == 2
 
 
 async def test_drift_in_the_live_object_is_corrected_though_the_hash_is_unchanged() -> None:

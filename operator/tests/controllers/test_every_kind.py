@@ -19,12 +19,14 @@ from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.api.vector_index import VectorIndexSpec
 from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.cluster.events import Recorder
+from flotilla_operator.cluster.kept_templates import WITH_LONG_LIVED_PODS
 from flotilla_operator.cluster.queue import KeyedQueue
 from flotilla_operator.cluster.reflector import Change
 from flotilla_operator.cluster.status import StatusLimiter
 from flotilla_operator.cluster.writer import Writer
 from flotilla_operator.cluster.writes import Apply, Create
 from flotilla_operator.controllers.agent_fleet.controller import AgentFleetController
+from flotilla_operator.controllers.config import parse_config
 from flotilla_operator.controllers.controller import World
 from flotilla_operator.controllers.ignored_fields import ignored_fields
 from flotilla_operator.controllers.model_replica_set.controller import ModelReplicaSetController
@@ -35,10 +37,11 @@ from flotilla_operator.objects.resources import Key, Manifest, resource_of
 from flotilla_operator.telemetry.measurements import Measurements
 from flotilla_operator.telemetry.metrics import Metrics
 from flotilla_operator.telemetry.scrape import Scraper
+from flotilla_operator.workloads.template_parts import ALL_PARTS
 from tests.builders import agent_fleet as fleets
 from tests.builders import model_replica_set as sets
 from tests.builders import vector_index as indexes
-from tests.builders.world import CONFIG, NoneIsGone, steering_loop
+from tests.builders.world import CONFIG, IMAGES, NoneIsGone, steering_loop
 from tests.support.fake_api import FakeApi
 from tests.support.planned import Plan
 from tests.support.settling import ROUND, EverySecret, SettlingCluster
@@ -124,6 +127,38 @@ async def test_a_settled_object_is_ready_and_asks_for_nothing_that_is_not_there(
             name: value for name, value in write.manifest.items() if name != "metadata"
         }
         assert write.manifest["metadata"].items() <= held["metadata"].items()
+
+
+@by_kind
+async def test_another_release_creates_and_deletes_nothing_of_a_settled_object(kind: Kind) -> None:
+    """Neither engine pods nor Jobs are made anew. What is applied: see test_kept_templates.py."""
+    cluster, controller = await settled(kind)
+    later = NOW + ROUNDS * ROUND
+    before = await cluster.plan(controller, kind.key(), later)
+    names = {name: f"registry.example/{name}:2" for name in IMAGES}
+    upgraded = SettlingCluster(config=parse_config({"images": names}))
+    upgraded.objects = cluster.objects
+    plan = await upgraded.plan(controller, kind.key(), later)
+    assert {type(write) for write in plan.writes} == {Apply}
+    assert plan.status == before.status
+    assert plan.writes != before.writes, "the images are others"
+
+
+@by_kind
+async def test_every_workload_can_be_rendered_as_a_release_of_before_did(kind: Kind) -> None:
+    cluster, controller = await settled(kind)
+    plan = await cluster.plan(controller, kind.key(), NOW + ROUNDS * ROUND)
+    workloads = [
+        write
+        for write in plan.writes
+        if isinstance(write, Apply) and write.manifest["kind"] in WITH_LONG_LIVED_PODS
+    ]
+    assert workloads
+    for write in workloads:
+        assert write.parts is not None
+        assert write.parts.names == ALL_PARTS
+        assert write.parts.with_only(write.parts.names) == write.manifest
+        assert write.parts.with_only(frozenset())["metadata"] == write.manifest["metadata"]
 
 
 @pytest.mark.parametrize(

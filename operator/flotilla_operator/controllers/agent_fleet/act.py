@@ -25,6 +25,7 @@ from flotilla_operator.controllers.agent_fleet.rollout import RevisionWorkers
 from flotilla_operator.controllers.agent_fleet.seen import Observed, RedisSecret
 from flotilla_operator.controllers.claims import ClaimReason
 from flotilla_operator.controllers.live_objects import LiveObject
+from flotilla_operator.controllers.rendered import Rendered, rendered
 from flotilla_operator.objects import deletion_cost
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.resources import (
@@ -72,14 +73,18 @@ def _writes(observed: Observed, decision: Decision, make_password: Callable[[], 
         yield from _without_redis(observed)
     if decision.gateway is PartReason.WRITTEN:
         revision = decision.rollout.revision
-        manifests = workloads.gateway_manifests(owner, spec, wiring, images, revision)
-        yield from (apply(one, "spec.gateway.pod", spec.gateway.pod) for one in manifests)
+        objects = rendered(
+            lambda images: workloads.gateway_manifests(owner, spec, wiring, images, revision), images
+        )
+        yield from (apply(one, "spec.gateway.pod", spec.gateway.pod) for one in objects)
     yield from _executors(observed, decision, apply)
     yield from _deletion_costs(observed, decision)
     if decision.workers is PartReason.WRITTEN:
         replicas, adopted = decision.worker_pods.newest.wanted, decision.rollout.adopted
-        manifests = workloads.worker_manifests(owner, spec, wiring, images, replicas, adopted)
-        yield from (apply(one, "spec.workers.pod", spec.workers.pod) for one in manifests)
+        objects = rendered(
+            lambda images: workloads.worker_manifests(owner, spec, wiring, images, replicas, adopted), images
+        )
+        yield from (apply(one, "spec.workers.pod", spec.workers.pod) for one in objects)
     yield from _older_revisions(decision)
     # Created last. After a crash before this write the password is still missing, so the restarts are decided
     # again; after this write no pod with the old password is left out.
@@ -97,14 +102,16 @@ def _secret(owner: Owner, secret: RedisSecret, make_password: Callable[[], str])
             return workloads.executor_secret(owner, make_password())
 
 
-def _redis(observed: Observed, decision: Decision) -> list[Manifest]:
+def _redis(observed: Observed, decision: Decision) -> list[Rendered]:
+    owner, spec = observed.owner, observed.spec.queue.redis
     has_executors = RedisSecret.EXECUTOR in observed.secrets_needed
-    manifests = workloads.redis_manifests(
-        observed.owner, observed.spec.queue.redis, observed.images, has_executors=has_executors
+    objects = rendered(
+        lambda images: workloads.redis_manifests(owner, spec, images, has_executors=has_executors),
+        observed.images,
     )
     if decision.redis is PartReason.WRITTEN:
-        return manifests
-    return [manifest for manifest in manifests if manifest["kind"] != STATEFUL_SETS.kind]
+        return objects
+    return [one for one in objects if one.manifest["kind"] != STATEFUL_SETS.kind]
 
 
 def _claim(observed: Observed, reason: ClaimReason) -> Write:
@@ -157,15 +164,19 @@ def _costs(
 
 
 def _executors(
-    observed: Observed, decision: Decision, apply: Callable[[Manifest, str, PodOptions], Write]
+    observed: Observed, decision: Decision, apply: Callable[[Rendered, str, PodOptions], Write]
 ) -> Iterable[Write]:
     """The executors of the revision in force, the number of older ones, and the end of what nobody needs."""
-    owner, spec, wanted = observed.owner, observed.spec, decision.worker_pods.executors
+    owner, spec, wiring = observed.owner, observed.spec, observed.wiring
+    wanted = decision.worker_pods.executors
     if decision.workers is PartReason.WRITTEN and workloads.has_executors(spec) and wanted is not None:
         assert spec.tool_executors is not None
         replicas, options = wanted.newest.wanted, spec.tool_executors.pod
-        manifests = workloads.executor_manifests(owner, spec, observed.wiring, observed.images, replicas)
-        yield from (apply(one, "spec.toolExecutors.pod", options) for one in manifests)
+        objects = rendered(
+            lambda images: workloads.executor_manifests(owner, spec, wiring, images, replicas),
+            observed.images,
+        )
+        yield from (apply(one, "spec.toolExecutors.pod", options) for one in objects)
     rollout, executors = decision.rollout, observed.executors
     for one in executors_to_delete(spec, observed.figures, rollout, executors):
         yield from _end_of(one)
@@ -197,7 +208,7 @@ def _older_revisions(decision: Decision) -> Iterable[Write]:
 
 
 def _apply(
-    manifest: Manifest,
+    one: Rendered,
     path: str,
     options: PodOptions,
     *,
@@ -208,10 +219,12 @@ def _apply(
 
     The first password restarts nothing, but no pod may start before the Secret exists (`needs`).
     """
-    if manifest["kind"] not in (STATEFUL_SETS.kind, DEPLOYMENTS.kind):
-        return Apply(manifest=manifest)
+    if one.manifest["kind"] not in (STATEFUL_SETS.kind, DEPLOYMENTS.kind):
+        return Apply(manifest=one.manifest)
+    workload = one.changed(lambda manifest: with_password_made(manifest, password_made))
     return Apply(
-        manifest=with_password_made(manifest, password_made),
-        field=field_refused(manifest, path, options),
+        manifest=workload.manifest,
+        parts=workload.parts,
+        field=field_refused(workload.manifest, path, options),
         needs=needs,
     )

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from flotilla_operator.api.parts import DeletionPolicy
 from flotilla_operator.cluster.writes import Acts, Apply, Create, Delete, JsonPatch, Write
 from flotilla_operator.controllers.claims import ClaimReason
+from flotilla_operator.controllers.rendered import rendered
 from flotilla_operator.controllers.secret_reader import LOOK_MISSING_SECONDS
 from flotilla_operator.controllers.vector_index.access import KeyReason
 from flotilla_operator.controllers.vector_index.cleanup import Cleanups
@@ -98,23 +99,28 @@ def _standing(decision: Decision) -> list[Apply]:
     observed, owner = decision.observed, decision.observed.owner
     if not observed.may_send_its_token:
         return []
-    objects = standing_objects(
-        owner,
-        observed.spec,
+    objects = rendered(
+        lambda images: standing_objects(
+            owner,
+            observed.spec,
+            images,
+            observed.embedder,
+            observed.secret_versions,
+            keyless=not decision.access.required,
+        ),
         observed.images,
-        observed.embedder,
-        observed.secret_versions,
-        keyless=not decision.access.required,
     )
     made = decision.access.key is KeyReason.MADE
     key = frozenset({SECRETS.ref(owner.namespace, retriever_key(owner).name)} if made else ())
     return [
         Apply(
             manifest=manifest,
+            parts=one.parts,
             field=_field(observed, manifest),
             needs=key if manifest["kind"] == DEPLOYMENTS.kind else frozenset(),
         )
-        for manifest in objects
+        for one in objects
+        for manifest in [one.manifest]
         if not _would_end_milvus(observed, manifest)
         and not (observed.lacks_callers_keys and manifest["kind"] == DEPLOYMENTS.kind)
     ]

@@ -29,6 +29,7 @@ from flotilla_operator.controllers.model_replica_set.act.unserved import deletes
 from flotilla_operator.controllers.model_replica_set.decide.decide import Decision
 from flotilla_operator.controllers.model_replica_set.decide.looks import look_again
 from flotilla_operator.controllers.model_replica_set.seen import Situation
+from flotilla_operator.controllers.rendered import Rendered
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.resources import (
     DEPLOYMENTS,
@@ -168,23 +169,24 @@ def _lifts(decision: Decision, now: datetime) -> list[JsonPatch]:
     ]
 
 
-def _applies(objects: Sequence[Manifest], situation: Situation, key: frozenset[ObjectRef]) -> list[Apply]:
+def _applies(objects: Sequence[Rendered], situation: Situation, key: frozenset[ObjectRef]) -> list[Apply]:
     """Deployments need the key: routers started with another one would be refused by the engines."""
     nothing: frozenset[ObjectRef] = frozenset()
     options = situation.me.spec.router.pod
     return [
         Apply(
-            manifest=one,
-            field=field_refused(one, "spec.router.pod", options),
-            needs=key if one["kind"] == DEPLOYMENTS.kind else nothing,
+            manifest=one.manifest,
+            parts=one.parts,
+            field=field_refused(one.manifest, "spec.router.pod", options),
+            needs=key if one.manifest["kind"] == DEPLOYMENTS.kind else nothing,
         )
         for one in objects
     ]
 
 
-def _is_of_engines(manifest: Manifest, owner: Owner) -> bool:
+def _is_of_engines(one: Rendered, owner: Owner) -> bool:
     """Whether the object must exist before the engine pods. Routers start faster, so theirs come later."""
-    return bool(manifest["metadata"]["name"] == engines(owner).name)
+    return bool(one.manifest["metadata"]["name"] == engines(owner).name)
 
 
 def _pods(decision: Decision, now: datetime) -> list[Create | JsonPatch]:

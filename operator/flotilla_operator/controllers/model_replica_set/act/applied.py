@@ -3,22 +3,26 @@
 from flotilla_operator.cluster.caches import controller_uid
 from flotilla_operator.cluster.writes import Delete
 from flotilla_operator.controllers.model_replica_set.seen import Situation
-from flotilla_operator.objects.resources import SERVICES, Manifest
+from flotilla_operator.controllers.rendered import Rendered, rendered
+from flotilla_operator.objects.resources import SERVICES
 from flotilla_operator.workloads.engine_pod import engines
 from flotilla_operator.workloads.model_replica_set import router_objects
 
 
-def applied_objects(situation: Situation, *, pods_to_keep: int) -> list[Manifest]:
+def applied_objects(situation: Situation, *, pods_to_keep: int) -> list[Rendered]:
     """The objects to apply. The writer leaves alone what belongs to other owners."""
     me = situation.me
-    return router_objects(
-        me.owner,
-        me.spec,
+    return rendered(
+        lambda images: router_objects(
+            me.owner,
+            me.spec,
+            images,
+            several_stages=me.several_stages,
+            key_made_anew=me.key_made_anew,
+            pods_to_keep=pods_to_keep,
+            beside=situation.served_beside,
+        ),
         situation.rendering.images,
-        several_stages=me.several_stages,
-        key_made_anew=me.key_made_anew,
-        pods_to_keep=pods_to_keep,
-        beside=situation.served_beside,
     )
 
 
