@@ -472,7 +472,7 @@ def test_after_an_uninstall_a_job_of_few_rights_takes_the_finalizers_away(
     after = hooks(values)
     assert {manifest["metadata"]["annotations"]["helm.sh/hook"] for manifest in after} == {"post-delete"}
     (container,) = only(after, "Job")["spec"]["template"]["spec"]["containers"]
-    assert container["command"] == ["python3", "-m", uninstall.__name__]
+    assert container["command"] == ["python3", "-I", "-B", "-u", "-m", uninstall.__name__]
     (account,) = {one["metadata"]["name"] for one in only_of_the_uninstall(values, "ClusterRoleBinding")}
     assert container["args"] == [f"--rights={account}", *arguments]
     (role,) = only_of_the_uninstall(values, "ClusterRole")
