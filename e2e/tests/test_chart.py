@@ -81,6 +81,13 @@ def test_helm_finds_nothing_wrong() -> None:
         pytest.param({"modelCache.nodePaths": '["models"]'}, "nodePaths", id="a folder that is not absolute"),
         pytest.param({"modelCache.nodePaths": '["/"]'}, "nodePaths", id="a node's whole disk"),
         pytest.param({"modelCache.nodePaths": '["/srv/../etc"]'}, "nodePaths", id="a folder upwards"),
+        pytest.param({"restrict.envNames": '["*_PROXY"]'}, "envNames", id="a variable that ends so"),
+        pytest.param({"restrict.envNames": '["*"]'}, "envNames", id="every variable"),
+        pytest.param(
+            {"restrict.engineArguments": '["seed"]'}, "engineArguments", id="an argument without --"
+        ),
+        pytest.param({"restrict.metadataPrefixes": '["/"]'}, "metadataPrefixes", id="every label"),
+        pytest.param({"restrict.pythonModules": '["*"]'}, "pythonModules", id="every module"),
         pytest.param({"labels.gpuProducts": '["a", 1]'}, "gpuProducts", id="a label that is a number"),
         *(
             pytest.param({"placement.tolerations": json.dumps([wrong])}, "/placement/tolerations/0", id=name)
@@ -465,7 +472,7 @@ def test_after_an_uninstall_a_job_of_few_rights_takes_the_finalizers_away(
     after = hooks(values)
     assert {manifest["metadata"]["annotations"]["helm.sh/hook"] for manifest in after} == {"post-delete"}
     (container,) = only(after, "Job")["spec"]["template"]["spec"]["containers"]
-    assert container["command"] == ["python3", "-m", uninstall.__name__]
+    assert container["command"] == ["python3", "-I", "-B", "-u", "-m", uninstall.__name__]
     (account,) = {one["metadata"]["name"] for one in only_of_the_uninstall(values, "ClusterRoleBinding")}
     assert container["args"] == [f"--rights={account}", *arguments]
     (role,) = only_of_the_uninstall(values, "ClusterRole")

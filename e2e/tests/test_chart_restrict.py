@@ -1,7 +1,6 @@
 """The chart's restrict.enabled on a real API server: what users of the kinds may not say, and what passes."""
 
 import json
-import secrets
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -12,81 +11,35 @@ from local_cluster.api_client import ApiClient
 from local_cluster.control_plane import ControlPlane
 from local_cluster.errors import ApiError
 from tests.builders.api_objects import smallest
-from tests.support.chart import rendered
+from tests.support.restricted import KINDS, attempt, restricted_namespace
 
 pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(600)]
 
-POLICIES = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies"
-BINDINGS = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings"
-KINDS = {
-    "ModelReplicaSet": "modelreplicasets",
-    "VectorIndex": "vectorindexes",
-    "AgentFleet": "agentfleets",
-}
 VALUES = {
     "restrict.enabled": "true",
     "restrict.serviceAccounts": json.dumps(["models"]),
     "restrict.imagePrefixes": json.dumps(["registry.example.com/llm/"]),
+    "restrict.pythonModules": json.dumps(["support", "support.*"]),
+    "restrict.metadataPrefixes": json.dumps(["costs.example.com/", "team"]),
 }
 SET, FLEET = "ModelReplicaSet", "AgentFleet"
-SECRET = {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}
+SECRET = {"name": "APP_TOKEN", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}
 PLAIN = [
-    {"name": "A", "value": "b"},
-    {"name": "C", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "k"}}},
+    {"name": "APP_A", "value": "b"},
+    {"name": "HTTPS_PROXY", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "k"}}},
+    {"name": "VLLM_LOGGING_LEVEL", "value": "DEBUG"},
 ]
-
-REFUSED: dict[str, dict[str, Any]] = {
-    SET: {"pod": {"serviceAccountName": "x"}},
-    "VectorIndex": {"milvus": {"image": "evil/milvus"}},
-    FLEET: {"image": "evil/agents"},
-}
 
 
 @pytest.fixture(scope="module")
-def restricted(running_control_plane: ControlPlane) -> Iterator[ApiClient]:
-    """The API server with the policies of the chart, for namespaces of these tests alone."""
-    client = running_control_plane.client
-    made = []
-    for manifest in rendered(VALUES):
-        if manifest["kind"].startswith("ValidatingAdmissionPolicy"):
-            path = POLICIES if manifest["kind"] == "ValidatingAdmissionPolicy" else BINDINGS
-            if path == BINDINGS:
-                only_here = {"namespaceSelector": {"matchLabels": {"restricted": "yes"}}}
-                manifest["spec"]["matchResources"] = only_here
-            client.create(path, manifest)
-            made.append(f"{path}/{manifest['metadata']['name']}")
-    assert len(made) == 6
-    yield client
-    for path in made:
-        client.delete(path)
+def restricted(control_plane: ControlPlane) -> ApiClient:
+    return control_plane.client
 
 
 @pytest.fixture(scope="module")
 def namespace(restricted: ApiClient) -> Iterator[str]:
-    name = f"restricted-{secrets.token_hex(3)}"
-    labels = {"restricted": "yes"}
-    restricted.create("/api/v1/namespaces", {"metadata": {"name": name, "labels": labels}})
-    deadline = time.monotonic() + 60
-    for kind, refused in REFUSED.items():
-        while attempt(restricted, name, kind, refused) is None:
-            assert time.monotonic() < deadline, f"the policy of {kind} is not in force"
-            time.sleep(0.5)
-    yield name
-    restricted.delete(f"/api/v1/namespaces/{name}")
-
-
-def attempt(client: ApiClient, namespace: str, kind: str, spec: dict[str, Any]) -> str | None:
-    """Try to create an object; the refusal, or None where it is admitted."""
-    manifest = smallest(kind, name=f"x-{secrets.token_hex(3)}", namespace=namespace)
-    for field, value in spec.items():
-        held = manifest["spec"].get(field)
-        manifest["spec"][field] = {**held, **value} if isinstance(held, dict) else value
-    path = f"/apis/flotilla.dev/v1alpha1/namespaces/{namespace}/{KINDS[kind]}?dryRun=All"
-    try:
-        client.create(path, manifest)
-    except ApiError as error:
-        return error.message
-    return None
+    with restricted_namespace(restricted, VALUES) as name:
+        yield name
 
 
 def volume(**source: Any) -> dict[str, Any]:

@@ -7,7 +7,8 @@ hook waits until it is idle. Running requests can end, and no new ones arrive, b
 as soon as it is being deleted.
 
 Both checks are programs (engine_scripts/) that are passed to the container as an argument. They need only the
-`python3` of the vLLM images, so upstream images work unchanged.
+`python3` of the vLLM images, so upstream images work unchanged. It starts isolated, so that the container's
+variables, which are the user's, bring it no code.
 """
 
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from flotilla_operator.api.model_replica_set import Task
 
 ENV_SERVED_MODEL: Final = "FLOTILLA_SERVED_MODEL"
 ENV_DRAIN_DEADLINE: Final = "FLOTILLA_DRAIN_DEADLINE_SECONDS"
+PYTHON: Final = ("python3", "-I")
 FIRST_ANSWER_TIMEOUT_SECONDS: Final = 60
 STARTUP_PERIOD_SECONDS: Final = 5
 SCRIPTS: Final = files("flotilla_operator.workloads").joinpath("engine_scripts")
@@ -35,7 +37,7 @@ def probes(task: Task, *, start_within_seconds: int) -> dict[str, Any]:
     health = {"httpGet": {"path": "/health", "port": "http"}}
     return {
         "startupProbe": {
-            "exec": {"command": ["python3", "-c", FIRST_ANSWER, *FIRST_ANSWER_REQUEST[task]]},
+            "exec": {"command": [*PYTHON, "-c", FIRST_ANSWER, *FIRST_ANSWER_REQUEST[task]]},
             "periodSeconds": STARTUP_PERIOD_SECONDS,
             "timeoutSeconds": FIRST_ANSWER_TIMEOUT_SECONDS,
             "failureThreshold": max(1, start_within_seconds // STARTUP_PERIOD_SECONDS),
@@ -50,5 +52,5 @@ def lifecycle(leader: str | None = None) -> dict[str, Any]:
 
     A stage that is not the leader waits until the leader is idle.
     """
-    command = ["python3", "-c", UNTIL_IDLE, *((leader,) if leader else ())]
+    command = [*PYTHON, "-c", UNTIL_IDLE, *((leader,) if leader else ())]
     return {"preStop": {"exec": {"command": command}}}

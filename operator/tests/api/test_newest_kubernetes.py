@@ -7,11 +7,13 @@ import pytest
 from flotilla_operator.api.generate import ROOT
 from flotilla_operator.api.kinds import KINDS
 from local_cluster import definitions
-from local_cluster.api_client import documents
-from local_cluster.control_plane import ControlPlane, Options
+from local_cluster.api_client import ApiClient, Manifest, documents
+from local_cluster.control_plane import ADMINISTRATORS, ControlPlane, Options
+from local_cluster.errors import ApiError
 from local_cluster.pytest_plugin import create_namespace
 from tests.support.chart import CHART, IMAGES, NAMESPACE, RELEASE, helm, setting
 from tests.support.kinds import kinds_operator
+from tests.support.restricted import attempt
 from tests.support.waiting import eventually
 
 EXAMPLES = sorted([*(ROOT / "examples").glob("*.yaml"), *(ROOT / "examples" / "models").glob("*.yaml")])
@@ -77,3 +79,33 @@ def test_the_chart_installs_there(newest: ControlPlane) -> None:
     values = setting({**IMAGES, "crds.install": "false"})
     helm("install", RELEASE, str(CHART), *place, "--create-namespace", *values)
     assert RELEASE in helm("list", "--short", *place).split()
+
+
+def test_the_charts_policies_hold_there(newest: ControlPlane) -> None:
+    """Of the operator's own user, and of users of the kinds."""
+    place = (f"--namespace={NAMESPACE}", f"--kubeconfig={newest.kubeconfig}")
+    values = setting({**IMAGES, "crds.install": "false", "restrict.enabled": "true"})
+    helm("upgrade", "--install", RELEASE, str(CHART), *place, "--create-namespace", *values)
+    namespace = create_namespace(newest)
+    account = f"system:serviceaccount:{NAMESPACE}:{RELEASE}-operator"
+    operator = newest.client_for(newest.user(account, groups=[ADMINISTRATORS]))
+    containers = [{"name": "c", "image": "i"}]
+    for place_, body, words in (
+        ("secrets", {}, "only create Secrets, of type Opaque"),
+        ("pods", {"spec": {"containers": containers}}, "none of its objects owns"),
+    ):
+        path = f"/api/v1/namespaces/{namespace}/{place_}?dryRun=All"
+        manifest = {**body, "metadata": {"name": "x"}}
+        eventually(
+            lambda path=path, manifest=manifest, words=words: words in refusal(operator, path, manifest)
+        )
+    variables = {"engine": {"env": [{"name": "LD_PRELOAD", "value": "x"}]}}
+    eventually(lambda: "envNames" in str(attempt(newest.client, namespace, "ModelReplicaSet", variables)))
+
+
+def refusal(client: ApiClient, path: str, manifest: Manifest) -> str:
+    try:
+        client.create(path, manifest)
+    except ApiError as error:
+        return error.message
+    return ""

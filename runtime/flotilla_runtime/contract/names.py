@@ -27,6 +27,7 @@ ANNOTATION_CONFIG_HASH: Final = f"{DOMAIN}/config-hash"
 
 ENV_ENGINE_KEY: Final = "VLLM_API_KEY"  # vLLM's own name; used in engine pods and in router pods
 
+CODE_DIRECTORY: Final = "/opt/flotilla/app"  # in our images, and in those that are built on them
 CONFIG_DIRECTORY: Final = "/etc/flotilla"
 CONFIG_PATH: Final = f"{CONFIG_DIRECTORY}/config.json"
 

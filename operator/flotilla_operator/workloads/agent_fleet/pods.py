@@ -44,7 +44,14 @@ from flotilla_operator.workloads.labels import Child
 from flotilla_operator.workloads.pod_options import asks, with_options
 from flotilla_runtime import contract
 
-RUNTIME_COMMAND = ["python3", "-m"]  # the entrypoint of our image, which one built on it may have changed
+# An image that is built on ours may have changed the entrypoint, and an older one finds our code by
+# PYTHONPATH. So the command runs the module that its argument names, isolated, with the folder of the code.
+_RUN_MODULE = (
+    "import sys; from runpy import run_module; "
+    f"sys.path.insert(0, {contract.CODE_DIRECTORY!r}); del sys.argv[0]; "
+    "run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
+)
+RUNTIME_COMMAND = ["python3", "-I", "-B", "-u", "-c", _RUN_MODULE]
 GATEWAY_STOP_SECONDS = 30
 WORKER_STOP_SECONDS = 60  # the time of the workers' handover, and a few seconds to write it
 GATEWAY_RESOURCES = {"requests": {"cpu": "50m", "memory": "96Mi"}}
