@@ -48,7 +48,11 @@ def add_commands(commands: Commands) -> None:
     resolving.add_argument("--call", help="the id of the call (default: the one that the task waits for)")
     said = resolving.add_mutually_exclusive_group(required=True)
     said.add_argument("--happened", action="store_true", help="the call happened")
-    said.add_argument("--not-happened", action="store_true", help="it did not, so it may be made again")
+    said.add_argument(
+        "--not-happened",
+        action="store_true",
+        help="it did not: it is made again, or asked for anew if somebody had to approve it",
+    )
     resolving.add_argument("--result", help="what the call gave, as JSON")
     _command(commands, "cancel", cancel, "cancel a task")
     replaying = _command(commands, "replay", replay, "make a new task with the results of an ended one")

@@ -157,6 +157,18 @@ def test_from_a_call_on_everything_is_made_anew(
             id="so is one that was not made, or each replay would make it",
         ),
         pytest.param(
+            [*approved("pay#approval"), *approved("pay#approval-2"), *unsafe("pay"), *made("x")],
+            ["pay#approval", "pay#approval-2", "pay"],
+            [],
+            id="two approvals of a call that was made again stay with its result",
+        ),
+        pytest.param(
+            [*approved("x#approval"), *approved("x#approval-2"), *unsafe("x")],
+            [],
+            [],
+            id="neither of them holds for the call that is made anew",
+        ),
+        pytest.param(
             [*approved("no#approval", CallOutcome.REFUSED), *made("x")],
             ["no#approval"],
             [],

@@ -170,8 +170,9 @@ async def test_a_payment_is_made_once_for_each_approval_whatever_its_submitter_s
 
         said = {"call": "turn/1/tool/pay", "outcome": "NotHappened"}
         for approvals, suffix in enumerate(("", "-2", "-3"), start=1):
-            decided = {"call": f"turn/1/tool/pay#approval{suffix}", "approved": True}
-            await waits_for("Approval", decided["call"])
+            approval = f"turn/1/tool/pay#approval{suffix}"
+            decided = {"call": approval, "approved": True}
+            await waits_for("Approval", approval)
             assert len(served.keys) == approvals - 1
             assert (await ann.post(f"/v1/tasks/{task}/approve", json=decided)).status_code == 403
             (shown,) = (await boss.get(f"/v1/tasks/{task}")).json()["approvals"]
