@@ -13,7 +13,8 @@ class Images:
     Engines for accelerators and CPUs differ. `milvus` is empty where the chart names none.
     `accelerator_tolerations` are those of core/v1 that pods with accelerators get beside their own.
     `metrics_peers` are the peers (networking.k8s.io/v1) that alone may scrape metrics; without any, everybody
-    may. `proxies` are for addresses outside of the cluster.
+    may. `proxies` are for addresses outside of the cluster. `gateway_role` is the ClusterRole of gateways
+    that have the API server check tokens.
     """
 
     runtime: str
@@ -27,3 +28,5 @@ class Images:
     accelerator_tolerations: tuple[Manifest, ...] = ()
     metrics_peers: tuple[Manifest, ...] = ()
     proxies: Proxies = NO_PROXIES
+    gateway_role: str = "flotilla-gateway"
+    gateways_accept_cluster_tokens: bool = False
