@@ -15,6 +15,7 @@ from demo import claims
 from demo.kubectl import KubectlError
 from flotilla_cli.tasks import ask
 from tests.support.applied import REPLICA_SET, Site, example, replica_set
+from tests.support.fleet_tasks import fleet_token
 from tests.support.stand_ins import doubles
 from tests.support.waiting import eventually
 
@@ -115,7 +116,7 @@ def test_a_fleet_without_its_model_says_so_at_once_and_answers_when_the_model_ap
         site.kubectl.run("wait", "--for=condition=Ready", "agentfleet/orphan", "--timeout=2s")
     site.apply(doubles("later", double))
     site.wait("AgentFleet", "orphan", "Ready", "True")
-    token = site.kubectl.run("create", "token", "default").strip()
+    token = fleet_token(site.kubectl, "orphan", "default")
     site.apply(
         {
             "apiVersion": "rbac.authorization.k8s.io/v1",

@@ -156,6 +156,12 @@ def test_the_operator_understands_the_configuration_of_the_defaults() -> None:
     assert config.placement == Placement()
     assert config.model_cache.node_paths == ()
     assert config.monitoring.peers == ()
+    assert not config.gateway.accept_cluster_tokens
+    roles = {one["metadata"]["name"]: one["rules"] for one in rendered() if one["kind"] == "ClusterRole"}
+    assert [rule["resources"] for rule in roles[config.gateway.cluster_role]] == [
+        ["tokenreviews"],
+        ["subjectaccessreviews"],
+    ]
 
 
 def test_the_operator_understands_every_value_it_is_told() -> None:
@@ -176,6 +182,7 @@ def test_the_operator_understands_every_value_it_is_told() -> None:
                 "placement.tolerations": json.dumps([TOLERATION]),
                 "modelCache.nodePaths": '["/srv/models"]',
                 "restrict.enabled": "true",
+                "gateway.acceptClusterTokens": "true",
                 "monitoring.namespaceSelector.matchLabels.team": '"monitoring"',
             }
         )
@@ -183,6 +190,7 @@ def test_the_operator_understands_every_value_it_is_told() -> None:
     assert config.watch_namespaces == ("a", "b")
     assert config.log_level == "debug"
     assert config.restrict.enabled
+    assert config.gateway.accept_cluster_tokens
     theirs, ours = config.monitoring.peers
     assert theirs == {"namespaceSelector": {"matchLabels": {"team": "monitoring"}}}
     assert ours["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "flotilla-system"}}
@@ -363,7 +371,7 @@ def test_nothing_but_probes_and_metrics_reaches_the_operator() -> None:
 
 def test_values_of_an_older_release_are_understood() -> None:
     """`helm upgrade --reuse-values` leaves out the sections that are new."""
-    older = {"monitoring": "null", "restrict": "null", "proxy": "null", "global": "null"}
+    older = {"monitoring": "null", "restrict": "null", "gateway": "null", "proxy": "null", "global": "null"}
     assert config_of(rendered(older)) == config_of(rendered())
 
 

@@ -30,6 +30,7 @@ FOREIGN = "example.com/theirs"
 OBJECTS = "/apis/flotilla.dev/v1alpha1/namespaces"
 INDEX = f"{OBJECTS}/{OTHERS}/vectorindexes/manual"
 RIGHTS = f"{NAMESPACE}-{RELEASE}-operator-uninstall"
+ROLE_OF_GATEWAYS = f"clusterrole.rbac.authorization.k8s.io/{NAMESPACE}-{RELEASE}-operator-gateway"
 RIGHTS_OF_THE_JOB = (
     f"clusterrole.rbac.authorization.k8s.io/{RIGHTS}",
     f"clusterrolebinding.rbac.authorization.k8s.io/{RIGHTS}",
@@ -199,7 +200,7 @@ def uninstall_keeps_definitions_and_objects_and_leaves_nothing_else(site: Site) 
     site.helm("uninstall", RELEASE, "--wait")
     assert site.identities() == before
     eventually(lambda: not collected_last(site))
-    assert left_of_the_release(site) == list(RIGHTS_OF_THE_JOB)
+    assert left_of_the_release(site) == [ROLE_OF_GATEWAYS, *RIGHTS_OF_THE_JOB]
 
 
 def collected_last(site: Site) -> list[str]:
@@ -237,7 +238,9 @@ async def job_after_the_uninstall_takes_our_finalizers_with_its_own_rights(
     site.plane.kubectl("delete", "--filename=-", f"--namespace={NAMESPACE}", manifest=text)
     assert site.plane.client.get(INDEX)["metadata"]["finalizers"] == [FOREIGN]
     site.plane.client.merge(INDEX, {"metadata": {"finalizers": []}})
-    eventually(lambda: left_of_the_release(site) == [], what="the Job's rights gone, by its own hand")
+    eventually(
+        lambda: left_of_the_release(site) == [ROLE_OF_GATEWAYS], what="the Job's rights gone, by its own hand"
+    )
 
 
 def as_account(site: Site, name: str, folder: Path) -> Path:
@@ -265,5 +268,5 @@ def delete_everything(site: Site) -> None:
     definitions = (f"crd/{kind.plural}.flotilla.dev" for kind in KINDS)
     site.plane.kubectl("delete", *definitions, "--timeout=120s")
     # KWOK ends the Job that would delete these without running it.
-    site.plane.kubectl("delete", *RIGHTS_OF_THE_JOB, "--ignore-not-found", "--timeout=120s")
+    site.plane.kubectl("delete", ROLE_OF_GATEWAYS, *RIGHTS_OF_THE_JOB, "--ignore-not-found", "--timeout=120s")
     site.plane.kubectl("delete", "namespace", OTHERS, NAMESPACE, "--timeout=120s")

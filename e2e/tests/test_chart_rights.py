@@ -54,6 +54,7 @@ pytestmark = [pytest.mark.apiserver, pytest.mark.xdist_group("chart rights"), py
 
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{RELEASE}-operator"
 GROUPS = ["system:serviceaccounts", f"system:serviceaccounts:{NAMESPACE}", "system:authenticated"]
+GATEWAY_ROLE = f"{NAMESPACE}-{RELEASE}-operator-gateway"
 VOLUMES = 12
 WORKERS = "flotilla.dev/owner=assistant,app.kubernetes.io/component=worker"
 EXAMPLES = ("agentfleet", "agentfleet-external", "vectorindex-configmap", "modelreplicaset-gpu")
@@ -105,6 +106,9 @@ UNUSED_HERE = {
     # A revision's record goes when a later one has proved good.
     Right("apps", "controllerrevisions", "delete"),
     Right("resource.k8s.io", "resourceclaimtemplates", "get"),
+    Right("rbac.authorization.k8s.io", "clusterrolebindings", "get"),
+    # Asked by the API server itself, when a binding is created.
+    Right("rbac.authorization.k8s.io", "clusterroles", "bind"),
 }
 
 
@@ -295,8 +299,17 @@ def change(site: Site) -> None:
     milvus = {"mode": "External", "uri": "http://127.0.0.1:9", "storage": None}
     site.change(VECTOR_INDEXES, "manual", {"milvus": milvus, "retention": {"deletionPolicy": "Delete"}})
     eventually(lambda: site.get(VECTOR_INDEXES, "manual")["metadata"].get("finalizers"), what="a finalizer")
+    binding = f"{GATEWAY_ROLE}:{site.team}:assistant"
+    eventually(lambda: binding in bindings(site), what="a binding of the gateways")
+    site.change(AGENT_FLEETS, "assistant", {"gateway": {"auth": {"mode": "None"}}})
+    eventually(lambda: binding not in bindings(site), what="the binding gone")
     engines = "flotilla.dev/owner=llama-70b,app.kubernetes.io/component=engine"
     eventually(lambda: not site.names(PODS, engines), what="no pod")
+
+
+def bindings(site: Site) -> set[str]:
+    listed = site.plane.client.get("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings")
+    return {item["metadata"]["name"] for item in listed["items"]}
 
 
 def owners(site: Site, resource: Resource, name: str) -> list[Manifest]:
@@ -333,3 +346,20 @@ def test_nothing_is_refused_and_every_right_is_used_or_listed_with_its_reason(
     assert sorted(did - may) == []
     assert sorted(may - did - UNUSED_HERE) == []
     assert sorted(UNUSED_HERE - may) == []
+
+
+@pytest.mark.attack("The operator's account binds another role to an account")
+def test_the_operator_may_bind_the_role_of_gateways_and_no_other(site: Site) -> None:
+    kubeconfig = f"--kubeconfig={site.plane.kubeconfig_for(ACCOUNT, groups=GROUPS)}"
+    subject = f"--serviceaccount={site.team}:default"
+
+    def bound(role: str) -> str:
+        name = f"{role}:{site.team}:tried"
+        command = ("create", "clusterrolebinding", name, f"--clusterrole={role}", subject, kubeconfig)
+        return site.plane.kubectl(*command, check=False)
+
+    assert "created" in bound(GATEWAY_ROLE)
+    for role in ("cluster-admin", "view", f"{NAMESPACE}-{RELEASE}-operator"):
+        assert "forbidden" in bound(role).lower()
+        assert f"{role}:{site.team}:tried" not in bindings(site)
+    site.plane.kubectl("delete", "clusterrolebinding", f"{GATEWAY_ROLE}:{site.team}:tried")

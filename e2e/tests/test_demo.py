@@ -19,7 +19,7 @@ from demo.environment import FLEET, SYSTEM_NAMESPACE, Environment
 from demo.kubectl import Kubectl
 from demo.questions import QUESTIONS
 from flotilla_cli.tasks import TaskFailedError, ask
-from tests.support.fleet_tasks import SHORTEST, UNDER_WAY, answer_of, gateway_of
+from tests.support.fleet_tasks import SHORTEST, UNDER_WAY, answer_of, fleet_token, gateway_of
 from tests.support.killed import kill
 from tests.support.pages import some_pages
 from tests.support.waiting import eventually
@@ -216,7 +216,7 @@ def test_wrong_credentials_are_refused(gateway: httpx2.Client, token: str, statu
 
 
 def test_a_caller_without_rights_is_told_so(demo: Environment, gateway: httpx2.Client) -> None:
-    token = demo.kubectl.run("create", "token", "default").strip()
+    token = fleet_token(demo.kubectl, FLEET, "default")
     response = gateway.post("/v1/tasks", json={"input": "?"}, headers={"Authorization": f"Bearer {token}"})
     assert response.status_code == 403
     assert "agentfleets/tasks" in response.text

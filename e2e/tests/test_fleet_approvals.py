@@ -15,7 +15,7 @@ import pytest
 
 from demo.environment import Environment
 from tests.support.applied import Site, example
-from tests.support.fleet_tasks import ended_calls, gateway_of, submitted
+from tests.support.fleet_tasks import ended_calls, fleet_token, gateway_of, submitted
 from tests.support.servers import server
 from tests.support.stand_ins import doubles
 
@@ -109,7 +109,7 @@ def test_a_call_is_approved_and_its_task_replayed_by_the_command_line(
     site.kubectl.apply(manager(str(site.kubectl.namespace)))
     site.apply(fleet())
     flotilla = CommandLine(site)
-    token = site.kubectl.run("create", "token", MANAGER).strip()
+    token = fleet_token(site.kubectl, NAME, MANAGER)
     with (
         server(site, installed.build_images()["runtime"], ROOMS, SERVER) as rooms,
         gateway_of(site.kubectl, NAME, token) as client,

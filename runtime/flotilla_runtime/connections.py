@@ -10,6 +10,8 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from flotilla_runtime.places import Places
+
 LEAST_READ_BYTES: Final = 16 * 1024  # a caller that takes less of an answer in its time loses its connection
 
 
@@ -35,9 +37,11 @@ class BoundedConnection(H11Protocol):
     reset the connection, and many clients would report that instead of the answer.
     """
 
-    def __init__(self, *arguments: Any, patience: Patience, **named: Any) -> None:
+    def __init__(self, *arguments: Any, patience: Patience, places: Places, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._patience = patience
+        self._places = places
+        self._number = -1  # of the connection's file descriptor
         self._for_request: asyncio.TimerHandle | None = None
         self._for_reading: asyncio.TimerHandle | None = None
         self._unread_bytes = 0
@@ -45,6 +49,7 @@ class BoundedConnection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request."""
         super().connection_made(transport)
+        self._number = transport.get_extra_info("socket").fileno()
         self._wait_for_request(self._patience.first_request)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -61,6 +66,7 @@ class BoundedConnection(H11Protocol):
         if self._for_request is not None and self.cycle is not None and not self.cycle.response_complete:
             self._for_request.cancel()
             self._for_request = None
+            self._places.works(self._number)
 
     def on_response_complete(self) -> None:
         """Wait for the next request; the rest of this one counts to that time."""
@@ -98,6 +104,7 @@ class BoundedConnection(H11Protocol):
             self._for_reading = None
 
     def _wait_for_request(self, seconds: float) -> None:
+        self._places.waits(self._number)
         if self._for_request is not None:
             self._for_request.cancel()
         self._for_request = self.loop.call_later(seconds, self.timeout_keep_alive_handler)

@@ -7,6 +7,8 @@ import asyncio
 
 from starlette.requests import ClientDisconnect, Request
 
+from flotilla_runtime.places import BODIES, Held
+
 
 class BodyTooLongError(Exception):
     """The Content-Length or the bytes show that the body is longer than the limit."""
@@ -14,6 +16,10 @@ class BodyTooLongError(Exception):
 
 class BodyTooSlowError(Exception):
     """The whole body did not arrive in time."""
+
+
+class NoRoomForBodyError(Exception):
+    """The bodies of all requests together take as much memory as they may."""
 
 
 class BodyCutShortError(Exception):
@@ -25,6 +31,7 @@ async def read_body(request: Request, *, limit_bytes: int, within_seconds: float
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit_bytes:
         raise BodyTooLongError
+    held: Held | None = request.scope.get(BODIES)
     parts: list[bytes] = []
     length = 0
     try:
@@ -33,6 +40,8 @@ async def read_body(request: Request, *, limit_bytes: int, within_seconds: float
                 length += len(part)
                 if length > limit_bytes:
                     raise BodyTooLongError
+                if held is not None and not held.take(len(part)):
+                    raise NoRoomForBodyError
                 parts.append(part)
     except TimeoutError:
         raise BodyTooSlowError from None

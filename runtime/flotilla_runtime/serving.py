@@ -1,6 +1,7 @@
 """Serves an ASGI application on a port, over IPv6 and IPv4 where the machine has both.
 
-uvicorn itself binds only one family, so it gets a socket that accepts both. No caller holds a connection for
+uvicorn itself binds only one family, so it gets a socket that accepts both. It holds as many connections as
+`bound` allows. No caller holds a connection for
 longer than `patience` allows, but for a handshake of TLS, which may take asyncio's minute. When the block of
 `serving` ends, the server first finishes the requests in flight, for at most `grace_seconds`.
 """
@@ -16,9 +17,11 @@ from typing import Any
 import uvicorn
 
 from flotilla_runtime.connections import BoundedConnection, Patience
+from flotilla_runtime.places import Bound, BoundedListener, KeepsPlaces, Places
 
 BACKLOG = 2048
 PATIENCE = Patience()
+BOUND = Bound()
 
 
 def listening_socket(port: int) -> socket.socket:
@@ -47,13 +50,15 @@ async def serving(
     *,
     tls: ssl.SSLContext | None = None,
     patience: Patience = PATIENCE,
+    bound: Bound = BOUND,
     grace_seconds: int = 5,
     started_within_seconds: float = 10,
 ) -> AsyncIterator[int]:
     """Serve while the block runs, over HTTPS with `tls`; yields the port."""
-    listener = listening_socket(port)
+    places = Places(bound)
+    listener = BoundedListener(listening_socket(port), places)
     config = uvicorn.Config(
-        application,
+        KeepsPlaces(application, bound),
         http="h11",
         log_config=None,
         access_log=False,
@@ -64,7 +69,9 @@ async def serving(
     )
     config.load()
     config.ssl = tls
-    config.http_protocol_class = partial(BoundedConnection, patience=patience)  # type: ignore[assignment]
+    config.http_protocol_class = partial(  # type: ignore[assignment]
+        BoundedConnection, patience=patience, places=places
+    )
     server = Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:

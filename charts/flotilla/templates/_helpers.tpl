@@ -17,6 +17,10 @@ app.kubernetes.io/component: operator
 {{- if contains "flotilla" .Release.Name }}{{ .Release.Name }}{{ else }}{{ .Release.Name }}-flotilla{{ end }}-operator
 {{- end -}}
 
+{{- define "flotilla.gatewayRole" -}}
+{{ .Release.Namespace }}-{{ include "flotilla.name" . }}-gateway
+{{- end -}}
+
 {{- /* Like the ClusterRoles, it belongs to no namespace: its name must differ for releases in several namespaces. */ -}}
 {{- define "flotilla.placeholderPriorityClass" -}}
 {{ .Release.Namespace }}-{{ include "flotilla.name" . }}-placeholder

@@ -20,6 +20,12 @@ START_SECONDS = 60.0
 UNDER_WAY = frozenset({"Waiting", "Running"})
 
 
+def fleet_token(kubectl: Kubectl, fleet: str, account: str) -> str:
+    """A token of a service account for this fleet."""
+    audience = contract.audience_of(str(kubectl.namespace), fleet)
+    return kubectl.run("create", "token", account, f"--audience={audience}").strip()
+
+
 @contextmanager
 def gateway_of(kubectl: Kubectl, fleet: str, token: str) -> Iterator[httpx2.Client]:
     """A client of the fleet's task API, through the one gateway pod that the forwarded port has found."""

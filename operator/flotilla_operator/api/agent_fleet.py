@@ -242,9 +242,9 @@ class GatewayAuthentication(ApiModel):
     )
 
     mode: AuthMode = AuthMode.KUBERNETES
-    """Kubernetes: callers send their token of the cluster, and RBAC on the resource `agentfleets/tasks`
-    decides what they may do. Secret: callers send a key from the secret `secretRef`. None: everybody who
-    reaches the service may do everything."""
+    """Kubernetes: callers send a token with the audience `flotilla.dev/NAMESPACE/NAME`, and RBAC on the
+    resource `agentfleets/tasks` decides what they may do. Secret: callers send a key from the secret
+    `secretRef`. None: everybody who reaches the service may do everything."""
     secret_ref: SecretRef | None = None
     """Secret with the keys of callers: the name of each entry is a caller, its value is the bearer token of
     that caller. Required with mode Secret."""

@@ -93,7 +93,8 @@ class PodOptionsWithResources(PodOptions):
 
     resources: ResourceRequirements = ResourceRequirements()
     """Resource requests and limits (core/v1) of the pods' first container. They replace Flotilla's own as a
-    whole. Absent: Flotilla's own requests, without limits."""
+    whole, except that gateways and retrievers always have a memory limit. Absent: Flotilla's own requests,
+    and these limits."""
 
 
 @dataclass(frozen=True, slots=True)

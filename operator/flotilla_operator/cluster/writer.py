@@ -262,12 +262,12 @@ class Writer:
 
     async def _create(self, owner: Reconciled, write: Create) -> None:
         resource = resource_of(write.manifest)
-        wanted = _owned(write.manifest, owner)
+        wanted = write.manifest if write.retained else _owned(write.manifest, owner)
         live = self._find(resource, wanted)
         if live is None and resource in NEVER_WATCHED:
             live = await self._read(owner, resource, wanted)
         if live is not None:
-            refuse_unless_ours(owner, live, retained=False)
+            refuse_unless_ours(owner, live, retained=write.retained)
             return
         self._reached(CrashPoint.BEFORE_CREATE)
         try:
@@ -281,7 +281,7 @@ class Writer:
                     WriteReason.CONFLICT,
                     "the object existed and was deleted meanwhile; it is tried again",
                 ) from None
-            refuse_unless_ours(owner, live, retained=False)
+            refuse_unless_ours(owner, live, retained=write.retained)
             return
         self._reached(CrashPoint.AFTER_CREATE)
         self._cached.keep(resource, created, owner.key)

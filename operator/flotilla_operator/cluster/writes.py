@@ -46,10 +46,12 @@ class Create:
     """POST of an object that is never edited, only replaced (pods, jobs); an existing one is left alone.
 
     `field` names the user's field for which Kubernetes may refuse it. `needs` are objects that earlier writes
-    make. This write waits for them, and is skipped if one of them is refused.
+    make. This write waits for them, and is skipped if one of them is refused. A `retained` object has no
+    controller and is recognised by its labels, as in `Apply`.
     """
 
     manifest: Manifest
+    retained: bool = False
     field: str = ""
     needs: frozenset[ObjectRef] = frozenset()
 

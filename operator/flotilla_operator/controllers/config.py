@@ -186,6 +186,17 @@ class Restrict(Section):
     enabled: bool = False
 
 
+class GatewaySettings(Section):
+    """`cluster_role`: what gateways of mode Kubernetes may ask of the API server; the only role that the
+    operator may bind. `accept_cluster_tokens`: whether they take tokens of its own audience too.
+    """
+
+    cluster_role: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[^:/%]+$")] = (
+        "flotilla-gateway"
+    )
+    accept_cluster_tokens: bool = False
+
+
 class OperatorConfig(Section):
     """The whole configuration of the operator."""
 
@@ -202,6 +213,7 @@ class OperatorConfig(Section):
     scraping: Scraping = Scraping()
     monitoring: Monitoring = Monitoring()
     restrict: Restrict = Restrict()
+    gateway: GatewaySettings = GatewaySettings()
     placeholder_priority_class: Annotated[str, Field(min_length=1)] = "flotilla-placeholder"
     health_port: Annotated[int, Field(ge=0, le=65535)] = 8081
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 9090

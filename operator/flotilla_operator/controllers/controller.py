@@ -12,7 +12,7 @@ woken by whatever `wakes` adds, when what its pods report changes a decision or 
 (`steering`), and after `look_again_seconds`.
 
 While a deleted object carries a finalizer of ours, `decide` sees `metadata.deletionTimestamp`, and `act`
-returns `finalizers=()` when nothing is left to do. Once the object is gone, the controller is not called.
+returns `finalizers=()` when nothing is left to do. Once the object is gone, only `left_behind` is called.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ from datetime import datetime
 from typing import Protocol, TypeVar
 
 from flotilla_operator.cluster.caches import Caches
-from flotilla_operator.cluster.writes import Acts, Told
+from flotilla_operator.cluster.writes import Acts, Delete, Told
 from flotilla_operator.controllers.absent_nodes import AbsentNodes
 from flotilla_operator.controllers.config import OperatorConfig
 from flotilla_operator.controllers.steering import Decisions, Steering
@@ -130,6 +130,9 @@ class Controller(Protocol[Facts, Decision]):
 
     def steering(self, facts: Facts, decision: Decision) -> Steering:
         """How the object follows what its pods report until its next reconcile."""
+
+    def left_behind(self, key: Key, world: World) -> Sequence[Delete]:
+        """What is deleted once the object is gone, because no owner reference takes it along."""
 
     def carried_out(self, manifest: Manifest) -> None:
         """Called when the writes of this object are done or refused; the caches hold the results."""

@@ -19,6 +19,8 @@ def images_of(config: OperatorConfig) -> Images:
         metrics_peers=config.monitoring.peers,
         proxies=proxies_of(config),
         accelerator_tolerations=tuple(one.manifest() for one in config.placement.tolerations),
+        gateway_role=config.gateway.cluster_role,
+        gateways_accept_cluster_tokens=config.gateway.accept_cluster_tokens,
     )
 
 

@@ -134,8 +134,9 @@ class Reconciler:
         await self._begin(key, controller.resource)
         manifest = self._world.caches.get(controller.resource, key.namespace, key.name)
         if manifest is None:
+            refusals = await self._clear_up(key, controller)
             self._forget(key)
-            return []
+            return refusals
         now = self._now()
         owner = Reconciled(resource=controller.resource, manifest=manifest)
         doubt_seconds = await self._hands.writer.settle_doubts(owner)
@@ -149,6 +150,19 @@ class Reconciler:
         self._look_again(key, owner, step.acts, told, refusals)
         if doubt_seconds is not None:
             self._hands.queue.add_after(key, doubt_seconds)
+        return refusals
+
+    async def _clear_up(self, key: Key, controller: Controller[Any, Any]) -> list[RefusedWrite]:
+        """Delete what an object that is gone has left; repeated after a while where that failed."""
+        deletes = controller.left_behind(key, self._world)
+        if not deletes:
+            return []
+        gone = {"metadata": {"namespace": key.namespace, "name": key.name, "uid": ""}}
+        owner = Reconciled(resource=controller.resource, manifest=gone)
+        refusals = await self._hands.writer.carry_out(owner, deletes)
+        if refusals:
+            log.warning("not_cleared_up", key=_name(key), message=refusals[0].message)
+            self._hands.queue.add_after(key, UNWATCHED_LOOK_SECONDS)
         return refusals
 
     def _wake_other(self, key: Key, seconds: float) -> None:

@@ -40,7 +40,7 @@ def owners_of(manifest: Manifest) -> Iterable[Key]:
         if reference.get("controller") and reference["apiVersion"].startswith(f"{FLOTILLA_GROUP}/"):
             yield Key(reference["kind"], namespace, reference["name"])
     labels = metadata.get("labels") or {}
-    if LABEL_OWNER_KIND in labels and LABEL_OWNER_NAME in labels:
+    if namespace and LABEL_OWNER_KIND in labels and LABEL_OWNER_NAME in labels:
         yield Key(labels[LABEL_OWNER_KIND], namespace, labels[LABEL_OWNER_NAME])
 
 

@@ -121,11 +121,11 @@ RESOURCE_CLAIM_TEMPLATES: Final = _in_group(DEVICES_GROUP, "ResourceClaimTemplat
 LEASES: Final = _in_group("coordination.k8s.io", "Lease", "leases")
 EVENTS: Final = _in_group("events.k8s.io", "Event", "events")
 
-# Not in the table: the operator has no right to them. Only the clean-up after an uninstall deletes its own.
-CLUSTER_ROLES: Final = _in_group("rbac.authorization.k8s.io", "ClusterRole", "clusterroles", namespaced=False)
 CLUSTER_ROLE_BINDINGS: Final = _in_group(
     "rbac.authorization.k8s.io", "ClusterRoleBinding", "clusterrolebindings", namespaced=False
 )
+# Not in the table: the operator has no right to them. Only the clean-up after an uninstall deletes its own.
+CLUSTER_ROLES: Final = _in_group("rbac.authorization.k8s.io", "ClusterRole", "clusterroles", namespaced=False)
 
 OUR_KINDS: Final = (MODEL_REPLICA_SETS, VECTOR_INDEXES, AGENT_FLEETS)
 
@@ -147,6 +147,7 @@ ALL: Final = (
     NETWORK_POLICIES,
     ROLES,
     ROLE_BINDINGS,
+    CLUSTER_ROLE_BINDINGS,
     PRIORITY_CLASSES,
     RUNTIME_CLASSES,
     RESOURCE_SLICES,

@@ -15,7 +15,8 @@ class Images:
     `accelerator_tolerations` are those of core/v1 that pods with accelerators get beside their own.
     `metrics_peers` are the peers (networking.k8s.io/v1) that alone may scrape metrics; without any, everybody
     may. `proxies` are for addresses outside of the cluster. `parts` are those of template_parts.py that pod
-    templates get: all, but in templates of before.
+    templates get: all, but in templates of before. `gateway_role` is the ClusterRole of gateways that have
+    the API server check tokens.
     """
 
     runtime: str
@@ -30,3 +31,5 @@ class Images:
     metrics_peers: tuple[Manifest, ...] = ()
     proxies: Proxies = NO_PROXIES
     parts: frozenset[TemplatePart] = ALL_PARTS
+    gateway_role: str = "flotilla-gateway"
+    gateways_accept_cluster_tokens: bool = False

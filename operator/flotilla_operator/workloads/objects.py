@@ -37,6 +37,7 @@ class PodParts:
     init_containers: Sequence[Manifest] = ()
     volumes: Sequence[Manifest] = ()
     service_account: str | None = None
+    mounts_token: bool = True  # of the service account, at the place where clients of Kubernetes look for it
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     termination_grace_seconds: int = 30
@@ -72,9 +73,10 @@ def config_volume(config_map: str) -> tuple[Manifest, Manifest]:
 
 def pod_spec(parts: PodParts) -> Manifest:
     """The pod's spec. A token is mounted only with a service account, because only such pods call the API."""
+    mounts_token = parts.service_account is not None and parts.mounts_token
     spec: Manifest = {
         "securityContext": pod_security_context(),
-        "automountServiceAccountToken": parts.service_account is not None,
+        "automountServiceAccountToken": mounts_token,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": parts.termination_grace_seconds,
         "containers": list(parts.containers),

@@ -6,17 +6,41 @@ Flotilla's. Resources replace Flotilla's requests as a whole. The scheduler stil
 Deployment over nodes where it can.
 """
 
-from typing import Any
+from typing import Any, Final
 
 from flotilla_operator.api.parts import ResourceRequirements
 from flotilla_operator.api.pods import PodOptions, PodOptionsWithResources
+from flotilla_operator.objects.quantities import quantity
 from flotilla_operator.objects.resources import Manifest
+
+LEAST_REQUEST: Final = "96Mi"
 
 
 def with_options(workload: Manifest, options: PodOptions) -> Manifest:
     """A Deployment, StatefulSet or Job whose pods have the user's options."""
     spec = workload["spec"]
     return {**workload, "spec": {**spec, "template": template_with(spec["template"], options)}}
+
+
+def with_memory_limit(workload: Manifest, limit: str) -> Manifest:
+    """The workload with this memory limit for its first container, or what that requests if it is more.
+
+    A limit of the user's stays. Kubernetes requests what is limited, where nothing else is requested.
+    """
+    spec = workload["spec"]
+    template = spec["template"]
+    first, *others = template["spec"]["containers"]
+    resources = first.get("resources") or {}
+    limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
+    if "memory" in limits:
+        return workload
+    asked = requests.get("memory", LEAST_REQUEST)
+    resources = {
+        "requests": {**requests, "memory": asked},
+        "limits": {**limits, "memory": max(limit, asked, key=quantity)},
+    }
+    pod = {**template["spec"], "containers": [{**first, "resources": resources}, *others]}
+    return {**workload, "spec": {**spec, "template": {**template, "spec": pod}}}
 
 
 def template_with(template: Manifest, options: PodOptions) -> Manifest:

@@ -18,7 +18,7 @@ from flotilla_operator.cluster.ownership import Reconciled
 from flotilla_operator.cluster.queue import KeyedQueue
 from flotilla_operator.cluster.status import StatusLimiter
 from flotilla_operator.cluster.writer import Writer
-from flotilla_operator.cluster.writes import Acts, Apply, Create, Event, EventType, Told
+from flotilla_operator.cluster.writes import Acts, Apply, Create, Delete, Event, EventType, Told
 from flotilla_operator.controllers.controller import World
 from flotilla_operator.controllers.errors import SpecError
 from flotilla_operator.controllers.failures import corrected
@@ -84,6 +84,9 @@ class Planned:
 
     def steering(self, manifest: Manifest, plan: Plan) -> FiguresOnly:
         return FiguresOnly(uid=manifest["metadata"]["uid"], targets=self.targets, report=RouterStatus)
+
+    def left_behind(self, key: Key, world: World) -> Sequence[Delete]:
+        return ()
 
     def carried_out(self, manifest: Manifest) -> None:
         self.done.append(manifest["metadata"]["name"])

@@ -79,6 +79,9 @@ class TinyController:
     def steering(self, seen: Seen, decision: set[str]) -> FiguresOnly:
         return FiguresOnly(uid=seen.manifest["metadata"]["uid"], targets=(), report=RouterStatus)
 
+    def left_behind(self, key: Key, world: World) -> Sequence[Delete]:
+        return ()
+
     def carried_out(self, manifest: Manifest) -> None:
         pass
 

@@ -357,7 +357,7 @@ def test_callers_are_read_from_their_secret_and_the_clusters_authority_only_wher
     assert volumes == {
         "secret": {"config", "redis", "flotilla-payloads", "flotilla-telemetry", "callers"},
         "none": {"config", "flotilla-sentinel", "tls"},
-        "kubernetes": {"config", "redis", "cluster"},
+        "kubernetes": {"config", "redis", "cluster", "api-token"},
     }
 
 
@@ -409,7 +409,7 @@ def test_both_send_traces_with_the_headers_of_a_secret_that_need_not_be_there() 
     assert telemetry_config(spec.telemetry) == told
     wiring = replace(WIRING, telemetry=told)
     assert workloads.pods.worker_config(OWNER, spec, wiring).telemetry == told
-    assert workloads.pods.gateway_config(OWNER, spec, wiring, "r").telemetry == told
+    assert workloads.pods.gateway_config(OWNER, spec, wiring, IMAGES, "r").telemetry == told
 
 
 def test_a_secret_that_may_not_be_sent_is_not_mounted() -> None:

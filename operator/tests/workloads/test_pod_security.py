@@ -148,7 +148,31 @@ def test_only_routers_and_engines_with_an_account_of_the_users_have_a_token(
     pods = list(pods_of(objects))
     with_token = [pod for pod in pods if pod["automountServiceAccountToken"]]
     assert {pod["containers"][0]["name"]: pod["serviceAccountName"] for pod in with_token} == who
-    assert [pod for pod in pods if pod not in with_token and "serviceAccountName" in pod] == []
+    others = [pod for pod in pods if pod not in with_token and "serviceAccountName" in pod]
+    assert {pod["containers"][0]["name"] for pod in others} <= {"gateway"}
+
+
+@pytest.mark.parametrize(
+    ("objects", "account"),
+    [
+        pytest.param(FOR_KUBERNETES, "full-kubernetes-gateway", id="mode Kubernetes"),
+        pytest.param(WITH_REDIS, None, id="mode Secret"),
+        pytest.param(REDIS_OUTSIDE, None, id="mode None"),
+    ],
+)
+def test_a_gateway_has_a_token_only_where_it_has_tokens_reviewed_and_one_that_ends(
+    objects: list[dict[str, Any]], account: str | None
+) -> None:
+    (pod,) = [pod for pod in pods_of(objects) if pod["containers"][0]["name"] == "gateway"]
+    tokens = [
+        source["serviceAccountToken"]
+        for volume in pod["volumes"]
+        for source in volume.get("projected", {}).get("sources", ())
+        if "serviceAccountToken" in source
+    ]
+    assert pod.get("serviceAccountName") == account
+    assert pod["automountServiceAccountToken"] is False
+    assert tokens == ([{"path": "token", "expirationSeconds": 3600}] if account else [])
 
 
 @pytest.mark.parametrize(

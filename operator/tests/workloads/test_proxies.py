@@ -24,7 +24,7 @@ from flotilla_operator.workloads.vector_index.steps import WantedBuild
 from flotilla_runtime.agent.worker.calls import http_client
 from flotilla_runtime.contract import BuildStep, ModelConnection, QueueConfig, TaskLimits, WorkerConfig
 from flotilla_runtime.direct import DIRECT
-from flotilla_runtime.gateway.auth import api_server_client
+from flotilla_runtime.gateway.reviews import api_server_client
 from tests.builders import agent_fleet
 from tests.builders.model_replica_set import IMAGES, OWNER, spec_of
 from tests.builders.vector_index import index_spec

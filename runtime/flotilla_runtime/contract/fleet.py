@@ -31,6 +31,9 @@ CALLERS_DIRECTORY: Final = "/var/run/flotilla/callers"
 CLUSTER_CA_DIRECTORY: Final = "/var/run/flotilla/cluster"
 CLUSTER_CA_PATH: Final = f"{CLUSTER_CA_DIRECTORY}/ca.crt"
 CLUSTER_CA_CONFIG_MAP: Final = "kube-root-ca.crt"  # Kubernetes writes it into every namespace
+API_TOKEN_DIRECTORY: Final = "/var/run/flotilla/api-token"  # noqa: S105 - of a gateway's own token
+API_TOKEN_FILE: Final = "token"  # noqa: S105
+API_TOKEN_PATH: Final = f"{API_TOKEN_DIRECTORY}/{API_TOKEN_FILE}"
 
 DEFAULT_ROLE: Final = "Default"
 EMBED_ROLE: Final = "Embed"
@@ -43,6 +46,11 @@ CACHE_MISS: Final = "Cache/Miss"
 def caller_entry(kind: str, name: str) -> str:
     """The entry of an `authSecretRef` that holds the key of this fleet or index."""
     return f"{kind.lower()}-{name}"
+
+
+def audience_of(namespace: str, name: str) -> str:
+    """The audience of tokens for this fleet's gateway."""
+    return f"{DOMAIN}/{namespace}/{name}"
 
 
 class Priority(StrEnum):
@@ -403,6 +411,8 @@ class GatewayConfig(Section):
     streams_per_caller: int = 200  # event streams of one caller at one gateway
     callers_directory: str = CALLERS_DIRECTORY
     cluster_ca_path: str = CLUSTER_CA_PATH
+    api_token_path: str = API_TOKEN_PATH
+    accepts_cluster_tokens: bool = False  # tokens of the API server's own audience too
     tls_directory: str | None = None
     capacity_path: str = CAPACITY_PATH  # of a FleetCapacity; without it nothing limits the tasks at work
     port: int = PORT_GATEWAY

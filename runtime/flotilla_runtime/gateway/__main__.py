@@ -29,14 +29,7 @@ from flotilla_runtime.contract import CONFIG_PATH, ENV_POD_NAME, GatewayAuth, Ga
 from flotilla_runtime.gateway.a2a.endpoints import A2AFrontEnd
 from flotilla_runtime.gateway.admitting import CapacityFile, say_admission
 from flotilla_runtime.gateway.application import Measured, TaskAPI, status_application, task_application
-from flotilla_runtime.gateway.auth import (
-    Authenticator,
-    CallerKeys,
-    FleetName,
-    KubernetesReviews,
-    NoAuthentication,
-    api_server_client,
-)
+from flotilla_runtime.gateway.auth import Authenticator, CallerKeys, NoAuthentication
 from flotilla_runtime.gateway.callers import Callers
 from flotilla_runtime.gateway.certificate import Certificate
 from flotilla_runtime.gateway.desk import Desk
@@ -46,6 +39,13 @@ from flotilla_runtime.gateway.metrics import GatewayMetrics
 from flotilla_runtime.gateway.openai.endpoints import OpenAIFrontEnd
 from flotilla_runtime.gateway.outside import Outside
 from flotilla_runtime.gateway.replays import Replays
+from flotilla_runtime.gateway.reviews import (
+    Clocks,
+    FleetName,
+    KubernetesReviews,
+    Reviewer,
+    api_server_client,
+)
 from flotilla_runtime.gateway.service import Sources, TaskService, Traces
 from flotilla_runtime.gateway.streams import Streams
 from flotilla_runtime.logs import configure_logs
@@ -94,7 +94,12 @@ async def authentication(
         case GatewayAuth.KUBERNETES:
             fleet = FleetName(namespace=config.namespace, name=config.name)
             async with api_server_client(environment, config.cluster_ca_path) as client:
-                yield KubernetesReviews(client, fleet, time.monotonic)
+                yield KubernetesReviews(
+                    Reviewer(client, Path(config.api_token_path)),
+                    fleet,
+                    Clocks(monotonic_seconds=time.monotonic, wall_seconds=time.time),
+                    accepts_cluster_tokens=config.accepts_cluster_tokens,
+                )
 
 
 @contextlib.asynccontextmanager

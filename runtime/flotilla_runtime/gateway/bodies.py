@@ -5,8 +5,15 @@ from typing import Final
 
 from starlette.requests import Request
 
-from flotilla_runtime.gateway.problems import ProblemError
-from flotilla_runtime.request_body import BodyCutShortError, BodyTooLongError, BodyTooSlowError, read_body
+from flotilla_runtime.gateway.problems import ProblemError, unavailable
+from flotilla_runtime.places import RETRY_AFTER_SECONDS
+from flotilla_runtime.request_body import (
+    BodyCutShortError,
+    BodyTooLongError,
+    BodyTooSlowError,
+    NoRoomForBodyError,
+    read_body,
+)
 
 READ_WITHIN_SECONDS: Final = 30.0
 
@@ -27,6 +34,12 @@ async def read_posted(request: Request, limit_bytes: int) -> bytes:
             HTTPStatus.REQUEST_TIMEOUT,
             "body-too-slow",
             f"the whole body did not arrive within {READ_WITHIN_SECONDS:g} s; send the request again",
+        ) from None
+    except NoRoomForBodyError:
+        raise unavailable(
+            "the bodies of all requests together take as much memory as they may; try again in "
+            f"{RETRY_AFTER_SECONDS} s",
+            RETRY_AFTER_SECONDS,
         ) from None
     except BodyCutShortError:
         raise ProblemError(

@@ -30,7 +30,13 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from flotilla_runtime.contract import RetrieverConfig, RetrieveRequest, RetrieverStatus
-from flotilla_runtime.request_body import BodyCutShortError, BodyTooLongError, BodyTooSlowError, read_body
+from flotilla_runtime.request_body import (
+    BodyCutShortError,
+    BodyTooLongError,
+    BodyTooSlowError,
+    NoRoomForBodyError,
+    read_body,
+)
 from flotilla_runtime.retrieval.access import UNKNOWN, access_to
 from flotilla_runtime.retrieval.generations import Generations
 from flotilla_runtime.retrieval.problems import Problem, ProblemError
@@ -185,6 +191,12 @@ async def _read(request: Request) -> RetrieveRequest:
             HTTPStatus.REQUEST_TIMEOUT,
             "too-slow",
             f"the whole body did not arrive within {BODY_WITHIN_SECONDS:g} s; send the query again",
+        ) from None
+    except NoRoomForBodyError:
+        raise ProblemError(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "busy",
+            "the bodies of all requests together take as much memory as they may; send the query again",
         ) from None
     except BodyCutShortError:
         raise ProblemError(

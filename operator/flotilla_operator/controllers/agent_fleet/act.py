@@ -1,7 +1,7 @@
 """Turns a decision about a fleet into writes, in the order in which they are needed.
 
 redis     the first passwords, the claim and the server. With a Redis of the user's, the managed one goes
-gateway   its objects
+gateway   its objects, and what lets it have tokens reviewed
 executors before the workers that ask them: as many pods as are wanted, and the end of those that nobody
           needs
 workers   the costs of deleting their pods, where there are to be fewer; their objects, as many pods as are
@@ -11,7 +11,7 @@ password  passwords that replace lost ones, after everything that had the lost o
 """
 
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from flotilla_operator.api.fleet_queue import RedisMode
@@ -76,6 +76,7 @@ def _writes(observed: Observed, decision: Decision, make_password: Callable[[], 
         objects = rendered(
             lambda images: workloads.gateway_manifests(owner, spec, wiring, images, revision), images
         )
+        yield from _review_binding(observed)
         yield from (apply(one, "spec.gateway.pod", spec.gateway.pod) for one in objects)
     yield from _executors(observed, decision, apply)
     yield from _deletion_costs(observed, decision)
@@ -137,6 +138,28 @@ def _without_redis(observed: Observed) -> Iterable[Write]:
         ours = live.name == name and live.controller_uid == observed.owner.uid
         if ours and live.kind != PERSISTENT_VOLUME_CLAIMS.kind:
             yield Delete(ref=live.ref, uid=live.uid)
+
+
+def _review_binding(observed: Observed) -> Iterable[Write]:
+    """Bind the role of gateways that have tokens reviewed. Other gateways are bound to nothing."""
+    owner, live = observed.owner, observed.binding
+    if not workloads.asks_for_reviews(observed.spec):
+        yield from bindings_to_delete(owner.namespace, owner.name, live)
+    elif observed.namespace_uid is not None and not _is_ours(owner.namespace, owner.name, live):
+        binding = workloads.review_binding(owner, observed.images.gateway_role, observed.namespace_uid)
+        yield Create(manifest=binding, retained=True)
+
+
+def bindings_to_delete(namespace: str, name: str, live: LiveObject | None) -> Sequence[Delete]:
+    """The end of the binding of a fleet that needs none, or is gone."""
+    if live is None or not _is_ours(namespace, name, live):
+        return ()
+    return (Delete(ref=live.ref, uid=live.uid),)
+
+
+def _is_ours(namespace: str, name: str, live: LiveObject | None) -> bool:
+    labels = workloads.binding_labels(namespace, name)
+    return live is not None and labels.items() <= live.labels.items()
 
 
 def _deletion_costs(observed: Observed, decision: Decision) -> Iterable[Write]:

@@ -6,11 +6,11 @@ from datetime import datetime
 from pydantic import ValidationError
 
 from flotilla_operator.cluster.caches import Caches
-from flotilla_operator.cluster.writes import Acts, Told
-from flotilla_operator.controllers.agent_fleet.act import act, new_password
+from flotilla_operator.cluster.writes import Acts, Delete, Told
+from flotilla_operator.controllers.agent_fleet.act import act, bindings_to_delete, new_password
 from flotilla_operator.controllers.agent_fleet.decide import Decision, decide
 from flotilla_operator.controllers.agent_fleet.memory import Memory
-from flotilla_operator.controllers.agent_fleet.observe import observe, parsed
+from flotilla_operator.controllers.agent_fleet.observe import binding_of, observe, parsed
 from flotilla_operator.controllers.agent_fleet.references import classes_by_part
 from flotilla_operator.controllers.agent_fleet.seen import Observed
 from flotilla_operator.controllers.agent_fleet.steering import steering_of
@@ -20,6 +20,7 @@ from flotilla_operator.controllers.steering import Steering
 from flotilla_operator.objects.refused_writes import RefusedWrite
 from flotilla_operator.objects.resources import (
     AGENT_FLEETS,
+    CLUSTER_ROLE_BINDINGS,
     CONFIG_MAPS,
     DEPLOYMENTS,
     MODEL_REPLICA_SETS,
@@ -29,6 +30,7 @@ from flotilla_operator.objects.resources import (
     PODS,
     PRIORITY_CLASSES,
     RUNTIME_CLASSES,
+    SERVICE_ACCOUNTS,
     SERVICES,
     STATEFUL_SETS,
     VECTOR_INDEXES,
@@ -37,6 +39,7 @@ from flotilla_operator.objects.resources import (
     Reference,
     Resource,
 )
+from flotilla_operator.workloads import agent_fleet as workloads
 
 
 class AgentFleetController:
@@ -49,6 +52,8 @@ class AgentFleetController:
         PODS,
         SERVICES,
         CONFIG_MAPS,
+        SERVICE_ACCOUNTS,
+        CLUSTER_ROLE_BINDINGS,
         DEPLOYMENTS,
         STATEFUL_SETS,
         PERSISTENT_VOLUME_CLAIMS,
@@ -77,8 +82,11 @@ class AgentFleetController:
             yield from (named.reference for named in classes)
 
     def wakes(self, resource: Resource, manifest: Manifest, caches: Caches) -> Iterable[Key]:
-        """None: owner references and `references` wake all that is needed."""
-        return ()
+        """The fleet that a binding is named after; owner references and `references` wake all else."""
+        if resource != CLUSTER_ROLE_BINDINGS:
+            return ()
+        fleet = workloads.fleet_of_binding(manifest["metadata"])
+        return () if fleet is None else (fleet,)
 
     async def observe(self, key: Key, manifest: Manifest, world: World, now: datetime) -> Observed:
         """Everything that a decision about this fleet needs."""
@@ -103,6 +111,10 @@ class AgentFleetController:
     def steering(self, observed: Observed, decision: Decision | None) -> Steering:
         """How the fleet follows what its gateways report."""
         return steering_of(observed, decision)
+
+    def left_behind(self, key: Key, world: World) -> Sequence[Delete]:
+        """The binding of the gateways, which belongs to no namespace."""
+        return bindings_to_delete(key.namespace, key.name, binding_of(key.namespace, key.name, world))
 
     def carried_out(self, manifest: Manifest) -> None:
         """Nothing: no memory of a fleet depends on its writes."""

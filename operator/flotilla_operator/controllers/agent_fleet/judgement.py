@@ -5,7 +5,7 @@ because it may appear without an edit of the fleet. A missing secret or a model 
 Stalled: a person must act.
 """
 
-from flotilla_operator.api.agent_fleet import AgentFleetSpec
+from flotilla_operator.api.agent_fleet import AgentFleetSpec, AuthMode
 from flotilla_operator.controllers.agent_fleet.contexts import UNSTATED_CONTEXT_TOKENS
 from flotilla_operator.controllers.agent_fleet.facts import Facts
 from flotilla_operator.controllers.agent_fleet.figures import bottleneck, completed_tasks, judged_tasks
@@ -120,6 +120,18 @@ def no_gateway_is_ready(facts: Facts) -> Finding | None:
     return Finding(reason=Reason.GATEWAY_STARTING, message=_gateways(facts))
 
 
+def tokens_are_sent_in_clear(facts: Facts) -> Finding | None:
+    """The gateway takes tokens or keys over plain HTTP; what is between it and its callers can read them."""
+    gateway = facts.observed.spec.gateway
+    if gateway.tls is not None or gateway.auth.mode is AuthMode.NONE:
+        return None
+    message = (
+        f"{_gateways(facts)}; callers send their tokens over plain HTTP, where others may read them; set "
+        "spec.gateway.tls, unless your network encrypts"
+    )
+    return right(Reason.TOKENS_IN_CLEAR, message)
+
+
 def a_gateway_is_ready(facts: Facts) -> Finding:
     """At least one gateway pod accepts tasks."""
     return right(Reason.GATEWAY_AVAILABLE, _gateways(facts))
@@ -226,6 +238,7 @@ CONDITIONS: tuple[Chain[Facts], ...] = (
             the_gateway_lacks_what_it_names,
             the_certificate_cannot_be_used,
             no_gateway_is_ready,
+            tokens_are_sent_in_clear,
         ),
         otherwise=a_gateway_is_ready,
     ),

@@ -25,8 +25,10 @@ from flotilla_operator.controllers.stored_status import without_status
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.resources import (
     AGENT_FLEETS,
+    CLUSTER_ROLE_BINDINGS,
     CONFIG_MAPS,
     DEPLOYMENTS,
+    NAMESPACES,
     NETWORK_POLICIES,
     PERSISTENT_VOLUME_CLAIMS,
     PODS,
@@ -69,6 +71,8 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
         memory=remembered_of_fleet,
         figures=figures_of(answers),
         certificate_problem=certificate_problem_of(answers, spec),
+        namespace_uid=_namespace_uid(owner, world.caches),
+        binding=binding_of(owner.namespace, owner.name, world),
         scaled=world.decisions.last(owner.uid),
         live=_live(owner, world.caches),
         workers=_by_revision(workloads.workers(owner), owner, world.caches),
@@ -128,6 +132,21 @@ def _live(owner: Owner, caches: Caches) -> dict[tuple[str, str], LiveObject]:
         for resource in resources
         if (manifest := caches.get(resource, owner.namespace, part.name)) is not None
     }
+
+
+def _namespace_uid(owner: Owner, caches: Caches) -> str | None:
+    namespace = caches.get(NAMESPACES, "", owner.namespace)
+    return None if namespace is None else str(namespace["metadata"]["uid"])
+
+
+def binding_of(namespace: str, name: str, world: World) -> LiveObject | None:
+    """What has the name of the fleet's binding. In a namespace that is not watched, nobody looks."""
+    watched = world.config.watch_namespaces
+    if watched and namespace not in watched:
+        return None
+    role = world.config.gateway.cluster_role
+    manifest = world.caches.get(CLUSTER_ROLE_BINDINGS, "", workloads.binding_name(namespace, name, role))
+    return None if manifest is None else live_object(manifest)
 
 
 def _by_revision(part: Child, owner: Owner, caches: Caches) -> dict[str, RevisionWorkers]:

@@ -62,6 +62,7 @@ class Reason(StrEnum):
 
     GATEWAY_AVAILABLE = "GatewayAvailable"
     GATEWAY_STARTING = "GatewayStarting"
+    TOKENS_IN_CLEAR = "TokensInClear"
     CERTIFICATE_UNUSABLE = "CertificateUnusable"
 
     WORKERS_AVAILABLE = "WorkersAvailable"

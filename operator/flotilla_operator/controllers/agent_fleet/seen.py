@@ -82,7 +82,7 @@ class Observed:
     `workers` and `executors` are the fleet's own, by revision; `adopted` is what workers were last told to
     adopt. `scaled` is the last decision of autoscaling. `secrets_found` are those of the managed Redis that
     are there; None when nobody looked for them. `certificate_problem` is what gateways say of the certificate
-    that they mount.
+    that they mount. `binding` has the name of the gateways' ClusterRoleBinding.
     """
 
     manifest: Manifest
@@ -95,6 +95,8 @@ class Observed:
     memory: FleetMemory
     figures: contract.FleetStatus | None = None
     certificate_problem: str | None = None
+    namespace_uid: str | None = None
+    binding: LiveObject | None = None
     scaled: RevisionsDecision | None = None
     live: Mapping[tuple[str, str], LiveObject] = field(default_factory=dict)
     workers: Mapping[str, RevisionWorkers] = field(default_factory=dict)

@@ -7,7 +7,7 @@ from datetime import datetime
 from pydantic import ValidationError
 
 from flotilla_operator.cluster.caches import Caches
-from flotilla_operator.cluster.writes import Acts, Told
+from flotilla_operator.cluster.writes import Acts, Delete, Told
 from flotilla_operator.controllers.controller import World
 from flotilla_operator.controllers.model_replica_set.act.act import act, new_key
 from flotilla_operator.controllers.model_replica_set.decide.decide import Decision, decide
@@ -134,6 +134,10 @@ class ModelReplicaSetController:
     def steering(self, observed: Observed, decision: Decision | None) -> SetSteering:
         """How the set follows what its routers report."""
         return steering_of(observed, decision)
+
+    def left_behind(self, key: Key, world: World) -> Sequence[Delete]:
+        """Nothing: what is not taken along is meant to stay."""
+        return ()
 
     def carried_out(self, manifest: Manifest) -> None:
         """Drop the promises: room for refused pods must not be kept from others."""

@@ -6,7 +6,7 @@ from datetime import datetime
 from pydantic import ValidationError
 
 from flotilla_operator.cluster.caches import Caches
-from flotilla_operator.cluster.writes import Acts, Told
+from flotilla_operator.cluster.writes import Acts, Delete, Told
 from flotilla_operator.controllers.controller import World
 from flotilla_operator.controllers.steering import FiguresOnly, Steering
 from flotilla_operator.controllers.vector_index.act import act, new_key
@@ -118,6 +118,10 @@ class VectorIndexController:
             report=RetrieverStatus,
             told=first_known,
         )
+
+    def left_behind(self, key: Key, world: World) -> Sequence[Delete]:
+        """Nothing: what is not taken along is meant to stay."""
+        return ()
 
     def carried_out(self, manifest: Manifest) -> None:
         """Nothing: the index remembers nothing of its writes."""

@@ -27,6 +27,13 @@ from flotilla_operator.workloads.agent_fleet.redis_server import (
     users_secret,
 )
 from flotilla_operator.workloads.agent_fleet.revision import revision_of
+from flotilla_operator.workloads.agent_fleet.token_reviews import (
+    asks_for_reviews,
+    binding_labels,
+    binding_name,
+    fleet_of_binding,
+    review_binding,
+)
 from flotilla_operator.workloads.agent_fleet.tools import has_executors
 
 __all__ = [
@@ -36,11 +43,15 @@ __all__ = [
     "IndexKey",
     "SecretEntry",
     "Wiring",
+    "asks_for_reviews",
+    "binding_labels",
+    "binding_name",
     "claim",
     "executor_manifests",
     "executor_secret",
     "executors",
     "executors_of",
+    "fleet_of_binding",
     "gateway",
     "gateway_manifests",
     "gateway_url",
@@ -50,6 +61,7 @@ __all__ = [
     "redis_executor",
     "redis_manifests",
     "redis_users",
+    "review_binding",
     "revision_of",
     "users_secret",
     "worker_manifests",

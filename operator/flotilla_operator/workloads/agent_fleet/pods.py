@@ -31,6 +31,11 @@ from flotilla_operator.workloads.agent_fleet.payloads import (
 )
 from flotilla_operator.workloads.agent_fleet.revision import revision_of
 from flotilla_operator.workloads.agent_fleet.telemetry import headers_volume, receivers
+from flotilla_operator.workloads.agent_fleet.token_reviews import (
+    asks_for_reviews,
+    review_access,
+    review_manifests,
+)
 from flotilla_operator.workloads.agent_fleet.tools import (
     called_urls,
     has_executors,
@@ -41,7 +46,7 @@ from flotilla_operator.workloads.certificate import TLS_DIRECTORY, certificate_v
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.ingress import from_everybody, from_monitoring
 from flotilla_operator.workloads.labels import Child
-from flotilla_operator.workloads.pod_options import asks, with_options
+from flotilla_operator.workloads.pod_options import asks, with_memory_limit, with_options
 from flotilla_runtime import contract
 
 # An image that is built on ours may have changed the entrypoint, and an older one finds our code by
@@ -55,6 +60,7 @@ RUNTIME_COMMAND = ["python3", "-I", "-B", "-u", "-c", _RUN_MODULE]
 GATEWAY_STOP_SECONDS = 30
 WORKER_STOP_SECONDS = 60  # the time of the workers' handover, and a few seconds to write it
 GATEWAY_RESOURCES = {"requests": {"cpu": "50m", "memory": "96Mi"}}
+GATEWAY_MEMORY = "512Mi"  # for as many connections and bodies as it holds
 WORKER_RESOURCES = {"requests": {"cpu": "100m", "memory": "128Mi"}}
 
 
@@ -86,9 +92,10 @@ def queue_config(owner: Owner, spec: AgentFleetSpec, user: str) -> contract.Queu
 
 
 def gateway_config(
-    owner: Owner, spec: AgentFleetSpec, wiring: Wiring, revision: str
+    owner: Owner, spec: AgentFleetSpec, wiring: Wiring, images: Images, revision: str
 ) -> contract.GatewayConfig:
     """The configuration of the gateway, which gives new tasks this revision."""
+    accepts = asks_for_reviews(spec) and images.gateways_accept_cluster_tokens
     names = model_names(spec.models)
     priced = {model.role for model in wiring.models if model.pricing.is_known}
     return contract.GatewayConfig(
@@ -109,6 +116,7 @@ def gateway_config(
         description=spec.gateway.a2a.description,
         telemetry=wiring.telemetry,
         tls_directory=TLS_DIRECTORY if spec.gateway.tls is not None else None,
+        accepts_cluster_tokens=accepts,
     )
 
 
@@ -148,7 +156,7 @@ def gateway_manifests(
     Gateways read anew every few seconds what the models have room for, so a change of it replaces none.
     """
     part = gateway(owner)
-    data = objects.config_file(gateway_config(owner, spec, wiring, revision))
+    data = objects.config_file(gateway_config(owner, spec, wiring, images, revision))
     return [
         objects.config_map(part, data={**data, **_capacity(wiring)}),
         objects.service(
@@ -169,13 +177,17 @@ def gateway_manifests(
         objects.pod_disruption_budget(
             part, selector=part.selector, min_available=max(0, spec.gateway.replicas - 1)
         ),
-        with_options(
-            objects.deployment(
-                part,
-                replicas=spec.gateway.replicas,
-                parts=_gateway_pod(owner, spec, wiring, images, data, revision),
+        *review_manifests(owner, spec),
+        with_memory_limit(
+            with_options(
+                objects.deployment(
+                    part,
+                    replicas=spec.gateway.replicas,
+                    parts=_gateway_pod(owner, spec, wiring, images, data, revision),
+                ),
+                spec.gateway.pod,
             ),
-            spec.gateway.pod,
+            GATEWAY_MEMORY,
         ),
     ]
 
@@ -234,9 +246,10 @@ def _gateway_pod(
     if spec.gateway.auth.mode is AuthMode.SECRET and spec.gateway.auth.secret_ref is not None:
         volumes.append({"name": "callers", "secret": {"secretName": spec.gateway.auth.secret_ref.name}})
         mounts.append({"name": "callers", "mountPath": contract.CALLERS_DIRECTORY, "readOnly": True})
-    if spec.gateway.auth.mode is AuthMode.KUBERNETES:
-        volumes.append({"name": "cluster", "configMap": {"name": contract.CLUSTER_CA_CONFIG_MAP}})
-        mounts.append({"name": "cluster", "mountPath": contract.CLUSTER_CA_DIRECTORY, "readOnly": True})
+    if asks_for_reviews(spec):
+        its_volumes, its_mounts = review_access()
+        volumes += its_volumes
+        mounts += its_mounts
     if spec.gateway.tls is not None:
         volume, mount = certificate_volume(spec.gateway.tls)
         volumes.append(volume)
@@ -255,6 +268,8 @@ def _gateway_pod(
     return objects.PodParts(
         containers=[container],
         volumes=volumes,
+        service_account=gateway(owner).name if asks_for_reviews(spec) else None,
+        mounts_token=False,
         annotations={**pod_annotations(data, wiring, environment), contract.LABEL_REVISION: revision},
         termination_grace_seconds=GATEWAY_STOP_SECONDS,
         image_pull_secrets=images.pull_secrets,

@@ -15,7 +15,7 @@ from flotilla_operator.workloads import objects
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.ingress import from_everybody
 from flotilla_operator.workloads.labels import Child
-from flotilla_operator.workloads.pod_options import with_options
+from flotilla_operator.workloads.pod_options import with_memory_limit, with_options
 from flotilla_operator.workloads.pod_security import scratch
 from flotilla_operator.workloads.vector_index.identity import EmbedderModel, alias_name
 from flotilla_operator.workloads.vector_index.milvus import milvus_connection
@@ -24,6 +24,7 @@ from flotilla_runtime import contract
 
 COMPONENT = "retriever"
 RESOURCES = {"requests": {"cpu": "50m", "memory": "192Mi"}}
+MEMORY = "768Mi"  # for as many connections as it holds
 LEAVE_SECONDS = 5  # a terminating pod still answers for this time, because callers still send requests to it
 
 
@@ -94,22 +95,25 @@ def retriever_objects(
         objects.pod_disruption_budget(
             part, selector=part.selector, min_available=max(0, spec.retriever.replicas - 1)
         ),
-        with_options(
-            objects.deployment(
-                part,
-                replicas=spec.retriever.replicas,
-                parts=_pod_parts(
+        with_memory_limit(
+            with_options(
+                objects.deployment(
                     part,
-                    images,
-                    keys_secret(owner, spec),
-                    [
-                        *secret_environment(owner, spec, embedder.spec if embedder else None),
-                        *images.proxies.variables(milvus_connection(owner, spec).uri),
-                    ],
-                    objects.config_hash_annotation(data, secret_versions),
+                    replicas=spec.retriever.replicas,
+                    parts=_pod_parts(
+                        part,
+                        images,
+                        keys_secret(owner, spec),
+                        [
+                            *secret_environment(owner, spec, embedder.spec if embedder else None),
+                            *images.proxies.variables(milvus_connection(owner, spec).uri),
+                        ],
+                        objects.config_hash_annotation(data, secret_versions),
+                    ),
                 ),
+                spec.retriever.pod,
             ),
-            spec.retriever.pod,
+            MEMORY,
         ),
     ]
 

@@ -168,6 +168,7 @@ async def test_a_new_fleet_gets_everything_at_once_when_its_model_is_there() -> 
         "Service support-gateway",
         "NetworkPolicy support-gateway",
         "PodDisruptionBudget support-gateway",
+        "ServiceAccount support-gateway",
         "Deployment support-gateway",
         f"ConfigMap support-{WORKER}",
         "NetworkPolicy support-worker",
@@ -199,7 +200,7 @@ async def test_a_fleet_whose_parts_run_is_ready() -> None:
     assert condition(plan, "IndexesReady")["reason"] == Reason.INDEXES_SERVED
     assert condition(plan, "WorkersReady")["reason"] == Reason.NO_TASKS
     assert condition(plan, "QueueReady")["reason"] == Reason.REDIS_AVAILABLE
-    assert condition(plan, "GatewayReady")["reason"] == Reason.GATEWAY_AVAILABLE
+    assert condition(plan, "GatewayReady")["reason"] == Reason.TOKENS_IN_CLEAR
     assert plan.status is not None
     assert plan.status["url"] == "http://support-gateway.default.svc:8080"
     assert plan.status["ready"] == "3/3"

@@ -622,7 +622,11 @@ SANDBOXED_EXECUTORS = agent_fleet(
 IN_CODE = agent_fleet(agent={"entrypoint": "app:main"}, image="registry.example/agents:1")
 PROGRESSING = ConditionType.PROGRESSING
 WITH_SLO, SLO = agent_fleet(slo={}), ConditionType.MEETING_SLO
-SECRETS = {"redis": {"url": "redis://elsewhere:6379"}, "tls": {"tls.crt": "x", "tls.key": "y"}}
+SECRETS = {
+    "redis": {"url": "redis://elsewhere:6379"},
+    "tls": {"tls.crt": "x", "tls.key": "y"},
+    "callers": {"ann": "a-key"},
+}
 
 
 @pytest.mark.parametrize(
@@ -684,7 +688,20 @@ SECRETS = {"redis": {"url": "redis://elsewhere:6379"}, "tls": {"tls.crt": "x", "
             partial(their_redis_is, "Evicts"), ON_ALL, QUEUE, "True", Reason.REDIS_AVAILABLE, id="ours is fit"
         ),
         pytest.param(nothing, ON_ALL, GATEWAY, "False", Reason.GATEWAY_STARTING, id="no gateway yet"),
-        pytest.param(everything, ON_ALL, GATEWAY, "True", Reason.GATEWAY_AVAILABLE, id="a gateway runs"),
+        pytest.param(
+            everything, ON_ALL, GATEWAY, "True", Reason.TOKENS_IN_CLEAR, id="a gateway takes tokens"
+        ),
+        pytest.param(
+            everything, agent_fleet(**WITH_KEYS), GATEWAY, "True", Reason.TOKENS_IN_CLEAR, id="keys"
+        ),
+        pytest.param(
+            everything,
+            agent_fleet(gateway={"auth": {"mode": "None"}}),
+            GATEWAY,
+            "True",
+            Reason.GATEWAY_AVAILABLE,
+            id="a gateway takes neither",
+        ),
         pytest.param(
             everything,
             agent_fleet(**with_certificate("tls")),
@@ -703,7 +720,7 @@ SECRETS = {"redis": {"url": "redis://elsewhere:6379"}, "tls": {"tls.crt": "x", "
         ),
         pytest.param(
             a_gateway_cannot_use_its_certificate,
-            agent_fleet(),
+            agent_fleet(gateway={"auth": {"mode": "None"}}),
             GATEWAY,
             "True",
             Reason.GATEWAY_AVAILABLE,

@@ -1,0 +1,87 @@
+"""The ClusterRoleBindings of gateways, which no fleet can own: made with it, and gone with it."""
+
+import pytest
+
+from flotilla_operator.objects.resources import AGENT_FLEETS, CLUSTER_ROLE_BINDINGS, NAMESPACES, Manifest
+from tests.builders.api_objects import changed, smallest
+from tests.scenes.scene import Scene
+from tests.scenes.words import NAMESPACE
+
+pytestmark = pytest.mark.scenes
+
+ROLE = "flotilla-gateway"
+FLEET = smallest("AgentFleet", name="support")
+BINDING = f"{ROLE}:{NAMESPACE}:support"
+
+
+def binding_of(scene: Scene, name: str = BINDING) -> Manifest | None:
+    return scene.api.get(CLUSTER_ROLE_BINDINGS, "", name)
+
+
+def fleet_of(scene: Scene) -> Manifest:
+    return scene.the(AGENT_FLEETS, "support")
+
+
+def asks_for(scene: Scene, mode: str) -> None:
+    patch = {"spec": {"gateway": {"auth": {"mode": mode}}}}
+    assert scene.hands.merge(AGENT_FLEETS, fleet_of(scene), patch).status == 200
+
+
+async def test_a_binding_goes_with_its_fleet_and_comes_back_while_there_is_one(scene: Scene) -> None:
+    scene.cluster.create(AGENT_FLEETS, FLEET)
+    made = await scene.until(lambda: binding_of(scene))
+    assert made["roleRef"]["name"] == ROLE
+    assert made["subjects"] == [{"kind": "ServiceAccount", "name": "support-gateway", "namespace": NAMESPACE}]
+    scene.cluster.delete(CLUSTER_ROLE_BINDINGS, made)
+    await scene.until(lambda: binding_of(scene))
+    scene.cluster.delete(AGENT_FLEETS, fleet_of(scene))
+    await scene.until(lambda: binding_of(scene) is None, within_seconds=10)
+
+
+async def test_a_fleet_that_checks_no_tokens_has_no_binding(scene: Scene) -> None:
+    scene.cluster.create(AGENT_FLEETS, FLEET)
+    await scene.until(lambda: binding_of(scene))
+    asks_for(scene, "None")
+    await scene.until(lambda: binding_of(scene) is None)
+    asks_for(scene, "Kubernetes")
+    await scene.until(lambda: binding_of(scene))
+
+
+async def test_a_binding_of_a_fleet_that_went_while_no_operator_ran_goes_with_the_next(scene: Scene) -> None:
+    scene.cluster.create(AGENT_FLEETS, FLEET)
+    await scene.until(lambda: binding_of(scene))
+    await scene.operator.kill()
+    scene.cluster.delete(AGENT_FLEETS, fleet_of(scene))
+    await scene.pass_time(600)
+    assert binding_of(scene) is not None
+    await scene.start_operator()
+    await scene.until(lambda: binding_of(scene) is None)
+
+
+async def test_a_binding_goes_with_its_namespace_without_an_operator(scene: Scene) -> None:
+    scene.cluster.create(AGENT_FLEETS, FLEET)
+    await scene.until(lambda: binding_of(scene))
+    await scene.operator.kill()
+    scene.api.remove(NAMESPACES, "", NAMESPACE)
+    await scene.until(lambda: binding_of(scene) is None)
+    scene.api.put(NAMESPACES, {"metadata": {"name": NAMESPACE}, "status": {"phase": "Active"}})
+    await scene.start_operator()
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [
+        pytest.param(f"{ROLE}:{NAMESPACE}:support", {}, id="one that an administrator has made"),
+        pytest.param(f"another-role:{NAMESPACE}:support", None, id="one of another release"),
+    ],
+)
+async def test_bindings_of_others_stay(scene: Scene, name: str, labels: dict[str, str] | None) -> None:
+    scene.cluster.create(AGENT_FLEETS, FLEET)
+    made = await scene.until(lambda: binding_of(scene))
+    scene.cluster.delete(AGENT_FLEETS, fleet_of(scene))
+    await scene.until(lambda: binding_of(scene) is None)
+    kept = changed(made, metadata__name=name)
+    kept["metadata"] = {"name": name, "labels": made["metadata"]["labels"] if labels is None else labels}
+    scene.cluster.create(CLUSTER_ROLE_BINDINGS, kept)
+    await scene.pass_time(3600)
+    assert binding_of(scene, name) is not None
