@@ -9,6 +9,7 @@ RUN := $(VENV)/bin/python
 # Also where the environment says not to: an operator starts in half the processor time with it, and tests start hundreds.
 KEEP_BYTECODE := PYTHONDONTWRITEBYTECODE=
 E2E := $(KEEP_BYTECODE) PYTHONPATH=e2e:operator:runtime:cli:benchmarks $(RUN)
+# Fetches and builds first what its tiers need.
 TIERS := $(E2E) -m tiers
 # mypy's cache outlives the checkout, as the tools do: a fresh clone is checked in seconds.
 CACHE := $(if $(FLOTILLA_CACHE),$(FLOTILLA_CACHE),$(HOME)/.cache/flotilla)
@@ -37,7 +38,7 @@ prerequisites: setup ## Install missing system packages (as root on Debian), or 
 	@$(E2E) -m local_cluster prerequisites --install
 
 .PHONY: tools
-tools: prerequisites ## Build the cluster's programs into the cache (Kubernetes, etcd, KWOK, Karpenter, Helm, CoreDNS)
+tools: prerequisites ## Build the cluster's programs into the cache (Kubernetes, etcd, KWOK, Helm, CoreDNS)
 	@$(E2E) -m local_cluster build
 
 .PHONY: generate
@@ -74,7 +75,7 @@ format: setup ## Format the code
 	@$(VENV)/bin/ruff format .
 
 .PHONY: caches
-caches: prerequisites ## Fetch and build into the cache what the tests need: programs, engine, models, base images
+caches: prerequisites ## Fetch and build into the cache what all tests need, the rare ones too
 	@$(TIERS) --prepare
 
 .PHONY: test-unit
@@ -86,27 +87,27 @@ test-scenes: setup ## Run the scenes: the whole operator on a fake API server an
 	@$(TIERS) scenes
 
 .PHONY: test-apiserver
-test-apiserver: tools ## Run the tests against a real API server with KWOK nodes
+test-apiserver: prerequisites ## Run the tests against a real API server with KWOK nodes
 	@$(TIERS) apiserver
 
 .PHONY: test-services
-test-services: caches ## Run the tests against real Redis, HAProxy, Milvus Lite and vLLM on this machine
+test-services: prerequisites ## Run the tests against real Redis, HAProxy, Milvus Lite and vLLM on this machine
 	@$(TIERS) services
 
 .PHONY: test-cluster
-test-cluster: caches ## Run the end-to-end tests with a kubelet and a real model
+test-cluster: prerequisites ## Run the end-to-end tests with a kubelet and a real model
 	@$(TIERS) cluster
 
 .PHONY: test
-test: caches lint ## Run the tests that every change must pass; print each tier's time beside its budget
+test: prerequisites lint ## Run the tests that every change must pass; print each tier's time beside its budget
 	@$(TIERS) unit scenes apiserver services cluster
 
 .PHONY: test-rare
-test-rare: caches ## Run the tests that only `make test-all` has
+test-rare: prerequisites ## Run the tests that only `make test-all` has
 	@$(TIERS) rare
 
 .PHONY: test-all
-test-all: caches lint ## Run the same, the rare tests and test-faults; CONTRIBUTING.md says when this is needed
+test-all: prerequisites lint ## Run the same, the rare tests and test-faults; CONTRIBUTING.md says when this is needed
 	@$(TIERS) --strict unit scenes apiserver services cluster rare
 	@$(E2E) -m seeded_faults
 	@$(MAKE) --no-print-directory bench-faults

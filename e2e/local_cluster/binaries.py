@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from local_cluster.declared import check_declared
 from local_cluster.directories import CHECKOUT, Directories, directories
 from local_cluster.errors import BuildFailed
 from local_cluster.progress import Progress
@@ -136,8 +137,8 @@ TOOLS: Mapping[str, Tool] = {
 }
 
 
-# The programs that `make test` needs; the rare tests that need another one build it.
-FOR_SINGLE_TESTS = frozenset({"kube-apiserver-newest", "karpenter-kwok", "argocd"})
+# Programs that the cluster does not need; the tiers whose tests need one declare it (e2e/tiers/tiers.py).
+FOR_SINGLE_TESTS = frozenset({"kube-apiserver-newest", "karpenter-kwok", "argocd", "versitygw"})
 CLUSTER_TOOLS = tuple(name for name in TOOLS if name not in FOR_SINGLE_TESTS)
 
 
@@ -147,6 +148,7 @@ def binary(name: str, *, progress: Progress | None = None) -> Path:
     assets = os.environ.get(ASSETS_VARIABLE)
     if tool.in_assets and assets and (Path(assets) / tool.file_name).is_file():
         return Path(assets) / tool.file_name
+    check_declared(name)
     target = _target(tool, directories())
     if target.is_file():
         return target

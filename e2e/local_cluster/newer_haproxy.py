@@ -19,6 +19,7 @@ from pathlib import Path
 
 from local_cluster.binaries import locked
 from local_cluster.commands import run, succeeds
+from local_cluster.declared import NEWER_HAPROXY, check_declared
 from local_cluster.directories import directories
 from local_cluster.errors import BuildFailed, LocalClusterError
 from local_cluster.progress import Progress
@@ -59,7 +60,8 @@ def newer_haproxies() -> dict[str, Path]:
 
     The HAProxy of the chart's branch is always among them. Raises BuildFailed where it cannot be had.
     """
-    folder = directories().binaries / "haproxy-newer"
+    check_declared(NEWER_HAPROXY)
+    folder = directories().binaries / NEWER_HAPROXY
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder.with_suffix(".lock")):
         if not (folder / SUITE_OF_THE_CHART / "haproxy").is_file():

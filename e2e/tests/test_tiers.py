@@ -4,16 +4,23 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from engine.environment import ensure
+from engine.models import ensure_models
+from local_cluster.binaries import TOOLS, binary
+from local_cluster.declared import DECLARED, ENGINE, MODELS
 from local_cluster.directories import CHECKOUT
+from local_cluster.errors import BuildFailed
+from local_cluster.newer_haproxy import newer_haproxies
 from local_cluster.pytest_plugin import ENDS_RELEASE, TAKES_CLUSTER_DOWN
 from tiers import __main__ as command
-from tiers.__main__ import run_all, run_pytest, run_step
+from tiers.__main__ import OTHERS, prepare, run_all, run_pytest, run_step
 from tiers.pytest_plugin import NOTE_FAILURES
-from tiers.tiers import RARE, TIERS, Run, Step, Tier, Verdict, chosen, table
+from tiers.tiers import RARE, TIERS, Run, Step, Tier, Verdict, chosen, needs, table
 
 TIER = Tier(name="some", budget_seconds=100, steps=(Step(marks="some"), Step(marks="more")))
 
@@ -78,6 +85,58 @@ def test_marks_that_choose_the_files_of_a_step_stand_in_the_files_of_their_tests
             if not path.name.startswith("test_"):
                 text = path.read_text(encoding="utf-8")
                 assert not any(f"pytest.mark.{mark}" in text for mark in chosen_by), f"{path} sets a mark"
+
+
+def test_make_test_needs_no_program_that_only_rare_tests_run() -> None:
+    usual = set(needs([tier for tier in TIERS if tier.name != RARE]))
+    assert {"argocd", "karpenter-kwok", "kube-apiserver-newest"}.isdisjoint(usual)
+    assert {tier.name: tier.needs for tier in TIERS[:2]} == {"unit": (), "scenes": ()}
+    (rare,) = chosen([RARE])
+    assert set(rare.needs) == {*TOOLS, *OTHERS}
+    assert usual < set(rare.needs)
+
+
+@pytest.mark.parametrize("tier", TIERS, ids=lambda tier: tier.name)
+def test_what_a_tier_needs_is_prepared_and_nothing_else(tier: Tier, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    monkeypatch.setattr(command, "binary", lambda name, progress: made.append(name))
+    others = {name: lambda _, name=name: made.append(name) for name in OTHERS}
+    monkeypatch.setattr(command, "OTHERS", others)
+    prepare([tier])
+    assert made == list(tier.needs)
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "needs"),
+    [
+        pytest.param(lambda: binary("argocd"), ("etcd", "argocd-cli"), id="a program"),
+        pytest.param(newer_haproxies, (), id="a newer HAProxy"),
+        pytest.param(ensure, (MODELS,), id="the engine"),
+        pytest.param(ensure_models, (ENGINE,), id="the models"),
+    ],
+)
+def test_a_test_gets_nothing_that_its_tier_does_not_declare(
+    asked_for: Callable[[], object], needs: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(DECLARED, " ".join(needs))
+    with pytest.raises(BuildFailed, match="does not declare it"):
+        asked_for()
+
+
+ASKING = """
+import os, pytest
+pytestmark = pytest.mark.services
+
+def test_asking():
+    assert os.environ["FLOTILLA_DECLARED"].split() == ["etcd", "helm"]
+"""
+
+
+def test_a_step_tells_its_tests_what_their_tier_declares(own_tests: Path) -> None:
+    (own_tests / "test_asking.py").write_text(ASKING)
+    step = Step(marks="services")
+    assert run_step(step, last=True, folder=own_tests, needs=("etcd", "helm"))[0] == 0
+    assert run_step(step, last=True, folder=own_tests)[0] != 0
 
 
 SHAKY = """

@@ -1,6 +1,7 @@
 """`python -m tiers NAME...`: run these tiers of the tests one after another, and print what each took.
 
-`--prepare` fetches and builds what they need into the cache instead, so that no tier's time holds a download.
+What they need is fetched and built into the cache first, so that no tier's time holds a download. `--prepare`
+does only that; without a name, for all tiers.
 All tiers run, also after one that failed; the exit status is 1 when any did. With `--strict` it is also 1
 when a test passed only when it was tried again.
 """
@@ -11,19 +12,29 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from engine.environment import ensure as ensure_engine
 from engine.models import ensure_models
 from local_cluster import base_image
 from local_cluster.binaries import TOOLS, binary
+from local_cluster.declared import DECLARED, ENGINE, MODELS, NEWER_HAPROXY
 from local_cluster.directories import CHECKOUT, directories
 from local_cluster.newer_haproxy import newer_haproxies
 from local_cluster.progress import Progress
 from local_cluster.pytest_plugin import KEEP_CLUSTER
-from tiers.tiers import Run, Step, Tier, chosen, table
+from tiers.tiers import TIERS, Run, Step, Tier, chosen, needs, table
 
+# Programs of TOOLS are built; this is the rest that a tier may need.
+OTHERS: Mapping[str, Callable[[Progress], object]] = {
+    NEWER_HAPROXY: lambda _: newer_haproxies(),
+    ENGINE: lambda _: ensure_engine(),
+    MODELS: lambda _: ensure_models(),
+    "base-image": lambda progress: base_image.ensure_base(directories(), progress),
+    "pause-image": lambda progress: base_image.ensure_pause(directories(), progress),
+    "coredns-image": lambda progress: base_image.ensure_coredns(directories(), progress),
+}
 TESTS_FAILED = 1  # pytest's exit status; others mean that it could not run them
 
 
@@ -35,28 +46,32 @@ def main() -> int:
     again = "fail where a test passed only when tried again"
     parser.add_argument("--strict", action="store_true", help=again)
     options = parser.parse_args()
-    if options.prepare:
-        prepare()
-        return 0
     try:
-        tiers = chosen(options.names)
+        tiers = chosen(options.names or [tier.name for tier in TIERS if options.prepare])
     except ValueError as problem:
         print(problem, file=sys.stderr)
         return 2
+    began = time.monotonic()
+    prepare(tiers)
+    print(f"== caches are filled ({time.monotonic() - began:.0f} s)", flush=True)
+    if options.prepare:
+        return 0
     return run_all(tiers, strict=options.strict)
 
 
-def prepare() -> None:
-    """Fill the cache with what is fetched or built only once: programs, packages, models, base images."""
+def prepare(tiers: Sequence[Tier]) -> None:
+    """Fill the cache with what these tiers need: programs, packages, models, base images."""
     progress = Progress()
-    for name in TOOLS:
+    for name in needs(tiers):
+        make_or_find(name, progress)
+
+
+def make_or_find(name: str, progress: Progress) -> None:
+    """Fetch or build one thing that is not in the cache."""
+    if name in TOOLS:
         binary(name, progress=progress)
-    newer_haproxies()
-    ensure_engine()
-    ensure_models()
-    base_image.ensure_base(directories(), progress)
-    base_image.ensure_pause(directories(), progress)
-    base_image.ensure_coredns(directories(), progress)
+    else:
+        OTHERS[name](progress)
 
 
 def run_all(tiers: Sequence[Tier], *, strict: bool = False) -> int:
@@ -65,7 +80,7 @@ def run_all(tiers: Sequence[Tier], *, strict: bool = False) -> int:
     for tier in tiers:
         print(f"== {tier.name} (budget {tier.budget_seconds} s)", flush=True)
         began = time.monotonic()
-        steps = [run_step(step, last=step is tier.steps[-1]) for step in tier.steps]
+        steps = [run_step(step, last=step is tier.steps[-1], needs=tier.needs) for step in tier.steps]
         statuses = tuple(status for status, _ in steps)
         passed_again = tuple(test for _, tests in steps for test in tests)
         seconds = time.monotonic() - began
@@ -74,12 +89,16 @@ def run_all(tiers: Sequence[Tier], *, strict: bool = False) -> int:
     return int(any(run.failed(strict=strict) for run in runs))
 
 
-def run_step(step: Step, *, last: bool, folder: Path | None = None) -> tuple[int, tuple[str, ...]]:
+def run_step(
+    step: Step, *, last: bool, folder: Path | None = None, needs: Sequence[str] = ()
+) -> tuple[int, tuple[str, ...]]:
     """Run one step; return its exit status and the tests that passed when tried again.
 
-    The cluster is kept unless the step is the last.
+    The cluster is kept unless the step is the last. Its tests may take from the cache what `needs` names.
     """
-    environment = {**os.environ} if last else {**os.environ, KEEP_CLUSTER: "1"}
+    environment = {**os.environ, DECLARED: " ".join(needs)}
+    if not last:
+        environment[KEEP_CLUSTER] = "1"
     with tempfile.TemporaryDirectory() as temporary:
         notes = Path(temporary) / "failures.json"
         status = run_pytest(step.pytest_arguments(notes), environment, folder or CHECKOUT)

@@ -16,10 +16,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from local_cluster.binaries import CLUSTER_TOOLS, TOOLS
+from local_cluster.declared import ENGINE, MODELS, NEWER_HAPROXY
 from local_cluster.pytest_plugin import ENDS_RELEASE, TAKES_CLUSTER_DOWN
 from tiers.pytest_plugin import FILES_WITH, NOTE_FAILURES
 
 TRIED_AGAIN_AT_MOST = 2  # tests of a step: where more fail, it is not the machine
+BASE_IMAGES = ("base-image", "pause-image", "coredns-image")
 RARE = "rare"
 ONCE = "once"
 SLOWEST = ("--durations=10", "--durations-min=5")  # listed after each step, so that they can be made faster
@@ -65,14 +68,24 @@ def without_group(test: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tier:
-    """Tests that need the same servers, in steps that run one after another."""
+    """Tests that need the same servers, in steps that run one after another.
+
+    `needs` names what they take from the cache, which is fetched or built before the tier runs.
+    """
 
     name: str
     budget_seconds: int
     steps: tuple[Step, ...]
+    needs: tuple[str, ...] = ()
 
 
 ALONE = f"({ENDS_RELEASE} or {TAKES_CLUSTER_DOWN})"
+CONTROL_PLANE = (
+    *("etcd", "kube-apiserver", "kubectl", "kube-controller-manager", "kube-scheduler", "kwok", "helm"),
+)
+SERVICES = (NEWER_HAPROXY, ENGINE, MODELS, "versitygw")
+CLUSTER = (*CLUSTER_TOOLS, ENGINE, MODELS, *BASE_IMAGES)
+EVERYTHING = tuple(dict.fromkeys((*TOOLS, *SERVICES, *CLUSTER)))
 # Cluster tests wait for the kubelet most of the time, so more of them run at once than there are cores.
 TIERS = (
     Tier(
@@ -100,6 +113,7 @@ TIERS = (
     ),
     Tier(
         name="apiserver",
+        needs=CONTROL_PLANE,
         budget_seconds=330,
         steps=(
             Step(
@@ -111,6 +125,7 @@ TIERS = (
     ),
     Tier(
         name="services",
+        needs=SERVICES,
         budget_seconds=360,
         steps=(
             Step(
@@ -122,6 +137,7 @@ TIERS = (
     ),
     Tier(
         name="cluster",
+        needs=CLUSTER,
         budget_seconds=780,
         steps=(
             Step(
@@ -132,7 +148,7 @@ TIERS = (
             Step(marks=f"cluster and not {RARE} and {ALONE}", files_with="cluster"),
         ),
     ),
-    Tier(name=RARE, budget_seconds=2000, steps=(Step(marks=RARE),)),
+    Tier(name=RARE, needs=EVERYTHING, budget_seconds=2000, steps=(Step(marks=RARE),)),
 )
 
 
@@ -163,6 +179,11 @@ class Run:
     def failed(self, *, strict: bool) -> bool:
         """Whether the tier must fail the command: with `strict` also where a test passed only in the end."""
         return self.verdict is Verdict.FAILED or (strict and self.verdict is Verdict.PASSED_AGAIN)
+
+
+def needs(tiers: Sequence[Tier]) -> tuple[str, ...]:
+    """What these tiers need, each once."""
+    return tuple(dict.fromkeys(name for tier in tiers for name in tier.needs))
 
 
 def chosen(names: Sequence[str]) -> list[Tier]:

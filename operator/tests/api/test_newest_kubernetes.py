@@ -27,8 +27,9 @@ MADE = {
 
 pytestmark = [
     pytest.mark.apiserver,
+    pytest.mark.rare,  # to build this API server takes minutes
     pytest.mark.xdist_group("newest"),
-    pytest.mark.timeout(1800),  # where nobody ran `make tools`, it builds this API server first
+    pytest.mark.timeout(1800),  # where nobody ran `make caches`, it builds this API server first
 ]
 
 
