@@ -87,6 +87,11 @@ def test_helm_finds_nothing_wrong() -> None:
             {"restrict.engineArguments": '["seed"]'}, "engineArguments", id="an argument without --"
         ),
         pytest.param({"restrict.metadataPrefixes": '["/"]'}, "metadataPrefixes", id="every label"),
+        pytest.param({"restrict.mountPaths": '["/"]'}, "mountPaths", id="every folder"),
+        pytest.param({"restrict.mountPaths": '["/mnt"]'}, "mountPaths", id="a folder that only begins so"),
+        pytest.param(
+            {"restrict.mountPaths": '["/mnt/../"]'}, "mountPaths", id="a folder upwards to mount in"
+        ),
         pytest.param({"restrict.pythonModules": '["*"]'}, "pythonModules", id="every module"),
         pytest.param({"labels.gpuProducts": '["a", 1]'}, "gpuProducts", id="a label that is a number"),
         *(

@@ -84,6 +84,8 @@ def form(path: str, schema: dict[str, Any]) -> str | None:
         return "metadata"
     if name == "volumes" or "emptyDir" in entry:
         return "volumes"
+    if "mountPath" in entry:
+        return "mounts"
     if schema.get("pattern") == PYTHON_REFERENCE:
         return "code"
     if name.lower().endswith("args"):
@@ -202,6 +204,19 @@ def test_labels_and_annotations_that_something_acts_on_are_refused_everywhere(
         assert refusal is not None, name
         assert f"spec.{path} has a name that is not allowed" in refusal
     assert attempt(plane.client, namespace, kind, at(path, {"kubernetes.io/description": "ours"})) is None
+
+
+@pytest.mark.attack("A user of the kinds mounts a volume over the code of an image")
+@pytest.mark.parametrize(("kind", "path"), list(found_with("mounts")))
+def test_volumes_are_mounted_where_no_code_is(
+    kind: str, path: str, plane: ControlPlane, namespace: str
+) -> None:
+    for wrong in ("/opt/flotilla/app", "/usr/lib", "/", "/mnt/../opt", "/mnt/..", "/mntx", "mnt/x"):
+        refusal = attempt(plane.client, namespace, kind, at(path, [{"name": "v", "mountPath": wrong}]))
+        assert f"spec.{path} has a path that is not allowed" in str(refusal), wrong
+    for right in ("/mnt", "/mnt/", "/data/x", "/srv/a..b"):
+        spec = at(path, [{"name": "v", "mountPath": right}])
+        assert attempt(plane.client, namespace, kind, spec) is None, right
 
 
 def test_labels_of_flotilla_itself_are_refused_at_engines_too(plane: ControlPlane, namespace: str) -> None:

@@ -18,6 +18,7 @@ from tests.support.waiting import eventually
 
 EXAMPLES = sorted([*(ROOT / "examples").glob("*.yaml"), *(ROOT / "examples" / "models").glob("*.yaml")])
 PLACES = {kind.name: ("/apis/flotilla.dev/v1alpha1", kind.plural) for kind in KINDS}
+POD = {"containers": [{"name": "c", "image": "i"}]}
 PLACES["ConfigMap"] = ("/api/v1", "configmaps")
 # Engine pods are not among it: they would need a node.
 MADE = {
@@ -90,23 +91,17 @@ def test_the_charts_policies_hold_there(newest: ControlPlane) -> None:
     namespace = create_namespace(newest)
     account = f"system:serviceaccount:{NAMESPACE}:{RELEASE}-operator"
     operator = newest.client_for(newest.user(account, groups=[ADMINISTRATORS]))
-    containers = [{"name": "c", "image": "i"}]
-    for place_, body, words in (
-        ("secrets", {}, "only create Secrets, of type Opaque"),
-        ("pods", {"spec": {"containers": containers}}, "none of its objects owns"),
-    ):
-        path = f"/api/v1/namespaces/{namespace}/{place_}?dryRun=All"
-        manifest = {**body, "metadata": {"name": "x"}}
-        eventually(
-            lambda path=path, manifest=manifest, words=words: words in refusal(operator, path, manifest)
-        )
+    core = f"/api/v1/namespaces/{namespace}"
+    secret, pod = {"metadata": {"name": "x"}}, {"metadata": {"name": "x"}, "spec": POD}
+    eventually(lambda: "only create Secrets, of type Opaque" in refusal(operator, f"{core}/secrets", secret))
+    eventually(lambda: "none of its objects owns" in refusal(operator, f"{core}/pods", pod))
     variables = {"engine": {"env": [{"name": "LD_PRELOAD", "value": "x"}]}}
     eventually(lambda: "envNames" in str(attempt(newest.client, namespace, "ModelReplicaSet", variables)))
 
 
 def refusal(client: ApiClient, path: str, manifest: Manifest) -> str:
     try:
-        client.create(path, manifest)
+        client.create(f"{path}?dryRun=All", manifest)
     except ApiError as error:
         return error.message
     return ""

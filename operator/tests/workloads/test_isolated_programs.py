@@ -111,10 +111,10 @@ def test_isolated_programs_find_our_code_in_the_image(tmp_path: Path) -> None:
     code = tmp_path / "app"
     code.mkdir()
     (code / f"{MODULE}.py").write_text("import sys; print('ours', sys.flags.isolated, sys.argv[1:])")
-    written = {*re.findall(r'python3 -c "(import sysconfig.*)" \\\n', DOCKERFILE)}
-    (script,) = written
+    (written,) = {*re.findall(r'&& (/opt/flotilla/bin/python3 -c "import sysconfig.*") \\\n', DOCKERFILE)}
     python = str(tmp_path / "venv" / "bin" / "python3")
-    subprocess.run([python, "-c", script.replace(contract.CODE_DIRECTORY, str(code))], check=True)
+    here = written.replace("/opt/flotilla/bin/python3", python).replace(contract.CODE_DIRECTORY, str(code))
+    subprocess.run(["sh", "-c", here], check=True)
     ran = subprocess.run([python, "-I", "-m", MODULE, "x"], capture_output=True, text=True, check=True)
     assert ran.stdout == "ours 1 ['x']\n"
 
