@@ -170,8 +170,9 @@ def no_account(fleet: Fleet) -> str:
         f"kubectl create role asker {there} --verb=create,get --resource=agentfleets.flotilla.dev/tasks "
         f"--resource-name={name} && "
         f"kubectl create rolebinding asker {there} --role=asker --serviceaccount={fleet.namespace}:asker; "
-        "then add --account asker. Without one, --with-my-own-token sends the token of your kubeconfig: the "
-        "gateway then sees all of it, and could act as you"
+        "then add --account asker. One that decides on calls also needs the verb approve. Without one, "
+        "--with-my-own-token sends the token of your kubeconfig: the gateway then sees all of it, and could "
+        "act as you"
     )
 
 
@@ -188,17 +189,18 @@ def own_token(kubectl: Kubectl, environment: Mapping[str, str]) -> str:
 
 
 def goes_through_proxies(url: str) -> bool:
-    """Whether the environment's proxies may have requests to this URL."""
-    return url.lower().startswith("https:") and not is_loopback(urlsplit(url).hostname or "")
+    """Whether the environment's proxies may have requests to this URL. Raises httpx2.InvalidURL."""
+    parsed = httpx2.URL(url)
+    return parsed.scheme == "https" and not is_loopback(parsed.host)
 
 
 def is_private(url: str) -> bool:
     """Whether nobody on the way reads what is sent to this URL: by https, or to this machine."""
     try:
-        parts = urlsplit(url)
-        return parts.scheme == "https" or is_loopback(parts.hostname or "")
-    except ValueError:
+        parsed = httpx2.URL(url)  # as the client reads it
+    except httpx2.InvalidURL:
         return False
+    return parsed.scheme == "https" or is_loopback(parsed.host)
 
 
 def is_loopback(host: str) -> bool:

@@ -177,6 +177,7 @@ def test_the_kubeconfigs_own_token_is_not_sent_unless_its_user_says_so(
         pytest.param("http://gateway.example:8080", False, id="another machine"),
         pytest.param("http://127.0.0.1.example:8080", False, id="a name that looks like this machine"),
         pytest.param("http://127.0.0.1@gateway.example", False, id="a user that looks like this machine"),
+        pytest.param("http://127.0.0.1\\@gateway.example", False, id="a host that others read otherwise"),
         pytest.param("http://[", False, id="no URL"),
         pytest.param("{here}", True, id="this machine"),
     ],
@@ -238,6 +239,13 @@ def test_no_proxy_is_asked_for_what_is_on_this_machine(
 )
 def test_proxies_get_what_is_encrypted_alone(url: str, may: bool) -> None:
     assert goes_through_proxies(url) is may
+
+
+@pytest.mark.parametrize("url", ["https://[", "http://[", "http://a b"])
+def test_what_is_no_url_is_told(capsys: pytest.CaptureFixture[str], url: str) -> None:
+    assert main(["tasks", "--url", url]) == 1
+    told = capsys.readouterr().err
+    assert (told.startswith("flotilla: "), told.count("\n")) == (True, 1)
 
 
 @pytest.mark.attack("Somebody's own Service has the name of a fleet's gateway")
