@@ -83,8 +83,11 @@ FAULTS: Final = (
     Fault(
         name="an object of the user's with our name is overwritten",
         path=f"{OPERATOR}/cluster/writer.py",
-        sound="refuse_unless_ours(owner, live, retained=write.retained)",
-        broken="pass",
+        sound=(
+            "            refuse_unless_ours(owner, live, retained=write.retained)\n"
+            "            if self._is_applied"
+        ),
+        broken="            if self._is_applied",
         tests=(EVERY_KIND,),
     ),
     Fault(
@@ -118,7 +121,7 @@ FAULTS: Final = (
     Fault(
         name="every pod gets a token of the API server",
         path=f"{OPERATOR}/workloads/objects.py",
-        sound='"automountServiceAccountToken": parts.service_account is not None,',
+        sound='"automountServiceAccountToken": mounts_token,',
         broken='"automountServiceAccountToken": True,',
         tests=(POD_SECURITY,),
     ),
