@@ -57,8 +57,8 @@ def without_images(manifests: list[dict[str, Any]]) -> dict[str, Any]:
     [
         pytest.param(routers(model_replica_set.model_replica_set()), "xre2zifv5e", id="router"),
         pytest.param(routers(FULL_SET), "n2f3jvof4k", id="router, every field"),
-        pytest.param(retrievers(vector_index.vector_index()), "v3k7dvuf5a", id="retriever"),
-        pytest.param(retrievers(FULL_INDEX), "tm2mrty3sh", id="retriever, every field"),
+        pytest.param(retrievers(vector_index.vector_index()), "jvsfqjx5a3", id="retriever"),
+        pytest.param(retrievers(FULL_INDEX), "prvhi6utwi", id="retriever, every field"),
         pytest.param(databases(vector_index.vector_index()), "wxoyqktjww", id="Milvus Lite"),
     ],
 )
