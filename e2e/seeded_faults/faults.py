@@ -83,8 +83,11 @@ FAULTS: Final = (
     Fault(
         name="an object of the user's with our name is overwritten",
         path=f"{OPERATOR}/cluster/writer.py",
-        sound="refuse_unless_ours(owner, live, retained=write.retained)",
-        broken="pass",
+        sound=(
+            "            refuse_unless_ours(owner, live, retained=write.retained)\n"
+            "            if self._is_applied"
+        ),
+        broken="            if self._is_applied",
         tests=(EVERY_KIND,),
     ),
     Fault(
@@ -118,7 +121,7 @@ FAULTS: Final = (
     Fault(
         name="every pod gets a token of the API server",
         path=f"{OPERATOR}/workloads/objects.py",
-        sound='"automountServiceAccountToken": parts.service_account is not None,',
+        sound='"automountServiceAccountToken": mounts_token,',
         broken='"automountServiceAccountToken": True,',
         tests=(POD_SECURITY,),
     ),
@@ -594,5 +597,40 @@ FAULTS: Final = (
         sound="others = [name for name in held if not name.startswith(FINALIZER_PREFIX)]",
         broken="others = list(held)",
         tests=("e2e/tests/test_chart_on_api_server.py",),
+    ),
+    Fault(
+        name="a gateway believes a review that knows nothing of audiences",
+        path=f"{RUNTIME}/gateway/reviews.py",
+        sound='if not (status.get("authenticated") and audience in (status.get("audiences") or ())):',
+        broken='if not status.get("authenticated"):',
+        tests=(f"{RUNTIME_TESTS}/gateway/test_reviews.py",),
+    ),
+    Fault(
+        name="a flood of tokens pushes good ones out",
+        path=f"{RUNTIME}/gateway/reviews.py",
+        sound="            if not was_good:\n                self._take_place()\n",
+        broken="            self._take_place()\n",
+        tests=(f"{RUNTIME_TESTS}/gateway/test_reviews.py",),
+    ),
+    Fault(
+        name="two users are one tenant",
+        path=f"{RUNTIME}/gateway/auth.py",
+        sound="if not name or name.startswith(USER) or NAMESPACE.fullmatch(name):",
+        broken="if NAMESPACE.fullmatch(name):",
+        tests=(f"{RUNTIME_TESTS}/gateway/test_auth.py",),
+    ),
+    Fault(
+        name="the binding of a fleet that is gone stays",
+        path=f"{OPERATOR}/controllers/reconciler.py",
+        sound="            refusals = await self._clear_up(key, controller)\n",
+        broken="            refusals: list[RefusedWrite] = []\n",
+        tests=(f"{OPERATOR_TESTS}/scenes/test_fleet_bindings.py",),
+    ),
+    Fault(
+        name="a connection that waits keeps others out",
+        path=f"{RUNTIME}/places.py",
+        sound="or self._end_one(self._waiting)",
+        broken="or False",
+        tests=("runtime/tests/test_places.py",),
     ),
 )

@@ -40,7 +40,7 @@ OPERATORS_ROLE_ALONE = {"rbac.aggregate": "false", "uninstall.removeFinalizers":
 ENGINE_REQUIREMENTS = ROOT / "e2e" / "engine" / "requirements"
 TOLERATION = {"key": "sku", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"}
 DIGEST = f"sha256:{'0123456789abcdef' * 4}"
-VERBS = {"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "approve"}
+VERBS = {"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "approve", "bind"}
 READING = {"get", "list", "watch"}
 
 
@@ -434,8 +434,14 @@ def test_with_a_list_of_namespaces_it_may_write_there_and_nowhere_else() -> None
     manifests = rendered({"operator.watchNamespaces": '["a", "b"]', **OPERATORS_ROLE_ALONE})
     places = [role["metadata"].get("namespace", "") for role in of_kind(manifests, "Role")]
     assert places == ["", "a", "b"]  # the first is the leader's, in the release's namespace
-    writes = {right for right in rights(only(manifests, "ClusterRole")) if right[1] not in READING}
-    assert writes == {("vectorindexes", "patch")}  # or no index could be released once its Role is gone
+    writes = {right for right in rights(operators_role(manifests)) if right[1] not in READING}
+    bindings = {
+        ("clusterrolebindings", "create"),
+        ("clusterrolebindings", "delete"),
+        ("clusterroles", "bind"),
+    }
+    # Without the first no index could be released once its Role is gone; bindings belong to no namespace.
+    assert writes == {("vectorindexes", "patch"), *bindings}
     bound = [
         (binding["metadata"].get("namespace", ""), binding["subjects"][0]["namespace"])
         for binding in of_kind(manifests, "RoleBinding")
@@ -448,13 +454,29 @@ def test_what_is_watched_outlives_the_role_of_a_deleted_namespace() -> None:
     (in_a,) = [role for role in of_kind(manifests, "Role") if role["metadata"].get("namespace") == "a"]
     assert {right for right in rights(in_a) if right[1] in READING} == {("secrets", "get")}
     watched = {(resource.plural, "watch") for resource in ALL if resource not in NEVER_WATCHED}
-    assert watched <= rights(only(manifests, "ClusterRole"))
+    assert watched <= rights(operators_role(manifests))
 
 
 def test_who_may_change_a_claims_owner_may_delete_the_claim() -> None:
     """Or Retain and Delete could not be exchanged where OwnerReferencesPermissionEnforcement is on."""
     manifests = rendered(OPERATORS_ROLE_ALONE)
-    assert ("persistentvolumeclaims", "delete") in rights(only(manifests, "ClusterRole"))
+    assert ("persistentvolumeclaims", "delete") in rights(operators_role(manifests))
+
+
+def operators_role(manifests: list[Manifest]) -> Manifest:
+    """The operator's own ClusterRole; the other one is that of gateways."""
+    (role,) = [
+        one for one in of_kind(manifests, "ClusterRole") if one["metadata"]["name"].endswith("-operator")
+    ]
+    return role
+
+
+def test_the_operator_may_bind_one_role_by_its_name() -> None:
+    config = config_of(rendered())
+    rules = [rule for rule in operators_role(rendered())["rules"] if "bind" in rule["verbs"]]
+    assert [(rule["resources"], rule["resourceNames"], rule["verbs"]) for rule in rules] == [
+        (["clusterroles"], [config.gateway.cluster_role], ["bind"])
+    ]
 
 
 def rights(role: Manifest) -> set[tuple[str, str]]:

@@ -359,7 +359,7 @@ def test_the_operator_may_bind_the_role_of_gateways_and_no_other(site: Site) -> 
         return site.plane.kubectl(*command, check=False)
 
     assert "created" in bound(GATEWAY_ROLE)
-    for role in ("cluster-admin", "view", f"{NAMESPACE}-{RELEASE}-operator"):
+    for role in ("cluster-admin", "admin", "system:node", "system:kube-controller-manager"):
         assert "forbidden" in bound(role).lower()
         assert f"{role}:{site.team}:tried" not in bindings(site)
     site.plane.kubectl("delete", "clusterrolebinding", f"{GATEWAY_ROLE}:{site.team}:tried")

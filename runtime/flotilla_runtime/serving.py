@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+from asyncio.sslproto import SSLProtocol
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from typing import Any
@@ -20,6 +21,7 @@ from flotilla_runtime.connections import BoundedConnection, Patience
 from flotilla_runtime.places import Bound, BoundedListener, KeepsPlaces, Places
 
 BACKLOG = 2048
+TLS_READ_BYTES = 16 * 1024  # a record of TLS; asyncio holds 256 KiB for each connection, also in a handshake
 PATIENCE = Patience()
 BOUND = Bound()
 
@@ -55,6 +57,8 @@ async def serving(
     started_within_seconds: float = 10,
 ) -> AsyncIterator[int]:
     """Serve while the block runs, over HTTPS with `tls`; yields the port."""
+    if tls is not None:
+        SSLProtocol.max_size = TLS_READ_BYTES
     places = Places(bound)
     listener = BoundedListener(listening_socket(port), places)
     config = uvicorn.Config(

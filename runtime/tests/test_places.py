@@ -122,8 +122,9 @@ class Server:
         )
 
     async def connect(self, source: str, *, trusted: ssl.SSLContext | None = None) -> Any:
-        place = {"local_addr": (source, 0), "ssl": trusted}
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, **place)
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", self.port, local_addr=(source, 0), ssl=trusted
+        )
         self._writers.append(writer)
         return reader, writer
 

@@ -53,7 +53,7 @@ class ApiServer:
     fail, and `held` makes it wait.
     """
 
-    verbs: ClassVar = {
+    rights: ClassVar = {
         "ann": {"create", "get"},
         "root": {"create", "get", "list", "approve"},
         "new": {"get"},
@@ -65,6 +65,7 @@ class ApiServer:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.verbs: dict[str, set[str]] = {**self.rights}
         self.down = False
         self.held = asyncio.Event()
         self.held.set()
@@ -186,7 +187,6 @@ async def test_while_the_api_server_is_away_a_good_answer_holds_to_its_end(gatew
 
 
 async def test_an_answer_holds_no_longer_than_the_token(gateway: Gateway) -> None:
-    gateway.server.verbs = {**ApiServer.verbs}
     token = f"t-ann.{signed(exp=20).split('.')[1]}.x"
     await gateway.reviews.identify(f"Bearer {token}", Verb.GET)
     gateway.server.expired.add(token)
@@ -240,7 +240,6 @@ async def test_a_caller_without_the_verb_is_told_which_to_get(gateway: Gateway) 
 
 
 async def test_a_verb_that_is_granted_is_noticed_after_a_few_seconds(gateway: Gateway) -> None:
-    gateway.server.verbs = {**ApiServer.verbs}
     await refusal_of(gateway.reviews, "Bearer t-new", Verb.CREATE)
     gateway.server.verbs["new"] = {"get", "create"}
     await refusal_of(gateway.reviews, "Bearer t-new", Verb.CREATE)

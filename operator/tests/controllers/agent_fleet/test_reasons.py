@@ -18,7 +18,7 @@ from tests.controllers.agent_fleet.test_decide import unready_pod, worker_deploy
 from tests.controllers.agent_fleet.test_plan import IDLE, Stage, condition
 
 WITH_INDEX: dict[str, Any] = {"indexes": [{"name": "h", "indexRef": {"name": "handbook"}}]}
-WITH_KEYS = {"gateway": {"auth": {"mode": "Secret", "secretRef": {"name": "callers"}}}}
+WITH_KEYS: dict[str, Any] = {"gateway": {"auth": {"mode": "Secret", "secretRef": {"name": "callers"}}}}
 
 
 def with_certificate(secret: str) -> dict[str, Any]:
