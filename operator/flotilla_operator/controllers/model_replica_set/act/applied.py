@@ -2,16 +2,22 @@
 
 from flotilla_operator.cluster.caches import controller_uid
 from flotilla_operator.cluster.writes import Delete
+from flotilla_operator.controllers.model_replica_set.reasons import Reason
 from flotilla_operator.controllers.model_replica_set.seen import Situation
-from flotilla_operator.objects.resources import SERVICES, Manifest
+from flotilla_operator.objects.resources import CONFIG_MAPS, DEPLOYMENTS, SERVICES, Manifest
 from flotilla_operator.workloads.engine_pod import engines
 from flotilla_operator.workloads.model_replica_set import router_objects
+from flotilla_operator.workloads.router import routers
 
 
 def applied_objects(situation: Situation, *, pods_to_keep: int) -> list[Manifest]:
-    """The objects to apply. The writer leaves alone what belongs to other owners."""
+    """The objects to apply. The writer leaves alone what belongs to other owners.
+
+    Routers that would mount a Secret of others stay as they are.
+    """
     me = situation.me
-    return router_objects(
+    stays = {(kind, routers(me.owner).name) for kind in (DEPLOYMENTS.kind, CONFIG_MAPS.kind)}
+    objects = router_objects(
         me.owner,
         me.spec,
         situation.rendering.images,
@@ -20,6 +26,9 @@ def applied_objects(situation: Situation, *, pods_to_keep: int) -> list[Manifest
         pods_to_keep=pods_to_keep,
         beside=situation.served_beside,
     )
+    if all(missing.reason is not Reason.SECRET_FOR_OTHERS for missing in situation.missing):
+        return objects
+    return [one for one in objects if (one["kind"], one["metadata"]["name"]) not in stays]
 
 
 def names_taken(situation: Situation) -> tuple[str, ...]:
