@@ -68,12 +68,13 @@ class Writer:
         limiter: StatusLimiter,
         *,
         on_change: OnWritten,
+        quiet: bool = False,
         reached: Callable[[CrashPoint], None] = go_on,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._client = client
-        self._cached = CachedAnswers(caches, on_change)
+        self._cached = CachedAnswers(caches, on_change, quiet=quiet)
         self._limiter = limiter
         self._reached = reached
         self._unanswered = UnansweredCreates(clock, now)

@@ -13,6 +13,7 @@ import pytest
 from local_cluster.api_client import ApiClient
 from local_cluster.control_plane import ControlPlane
 from tests.builders.api_objects import changed, smallest
+from tests.controllers.model_replica_set.stage import Stage
 from tests.support.kinds import Operators, no_failures
 from tests.support.waiting import eventually
 
@@ -137,6 +138,33 @@ def test_a_secret_that_is_not_for_an_object_is_mounted_nowhere(
     restricted.secret("its-own", "AgentFleet/good", **pair)
     restricted.create("AgentFleet", "good", spec__gateway={"tls": {"secretRef": {"name": "its-own"}}})
     eventually(lambda: "its-own" in restricted.templates().get("deployments/good-gateway", ""))
+
+
+@pytest.mark.attack("Who may read objects, and no logs, reads in a status what a container printed")
+def test_what_a_container_printed_is_in_no_status(
+    restricted: Restricted, running_control_plane: ControlPlane
+) -> None:
+    planted = "hush7364"
+    stage = Stage(running_control_plane, restricted.namespace)
+    try:
+        stage.node("a")
+        stage.create(replicas=1)
+        stage.wait("Ready", "True")
+        (pod,) = stage.pods()
+        crashed = {"exitCode": 1, "reason": "Error", "message": f"Traceback:\n  key {planted}"}
+        loops = {"waiting": {"reason": "CrashLoopBackOff"}}
+        stage.report(pod, state=loops, lastState={"terminated": crashed}, restartCount=3)
+        message = stage.wait("Available", "False", "EngineCrashing")
+        assert "ended with code 1" in message
+        assert (
+            f"kubectl logs -n {restricted.namespace} {pod['metadata']['name']} -c engine --previous"
+            in message
+        )
+        assert planted not in json.dumps(stage.get())
+        assert planted not in json.dumps(stage.told())
+    finally:
+        for path in stage.of_the_cluster:
+            stage.client.delete(path)
 
 
 @pytest.mark.attack(
