@@ -12,6 +12,7 @@ import pytest
 
 from local_cluster.api_client import ApiClient
 from local_cluster.control_plane import ControlPlane
+from local_cluster.errors import ApiError
 from tests.builders.api_objects import changed, smallest
 from tests.controllers.model_replica_set.stage import Stage
 from tests.support.kinds import Operators, no_failures
@@ -201,6 +202,53 @@ def test_a_spec_that_a_policy_would_refuse_today_is_not_brought_back(
     finally:
         for path in stage.of_the_cluster:
             stage.client.delete(path)
+
+
+def deny_older_images(stage: Stage) -> None:
+    """A policy for this namespace, in force."""
+    api = "admissionregistration.k8s.io/v1"
+    name = f"no-older-{stage.namespace}"
+    rule = {"apiGroups": ["flotilla.dev"], "apiVersions": ["*"], "resources": ["modelreplicasets"]}
+    policy = {
+        "failurePolicy": "Fail",
+        "matchConstraints": {"resourceRules": [{**rule, "operations": ["CREATE", "UPDATE"]}]},
+        "matchConditions": [
+            {
+                "name": "the-spec-changes",
+                "expression": "request.operation == 'CREATE' || object.spec != oldObject.spec",
+            }
+        ],
+        "validations": [
+            {
+                "expression": "!object.spec.engine.image.contains('/older/')",
+                "message": "older images are not allowed here",
+            }
+        ],
+    }
+    here = {"matchLabels": {"kubernetes.io/metadata.name": stage.namespace}}
+    binding = {
+        "policyName": name,
+        "validationActions": ["Deny"],
+        "matchResources": {"namespaceSelector": here},
+    }
+    for kind, plural, spec in (
+        ("ValidatingAdmissionPolicy", "validatingadmissionpolicies", policy),
+        ("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings", binding),
+    ):
+        manifest = {"apiVersion": api, "kind": kind, "metadata": {"name": name}, "spec": spec}
+        stage.make(f"/apis/{api}/{plural}", manifest)
+
+    def refuses() -> bool:
+        """The policy is in force."""
+        held = stage.get()
+        new = {key: held[key] for key in ("apiVersion", "kind", "spec")}
+        try:
+            stage.client.create(f"{stage.sets}?dryRun=All", {**new, "metadata": {"name": "x"}})
+        except ApiError:
+            return True
+        return False
+
+    eventually(refuses)
 
 
 def volume(claim: str) -> dict[str, Any]:

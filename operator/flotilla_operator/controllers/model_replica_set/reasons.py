@@ -72,6 +72,7 @@ class Reason(StrEnum):
     MISSES_SLO = "MissesSLO"
     FAILED_ANSWERS = "FailedAnswers"
     ROLLED_BACK = "RolledBack"
+    ROLLBACK_REFUSED = "RollbackRefused"
     UPDATE_PAUSED = "UpdatePaused"
     EMPTYING_NODES = "EmptyingNodes"
     REBALANCING = "Rebalancing"
