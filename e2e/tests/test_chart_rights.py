@@ -94,6 +94,8 @@ class Right(NamedTuple):
 
 
 UNUSED_HERE = {
+    # A dry run before a roll-back.
+    Right("flotilla.dev", "modelreplicasets", "create"),
     # Asked by the admission plugin OwnerReferencesPermissionEnforcement, which OpenShift turns on.
     Right("flotilla.dev", "modelreplicasets/finalizers", "update"),
     Right("flotilla.dev", "vectorindexes/finalizers", "update"),

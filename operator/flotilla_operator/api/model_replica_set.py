@@ -1015,6 +1015,13 @@ class RolloutStatus(ApiModel):
     """Answers of the newest revision in the last half hour, during its update and trial."""
     answers_before_trial: AnswersStatus | None = None
     """Those of `answers` that were given before the trial. They do not count towards its 50 answers."""
+    rollback_pending: bool | None = None
+    """Whether a roll-back waits for the API server. The last good spec is sent there as a dry run first, so
+    that admission policies judge it as they would a new object. Absent when nothing waits."""
+    rollback_refusal: LongText | None = None
+    """Why the API server refuses the last good spec, in its words. It is asked again every five minutes."""
+    rollback_refused_time: Time | None = None
+    """When it refused it last."""
     old_answers: AnswersStatus | None = None
     """Answers of the old revision, as last known. Those of the newest revision are compared with them."""
 

@@ -20,8 +20,9 @@ class OnWritten(Protocol):
 class CachedAnswers:
     """The caches, as the writer changes them."""
 
-    def __init__(self, caches: Caches, on_change: OnWritten) -> None:
+    def __init__(self, caches: Caches, on_change: OnWritten, *, quiet: bool = False) -> None:
         self._caches = caches
+        self._quiet = quiet
         self._on_change = on_change
 
     def find(self, resource: Resource, ref: ObjectRef) -> Manifest | None:
@@ -32,7 +33,7 @@ class CachedAnswers:
         """Keep the object as the API server has it now."""
         if resource in NEVER_WATCHED:
             return
-        live = stripped(resource, live)
+        live = stripped(resource, live, quiet=self._quiet)
         if self._caches.store(resource).put(live):
             self._on_change(resource, live, Change.PUT, by)
 

@@ -203,13 +203,14 @@ class Client:
             )
         )
 
-    async def create(self, resource: Resource, manifest: Manifest) -> Manifest:
-        """Create a new object with POST."""
+    async def create(self, resource: Resource, manifest: Manifest, *, dry_run: bool = False) -> Manifest:
+        """Create a new object with POST; with `dry_run` the server only answers as if it did."""
+        query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
         return await self._connection.request(
             Request(
                 method="POST",
                 path=resource.path(manifest["metadata"].get("namespace")),
-                query={"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"},
+                query={**query, "dryRun": "All"} if dry_run else query,
                 body=manifest,
             )
         )

@@ -74,7 +74,10 @@ class Silent:
 
 @dataclass(slots=True, kw_only=True)
 class Mirror:
-    """A store and the resource it mirrors, in one namespace or in all."""
+    """A store and the resource it mirrors, in one namespace or in all.
+
+    With `quiet` it holds no last words of containers.
+    """
 
     resource: Resource
     store: Store
@@ -82,6 +85,7 @@ class Mirror:
     on_change: OnChange
     namespace: str | None = None
     observer: Observer = field(default_factory=Silent)
+    quiet: bool = False
 
     async def list_anew(self, on_page: Callable[[], None] = lambda: None) -> str:
         """Make the store equal to a new list; returns the list's resource version."""
@@ -100,7 +104,7 @@ class Mirror:
 
     def put(self, manifest: Manifest) -> None:
         """Put an object into the store; one that is not newer than the stored one wakes nothing."""
-        manifest = stripped(self.resource, manifest)
+        manifest = stripped(self.resource, manifest, quiet=self.quiet)
         if self.store.put(manifest):
             self.on_change(self.resource, manifest, Change.PUT)
 

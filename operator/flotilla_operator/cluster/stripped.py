@@ -8,6 +8,7 @@ need; of a pod, also what it holds of its node. Objects that only administrators
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
+from flotilla_operator.cluster.last_words import without_last_words
 from flotilla_operator.objects import deletion_cost
 from flotilla_operator.objects.resources import (
     DEVICE_CLASSES,
@@ -83,9 +84,14 @@ POD_STATUS: Final = ("phase", "podIP", "resourceClaimStatuses")
 REQUIRED: Final = "requiredDuringSchedulingIgnoredDuringExecution"
 
 
-def stripped(resource: Resource, manifest: Manifest) -> Manifest:
-    """The object as the caches keep it. The given one is not used any more; its parts may be."""
+def stripped(resource: Resource, manifest: Manifest, *, quiet: bool = False) -> Manifest:
+    """The object as the caches keep it. The given one is not used any more; its parts may be.
+
+    `quiet` leaves out what containers of our pods said as they ended.
+    """
     manifest["metadata"].pop("managedFields", None)
+    if quiet and resource == PODS:
+        manifest = without_last_words(manifest)
     if resource in OUR_KINDS:
         return {**manifest, "metadata": _with_our_annotations(manifest["metadata"])}
     if resource in WHOLE or _is_a_child(manifest):

@@ -30,7 +30,7 @@ from flotilla_operator.cluster.kept_templates import with_kept_template
 from flotilla_operator.cluster.ownership import Reconciled, RefusedError, refusal_reason, refuse_unless_ours
 from flotilla_operator.cluster.status import StatusLimiter, without_nulls
 from flotilla_operator.cluster.unanswered import ANSWERED_BELOW, UnansweredCreates
-from flotilla_operator.cluster.writes import Apply, Create, Delete, JsonPatch, Write
+from flotilla_operator.cluster.writes import Apply, Create, Delete, DryRun, JsonPatch, Write
 from flotilla_operator.objects.hashes import hash_of
 from flotilla_operator.objects.refused_writes import RefusedWrite, WriteReason
 from flotilla_operator.objects.resources import (
@@ -68,12 +68,13 @@ class Writer:
         limiter: StatusLimiter,
         *,
         on_change: OnWritten,
+        quiet: bool = False,
         reached: Callable[[CrashPoint], None] = go_on,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._client = client
-        self._cached = CachedAnswers(caches, on_change)
+        self._cached = CachedAnswers(caches, on_change, quiet=quiet)
         self._limiter = limiter
         self._reached = reached
         self._unanswered = UnansweredCreates(clock, now)
@@ -223,6 +224,8 @@ class Writer:
                 await self._json_patch(owner, write)
             case Delete():
                 await self._delete(owner, write)
+            case DryRun():
+                await self._dry_run(write)
 
     async def _apply(self, owner: Reconciled, write: Apply) -> None:
         resource = resource_of(write.manifest)
@@ -286,6 +289,17 @@ class Writer:
         self._reached(CrashPoint.AFTER_CREATE)
         self._cached.keep(resource, created, owner.key)
         _tell("object_created", resource.ref_to(created))
+
+    async def _dry_run(self, write: DryRun) -> None:
+        """Raise what would refuse a new object like this one; nothing is kept of the answer."""
+        resource = resource_at(write.ref)
+        try:
+            await self._client.create(resource, write.manifest, dry_run=True)
+        except ApiError as error:
+            # Quotas are asked last, so everything else has admitted it.
+            if refusal_reason(error) is not WriteReason.QUOTA_EXCEEDED:
+                raise
+        _tell("object_tried", write.ref)
 
     @contextmanager
     def _kept_in_doubt(self, owner: Reconciled, resource: Resource, sent: Manifest) -> Iterator[None]:

@@ -99,7 +99,20 @@ class Delete:
     propagation: str = "Background"
 
 
-Write = Apply | Create | JsonPatch | Delete
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DryRun:
+    """A POST of which the API server keeps nothing: whether it would take this object as a new one.
+
+    What would refuse a new object refuses it: the schema, admission policies and webhooks. A quota that is
+    used up does not count, because nothing is added. `ref` is the object of ours that wants to know.
+    """
+
+    ref: ObjectRef
+    manifest: Manifest
+    needs: frozenset[ObjectRef] = frozenset()
+
+
+Write = Apply | Create | JsonPatch | Delete | DryRun
 
 
 class EventType(StrEnum):

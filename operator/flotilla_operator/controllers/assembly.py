@@ -97,6 +97,7 @@ async def assemble(
             caches,
             limiter,
             on_change=wakes.changed,
+            quiet=config.restrict.enabled,
             reached=reached,
             clock=clock.monotonic,
             now=clock.now,

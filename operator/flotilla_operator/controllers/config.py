@@ -181,7 +181,7 @@ class Monitoring(Section):
 
 
 class Restrict(Section):
-    """Whether a Secret must say where its values may be sent."""
+    """Whether a Secret must say where its values may be sent, and a Secret or a claim who may use it."""
 
     enabled: bool = False
 

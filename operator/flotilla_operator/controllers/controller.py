@@ -27,8 +27,9 @@ from flotilla_operator.controllers.config import OperatorConfig
 from flotilla_operator.controllers.steering import Decisions, Steering
 from flotilla_operator.objects.hashes import keyed_hash
 from flotilla_operator.objects.refused_writes import RefusedWrite
-from flotilla_operator.objects.resources import Key, Manifest, Reference, Resource
+from flotilla_operator.objects.resources import SECRETS, Key, Manifest, Reference, Resource
 from flotilla_operator.objects.send_to import why_not_sent
+from flotilla_operator.objects.used_by import Used, User, why_not_used
 from flotilla_operator.telemetry.measurements import Measurements
 
 Facts = TypeVar("Facts")
@@ -39,7 +40,7 @@ Decision = TypeVar("Decision")
 class Secret:
     """A secret's entries, decoded. They are left out of `repr`, so they cannot get into a log line.
 
-    `send_to` is its annotation that says where they may be sent.
+    `send_to` is its annotation that says where they may be sent, `used_by` the one that says who may use it.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Secret:
     data: Mapping[str, bytes] = field(repr=False)
     controller_uid: str | None = None
     send_to: str | None = None
+    used_by: str | None = None
 
     def version(self, key: str) -> str:
         """A hash that changes when this entry's value changes, and not when another entry is added.
@@ -89,6 +91,15 @@ class World:
     ) -> str | None:
         """Why a secret's values may not be sent to a URL through these proxies, None where they may."""
         return why_not_sent(secret.send_to, url, required=self.config.restrict.enabled, through=through)
+
+    def why_not_mounted(self, namespace: str, secret: Secret, user: User) -> str | None:
+        """Why an object's pods may not mount a secret of its namespace, None where they may."""
+        used = Used(resource=SECRETS, namespace=namespace, name=secret.name, annotation=secret.used_by)
+        return self.why_not_used(used, user)
+
+    def why_not_used(self, used: Used, user: User) -> str | None:
+        """Why an object may not use a Secret or a claim, None where it may."""
+        return why_not_used(used, user, required=self.config.restrict.enabled)
 
     async def own_secret(self, namespace: str, name: str, owner_uid: str) -> Secret | None:
         """The secret of this name if this object made it, else None: it may belong to another object."""

@@ -65,6 +65,7 @@ class Mirrors:
                     on_change=wakes.changed,
                     namespace=namespace,
                     observer=metrics,
+                    quiet=config.restrict.enabled,
                 )
                 for namespace in ((None,) if everywhere else config.watch_namespaces)
             ]

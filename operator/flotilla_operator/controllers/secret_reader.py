@@ -12,8 +12,8 @@ from typing import Final
 from flotilla_operator.cluster.caches import controller_uid
 from flotilla_operator.cluster.client import ApiError, Client
 from flotilla_operator.controllers.controller import Secret
+from flotilla_operator.objects import send_to, used_by
 from flotilla_operator.objects.resources import SECRETS
-from flotilla_operator.objects.send_to import ANNOTATION
 
 FOUND_SECONDS: Final = 60.0
 MISSING_SECONDS: Final = 10.0
@@ -48,12 +48,14 @@ class CachedSecrets:
                 return None
             raise
         metadata = manifest["metadata"]
+        annotations = metadata.get("annotations") or {}
         return Secret(
             name=name,
             uid=metadata["uid"],
             resource_version=metadata["resourceVersion"],
             controller_uid=controller_uid(manifest),
-            send_to=(metadata.get("annotations") or {}).get(ANNOTATION),
+            send_to=annotations.get(send_to.ANNOTATION),
+            used_by=annotations.get(used_by.ANNOTATION),
             data={key: base64.b64decode(value) for key, value in (manifest.get("data") or {}).items()},
         )
 

@@ -113,14 +113,14 @@ def intent_of(facts: SetFacts, scaled: ZeroDecision | None) -> Intent:
     """What is in force.
 
     Without a fresh decision of autoscaling the last one stays. After a failure the last good revision is in
-    force until the spec changes.
+    force until the spec changes, once the API server has given leave.
     """
     spec, why = facts.newest.spec, set()
     replicas = wanted_last(spec, facts.memory) if scaled is None else scaled.wanted
     if spec.autoscaling is not None:
         why.add(IntentReason.SCALED)
     form = facts.newest
-    if facts.newest_failed and facts.good is not None:
+    if facts.newest_failed and facts.good is not None and not facts.memory.rollout.asks_leave:
         form = facts.good
         why.add(IntentReason.ROLLED_BACK)
     return Intent(form=form, replicas=replicas, why=frozenset(why or {IntentReason.AS_ASKED}))

@@ -8,20 +8,21 @@ from flotilla_operator.cluster.queue import KeyedQueue
 from flotilla_operator.controllers.config import OperatorConfig, parse_config
 from flotilla_operator.controllers.controller import Secret, World
 from flotilla_operator.controllers.steering import Decisions, SteeringLoop
+from flotilla_operator.objects import send_to, used_by
 from flotilla_operator.objects.resources import NODES
-from flotilla_operator.objects.send_to import ANNOTATION
 from flotilla_operator.telemetry.measurements import Measurements
 from tests.builders.pods import NOW
 
 IMAGES = {name: f"registry.example/{name}:1" for name in ("runtime", "haproxy", "redis", "milvus", "engine")}
 CONFIG = parse_config({"images": IMAGES})
+RESTRICTED = parse_config({"images": IMAGES, "restrict": {"enabled": True}})
 Entries = Mapping[str, str | bytes]
 
 
 class Secrets:
     """Secrets of the namespace default by name, all of one controller, and the names that were asked for.
 
-    An entry with the name of the annotation `flotilla.dev/send-to` becomes that annotation.
+    An entry with the name of the annotation `flotilla.dev/send-to` or `…/used-by` becomes that annotation.
     """
 
     def __init__(self, entries: Mapping[str, Entries], controller_uid: str | None = None) -> None:
@@ -35,14 +36,16 @@ class Secrets:
             return None
         values = self.entries[name].items()
         data = {key: value.encode() if isinstance(value, str) else value for key, value in values}
-        send_to = data.pop(ANNOTATION, None)
+        notes = {note: data.pop(note, None) for note in (send_to.ANNOTATION, used_by.ANNOTATION)}
+        said = {note: None if text is None else text.decode() for note, text in notes.items()}
         return Secret(
             name=name,
             uid=f"uid-{name}",
             resource_version="7",
             data=data,
             controller_uid=self.controller_uid,
-            send_to=None if send_to is None else send_to.decode(),
+            send_to=said[send_to.ANNOTATION],
+            used_by=said[used_by.ANNOTATION],
         )
 
 

@@ -21,7 +21,7 @@ from flotilla_operator.cluster.ownership import Reconciled
 from flotilla_operator.cluster.reflector import Change, Mirror
 from flotilla_operator.cluster.status import StatusLimiter
 from flotilla_operator.cluster.writer import Writer
-from flotilla_operator.cluster.writes import Apply, Create, Delete, JsonPatch, Parts, Write
+from flotilla_operator.cluster.writes import Apply, Create, Delete, DryRun, JsonPatch, Parts, Write
 from flotilla_operator.objects.refused_writes import WriteReason
 from flotilla_operator.objects.resources import (
     DEPLOYMENTS,
@@ -34,9 +34,10 @@ from flotilla_operator.objects.resources import (
     Resource,
 )
 from flotilla_operator.objects.unseen import is_unseen
+from tests.builders.api_objects import smallest
 from tests.support.fake_api import FakeApi
 from tests.support.fake_objects import status_document
-from tests.support.fake_requests import Fault, Reply, Request
+from tests.support.fake_requests import Fault, RefusedError, Reply, Request
 
 # Events and the lease are not the writer's; test_events and test_lease have them.
 OF_OTHERS = (
@@ -707,3 +708,33 @@ async def test_every_crash_point_is_reached_by_some_write() -> None:
         await b.writer.write_finalizers(b.owner, ["flotilla.dev/x"])
         await b.status(phase="Ready")
         assert b.reached == [point for point in CrashPoint if point not in OF_OTHERS]
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "refused"),
+    [
+        pytest.param(None, "", [], id="it would be taken"),
+        pytest.param(422, "a policy denied request", [WriteReason.INVALID], id="a policy refuses it"),
+        pytest.param(403, "a webhook denied the request", [WriteReason.FORBIDDEN], id="a webhook refuses it"),
+        pytest.param(403, "m is forbidden: exceeded quota: sets", [], id="only a quota is used up"),
+        pytest.param(500, "a webhook does not answer", [WriteReason.FAILED], id="nobody can say"),
+    ],
+)
+async def test_a_dry_run_makes_nothing_and_says_what_would_refuse_it(
+    status: int | None, message: str, refused: list[WriteReason]
+) -> None:
+    def judge(resource: Resource, _new: Manifest) -> None:
+        if status is not None and resource == MODEL_REPLICA_SETS:
+            raise RefusedError(status, "Refused", message)
+
+    async with bench() as b:
+        b.api.judge = judge
+        before = len(b.api.listed(MODEL_REPLICA_SETS))
+        new = smallest("ModelReplicaSet")
+        new["metadata"] = {"generateName": "m-", "namespace": "default"}
+        ref = MODEL_REPLICA_SETS.ref_to(b.owner.manifest)
+        assert await b.write(DryRun(ref=ref, manifest=new)) == refused
+        assert len(b.api.listed(MODEL_REPLICA_SETS)) == before
+        assert b.changes == []
+        (sent,) = [request for request in b.api.requests if request.method == "POST"]
+        assert sent.query["dryRun"] == "All"

@@ -92,7 +92,13 @@ INDEX = Kind(
     VectorIndexController,
     indexes.vector_index,
     VectorIndexSpec,
-    (EMBEDDER, core("PersistentVolumeClaim", "documents", spec={"accessModes": ["ReadWriteOnce"]})),
+    (
+        EMBEDDER,
+        *(
+            core("PersistentVolumeClaim", name, spec={"accessModes": ["ReadWriteOnce"]})
+            for name in ("documents", "models")
+        ),
+    ),
 )
 by_kind = pytest.mark.parametrize(
     "kind",

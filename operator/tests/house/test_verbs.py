@@ -15,7 +15,7 @@ import pytest
 CONTROLLERS = Path(__file__).parents[2] / "flotilla_operator" / "controllers"
 KINDS = ("agent_fleet", "model_replica_set", "vector_index")
 
-WRITES = frozenset({"Apply", "Create", "Delete", "JsonPatch"})
+WRITES = frozenset({"Apply", "Create", "Delete", "DryRun", "JsonPatch"})
 CACHES_MODULE = "flotilla_operator.cluster.caches"
 PURE_IN_CACHES = frozenset({"controller_uid"})  # a function of a manifest
 CACHES = frozenset({"caches", "Caches", "Store"})

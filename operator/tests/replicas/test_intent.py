@@ -38,6 +38,13 @@ def test_what_is_in_force(
     assert found.newest_revision == ("bad" if failed else facts.newest.revision)
 
 
+def test_a_failed_revision_stays_until_the_api_server_has_given_leave() -> None:
+    rollout = {"goodRevision": "good", "failedRevision": "bad", "rollbackPending": True}
+    facts = replace(seen_set(model_replica_set(status={"rollout": rollout})), newest_failed=True)
+    assert in_force(facts).intent.why == frozenset({IntentReason.AS_ASKED})
+    assert in_force(facts).revision == facts.newest.revision
+
+
 def test_both_can_be_so_at_once() -> None:
     status = {"desiredReplicas": 1, "rollout": {"goodRevision": "good", "failedRevision": "bad"}}
     facts = replace(seen_set(model_replica_set(replicas=3, status=status, **SCALED)), newest_failed=True)

@@ -6,6 +6,7 @@ import pytest
 
 from flotilla_operator.objects.resources import (
     AGENT_FLEETS,
+    DEPLOYMENTS,
     MODEL_REPLICA_SETS,
     PERSISTENT_VOLUME_CLAIMS,
     PODS,
@@ -102,6 +103,24 @@ async def test_a_fleet_says_that_an_mcp_server_is_silent_until_workers_take_it_b
     scene.gateways.of("support").tools = ()
     await scene.until(lambda: says("ToolsReady", "True"))
     await scene.until(lambda: says("Ready", "True"))
+
+
+async def test_where_kinds_are_restricted_a_gateway_waits_until_its_certificate_is_for_its_fleet() -> None:
+    """The line of the message is run; a change of the annotation is noticed without another event."""
+    async with Scene(restrict={"enabled": True}).playing() as scene:
+        scene.node("a")
+        pair = {"tls.crt": "", "tls.key": ""}
+        metadata = {"name": "tls", "namespace": NAMESPACE}
+        scene.cluster.create(SECRETS, {"metadata": metadata, "data": pair})
+        tls = {"tls": {"secretRef": {"name": "tls"}}}
+        fleet = changed(smallest("AgentFleet", name="support"), spec__gateway=tls)
+        scene.cluster.create(AGENT_FLEETS, fleet)
+        says = partial(scene.says, name="support", resource=AGENT_FLEETS)
+        await scene.until(lambda: says("GatewayReady", "False", "SecretForOthers"))
+        assert scene.api.get(DEPLOYMENTS, NAMESPACE, "support-gateway") is None
+        note = {"metadata": {"annotations": {"flotilla.dev/used-by": "AgentFleet/support"}}}
+        scene.cluster.merge(SECRETS, scene.the(SECRETS, "tls"), note)
+        await scene.until(lambda: says("GatewayReady", "True"))
 
 
 async def test_a_fleet_runs_on_while_the_key_of_its_traces_is_missing_or_for_elsewhere(scene: Scene) -> None:

@@ -2,10 +2,11 @@
 
 import pytest
 
-from flotilla_operator.objects.resources import SECRETS, SERVICES, Manifest
+from flotilla_operator.objects.resources import MODEL_REPLICA_SETS, SECRETS, SERVICES, Manifest, Resource
 from flotilla_runtime import contract
 from tests.scenes.scene import Scene
 from tests.scenes.words import GPU
+from tests.support.fake_requests import RefusedError
 
 pytestmark = pytest.mark.scenes
 
@@ -53,6 +54,32 @@ async def test_an_update_that_never_becomes_ready_goes_back_to_the_last_good_rev
     scene.delete_pod(pod["metadata"]["name"])
     await scene.until(lambda: scene.serving() == 2 and scene.uids() != before)
     assert scene.revisions() == {good}, "what is made anew is made from the record"
+
+
+async def test_an_older_spec_that_would_be_refused_today_is_not_brought_back_until_it_is_taken(
+    scene: Scene,
+) -> None:
+    scene.node("a", gpus=12)
+    scene.create()
+    await scene.until_ready()
+    (good,) = scene.revisions()
+    scene.kubelets.never_ready = lambda pod: pod["metadata"]["labels"].get(contract.LABEL_REVISION) != good
+
+    def only_others(resource: Resource, new: Manifest) -> None:
+        if resource == MODEL_REPLICA_SETS and new["spec"].get("engine", {}).get("env") in (None, []):
+            raise RefusedError(422, "Invalid", "the policy of today denied request: name a REVISION")
+
+    scene.api.judge = only_others
+    scene.change(engine=OTHER_REVISION)
+    message = await scene.until_says("Progressing", "False", "RollbackRefused")
+    assert "the policy of today denied request: name a REVISION" in message
+    made = scene.pods()
+    await scene.pass_time(600)
+    assert {pod["metadata"]["uid"] for pod in scene.pods()} == {pod["metadata"]["uid"] for pod in made}
+    assert len(scene.api.listed(MODEL_REPLICA_SETS)) == 1, "a dry run makes nothing"
+    scene.api.judge = lambda _resource, _new: None
+    await scene.until_says("Progressing", "False", "RolledBack")
+    await scene.until(lambda: scene.revisions() == {good})
 
 
 async def test_an_update_whose_answers_fail_goes_back_and_the_drained_pod_serves_again(scene: Scene) -> None:

@@ -41,9 +41,16 @@ def listed(resource: Resource, **query: Any) -> Request:
     return Request(method="GET", path=path(resource), query=query)
 
 
-def post(resource: Resource, manifest: Manifest, subresource: str | None = None) -> Request:
+def post(resource: Resource, manifest: Manifest, subresource: str | None = None, **query: Any) -> Request:
     name = manifest["metadata"]["name"] if subresource else None
-    return Request(method="POST", path=path(resource, name, subresource), body=manifest)
+    return Request(method="POST", path=path(resource, name, subresource), query=query, body=manifest)
+
+
+def unnamed(manifest: Manifest) -> Manifest:
+    """The same, to be named by the server."""
+    metadata = {**manifest["metadata"], "generateName": f"{manifest['metadata']['name']}-"}
+    del metadata["name"]
+    return {**manifest, "metadata": metadata}
 
 
 def put(resource: Resource, manifest: Manifest) -> Request:
@@ -312,6 +319,15 @@ CONVERSATIONS: Mapping[str, Sequence[Step]] = {
         get(PODS, "a"),
         post(PODS, eviction("b"), "eviction"),
         get(PODS, "b"),
+    ],
+    "dry runs": [
+        post(CONFIG_MAPS, config("a"), dryRun="All"),
+        get(CONFIG_MAPS, "a"),
+        post(CONFIG_MAPS, config("a")),
+        post(CONFIG_MAPS, config("a"), dryRun="All"),
+        post(MODEL_REPLICA_SETS, replica_set(), dryRun="All"),
+        post(MODEL_REPLICA_SETS, unnamed(replica_set()), dryRun="All"),
+        listed(MODEL_REPLICA_SETS),
     ],
     "lists with selectors": [
         post(CONFIG_MAPS, config("a", labels={"app": "x", "tier": "1"})),

@@ -65,6 +65,7 @@ class Answers(Objects, Faults):
     def __init__(self, **options: Any) -> None:
         Objects.__init__(self, **options)
         Faults.__init__(self)
+        self.judge: Callable[[Resource, Manifest], None] = lambda _resource, _new: None  # admission
         self.normalise: Callable[[Manifest], None] = lambda _manifest: None
         self.stalled: set[Resource] = set()  # their watches are open and say nothing
         self._applied: dict[tuple[str, str, str], Manifest] = {}
@@ -106,7 +107,8 @@ class Answers(Objects, Faults):
         if request.method == "POST":
             if target.subresource == "eviction":
                 return Reply(status=201, document=self._evict(target))
-            return Reply(status=201, document=self._create(request.body, target))
+            dry_run = request.query.get("dryRun") == "All"
+            return Reply(status=201, document=self._create(request.body, target, dry_run=dry_run))
         held = self.get(target.resource, target.namespace, target.name)
         if request.method == "PATCH" and request.content_type == client.APPLY:
             return self._apply(request, target, held)
@@ -187,9 +189,11 @@ class Answers(Objects, Faults):
 
     # Writing.
 
-    def _create(self, body: Manifest, target: Target) -> Manifest:
+    def _create(self, body: Manifest, target: Target, *, dry_run: bool = False) -> Manifest:
         resource, manifest = target.resource, copy.deepcopy(body)
         metadata = manifest["metadata"]
+        if "name" not in metadata:
+            metadata["name"] = f"{metadata['generateName']}{self.version:05}"
         if resource.namespaced:
             metadata.setdefault("namespace", target.namespace)
         if self.get(resource, target.namespace, metadata["name"]) is not None:
@@ -198,7 +202,20 @@ class Answers(Objects, Faults):
         self._refuse_in_terminating_namespace(target, metadata["name"])
         for name in ("uid", "resourceVersion", "creationTimestamp", "deletionTimestamp", "generation"):
             metadata.pop(name, None)
+        self.judge(resource, manifest)
+        if dry_run:
+            return self._as_if_stored(resource, manifest)
         return self.put(resource, self._as_stored(resource, manifest))
+
+    def _as_if_stored(self, resource: Resource, manifest: Manifest) -> Manifest:
+        """What a dry run answers: the object as it would be, without a version."""
+        stored = self._as_stored(resource, manifest)
+        metadata = stored["metadata"]
+        metadata["uid"] = f"uid-of-a-dry-run-{metadata['name']}"
+        metadata["creationTimestamp"] = timestamp(self.now())
+        if resource in WITH_GENERATION:
+            metadata["generation"] = 1
+        return {"apiVersion": resource.api_version, "kind": resource.kind, **stored}
 
     def _as_stored(self, resource: Resource, manifest: Manifest) -> Manifest:
         if resource in WITH_STATUS:

@@ -69,7 +69,7 @@ class Talk:
         self.said[metadata["name"]] = document
         news = {
             "same object": before.get("uid") == metadata["uid"],
-            "same version": before.get("resourceVersion") == metadata["resourceVersion"],
+            "same version": before.get("resourceVersion") == metadata.get("resourceVersion"),
             "being deleted": "deletionTimestamp" in metadata,
         }
         return {**_without(document), "news": news}
@@ -78,6 +78,8 @@ class Talk:
 def _without(document: Manifest) -> Manifest:
     """A document without what every server makes anew."""
     metadata = {k: v for k, v in document["metadata"].items() if k not in (*MADE_ANEW, "deletionTimestamp")}
+    if "generateName" in metadata:
+        metadata["name"] = f"{metadata['generateName']}…"
     return {**document, "metadata": metadata}
 
 

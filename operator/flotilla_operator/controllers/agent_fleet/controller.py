@@ -11,11 +11,16 @@ from flotilla_operator.controllers.agent_fleet.act import act, bindings_to_delet
 from flotilla_operator.controllers.agent_fleet.decide import Decision, decide
 from flotilla_operator.controllers.agent_fleet.memory import Memory
 from flotilla_operator.controllers.agent_fleet.observe import binding_of, observe, parsed
-from flotilla_operator.controllers.agent_fleet.references import classes_by_part
+from flotilla_operator.controllers.agent_fleet.references import (
+    claims_of_executors,
+    claims_of_workers,
+    classes_by_part,
+)
 from flotilla_operator.controllers.agent_fleet.seen import Observed
 from flotilla_operator.controllers.agent_fleet.steering import steering_of
 from flotilla_operator.controllers.agent_fleet.tell import tell
 from flotilla_operator.controllers.controller import World
+from flotilla_operator.controllers.mounted_claims import NamedClaim
 from flotilla_operator.controllers.steering import Steering
 from flotilla_operator.objects.refused_writes import RefusedWrite
 from flotilla_operator.objects.resources import (
@@ -78,6 +83,9 @@ class AgentFleetController:
                 yield Reference(MODEL_REPLICA_SETS, namespace, model.model_ref.name)
         for index in spec.indexes:
             yield Reference(VECTOR_INDEXES, namespace, index.index_ref.name)
+        for claim in (*claims_of_workers(spec), *claims_of_executors(spec)):
+            if isinstance(claim, NamedClaim):
+                yield claim.reference(namespace)
         for classes in classes_by_part(spec):
             yield from (named.reference for named in classes)
 

@@ -5,8 +5,8 @@ held?     A deleted fleet decides nothing: its children go with it and a retaine
 password  Made once for a managed Redis. A lost one is made again.
 claim     Follows the deletion policy.
 redis     Its pod is not replaced while a class that the new one names is missing.
-gateway   Always, unless Redis cannot be used or its certificate is missing: it accepts tasks while models and
-          indexes are not ready yet.
+gateway   Always, unless Redis cannot be used, its certificate is missing, or its callers' keys are for
+          others: it accepts tasks while models and indexes are not ready yet.
 rollout   What becomes of the workers of older revisions.
 workers   Once every model and every index is known: as many as the tasks of each revision need.
 look      Soon while a secret is missing, because secrets are not watched, and while workers of an older
@@ -25,6 +25,7 @@ from flotilla_operator.autoscaling.workers import WorkerMemory, WorkerPolicy, Wo
 from flotilla_operator.controllers.agent_fleet.executors import decide_executors, executor_facts, is_current
 from flotilla_operator.controllers.agent_fleet.memory import FleetMemory
 from flotilla_operator.controllers.agent_fleet.password import PasswordDecision, password_decision
+from flotilla_operator.controllers.agent_fleet.reasons import Reason
 from flotilla_operator.controllers.agent_fleet.rollout import Rollout, RolloutFacts, rollout_of, tasks_of
 from flotilla_operator.controllers.agent_fleet.seen import Observed
 from flotilla_operator.controllers.claims import ClaimReason, claim_reason
@@ -42,6 +43,7 @@ class PartReason(StrEnum):
     WRITTEN = "Written"
     QUEUE_UNUSABLE = "QueueUnusable"
     CERTIFICATE_MISSING = "CertificateMissing"  # the pods that replace the running ones would not start
+    SECRET_FOR_OTHERS = "SecretForOthers"  # noqa: S105 - pods would mount it
     CLASS_MISSING = "ClassMissing"  # admission would refuse the pod that replaces the running one
     NOT_WIRED = "NotWired"  # a model, an index or the queue is not known, so workers cannot be configured
 
@@ -118,6 +120,8 @@ def _claim(observed: Observed) -> ClaimReason:
 def _gateway(observed: Observed) -> PartReason:
     if observed.missing.queue:
         return PartReason.QUEUE_UNUSABLE
+    if any(missing.reason is Reason.SECRET_FOR_OTHERS for missing in observed.missing.gateway):
+        return PartReason.SECRET_FOR_OTHERS
     return PartReason.CERTIFICATE_MISSING if observed.missing.certificate else PartReason.WRITTEN
 
 

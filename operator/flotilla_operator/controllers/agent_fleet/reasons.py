@@ -46,9 +46,12 @@ class Reason(StrEnum):
 
     PRIORITY_CLASS_MISSING = "PriorityClassMissing"
     RUNTIME_CLASS_MISSING = "RuntimeClassMissing"
+    CLAIM_MISSING = "ClaimMissing"
+    CLAIM_FOR_OTHERS = "ClaimForOthers"
     SECRET_MISSING = "SecretMissing"  # noqa: S105
     SECRET_KEY_MISSING = "SecretKeyMissing"  # noqa: S105
     SECRET_FOR_ELSEWHERE = "SecretForElsewhere"  # noqa: S105
+    SECRET_FOR_OTHERS = "SecretForOthers"  # noqa: S105
 
     REDIS_AVAILABLE = "RedisAvailable"
     REDIS_STARTING = "RedisStarting"

@@ -15,21 +15,29 @@ from flotilla_operator.controllers.agent_fleet.capacities import capacity_of
 from flotilla_operator.controllers.agent_fleet.contexts import Context, context_of_endpoint, context_of_set
 from flotilla_operator.controllers.agent_fleet.prices import prices_of, timeouts_of
 from flotilla_operator.controllers.agent_fleet.reasons import Reason
-from flotilla_operator.controllers.agent_fleet.redis_hosts import hosts_of
+from flotilla_operator.controllers.agent_fleet.redis_hosts import REDIS_PORT, SENTINEL_PORT, hosts_of
 from flotilla_operator.controllers.agent_fleet.seen import MissingParts
 from flotilla_operator.controllers.conditions import MendedBy, conditions_of, is_true
 from flotilla_operator.controllers.controller import Secret, World
 from flotilla_operator.controllers.missing import Missing
+from flotilla_operator.controllers.mounted_claims import (
+    NamedClaim,
+    Unaskable,
+    claim_problem,
+    claims_of_volumes,
+)
 from flotilla_operator.controllers.pod_classes import NamedClass, classes_of, missing_of
 from flotilla_operator.objects.hashes import stable_hash
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.resources import (
+    AGENT_FLEETS,
     MODEL_REPLICA_SETS,
     PRIORITY_CLASSES,
     RUNTIME_CLASSES,
     VECTOR_INDEXES,
     Manifest,
 )
+from flotilla_operator.objects.used_by import User
 from flotilla_operator.workloads.agent_fleet import IndexKey, SecretEntry, Wiring
 from flotilla_operator.workloads.agent_fleet.model_names import model_names
 from flotilla_operator.workloads.agent_fleet.payloads import ENTRIES, endpoint_of
@@ -42,6 +50,10 @@ from flotilla_operator.workloads.vector_index.retriever_key import KEY_ENTRY, re
 from flotilla_runtime import contract
 
 INDEX_PROMOTING = "Promoting"  # the phase of an index that is built for the first time and not Ready yet
+UNREADABLE_REDIS = (
+    "its hosts cannot be read from the URL in the Secret of spec.queue.redis.urlSecretRef; write it as "
+    "redis://user:password@host:port/0, and percent-encode the special characters of the password"
+)
 CLASS_MISSING = {
     PRIORITY_CLASSES: Reason.PRIORITY_CLASS_MISSING,
     RUNTIME_CLASSES: Reason.RUNTIME_CLASS_MISSING,
@@ -87,6 +99,7 @@ class References:
         self._name: str = manifest["metadata"]["name"]
         self._spec = spec
         self._world = world
+        self._me = User(kind=AGENT_FLEETS.kind, name=self._name)
         self._found = Found()
 
     async def look_up(self) -> tuple[Wiring, MissingParts]:
@@ -102,9 +115,10 @@ class References:
         await self._certificate()
         await self._telemetry()
         self._classes()
+        claims_are_ours = self._claims()
         found, spec = self._found, self._spec
         known = len(found.models) == len(spec.models) and len(found.indexes) == len(spec.indexes)
-        usable = not (found.missing_queue or found.missing_tools) and self._has_prices()
+        usable = not (found.missing_queue or found.missing_tools) and self._has_prices() and claims_are_ours
         wiring = Wiring(
             models=tuple(found.models),
             capacities=tuple(dict.fromkeys(found.capacities)),
@@ -183,7 +197,8 @@ class References:
         if (keys := found.spec.router.auth_secret_ref) is not None:
             entry = contract.caller_entry("AgentFleet", self._name)
             key_path = f"{field_path}: spec.router.authSecretRef of ModelReplicaSet {name!r}"
-            if not await self._entry(key_path, keys.name, entry, missing):
+            user = User(kind=MODEL_REPLICA_SETS.kind, name=name)
+            if not await self._entry(key_path, keys.name, entry, missing, user=user):
                 return
             variable = self._key_of(role, keys.name, entry)
         context = context_of_set(model, found.spec, _made_for(found.manifest))
@@ -298,7 +313,9 @@ class References:
         entry = KEY_ENTRY if made else contract.caller_entry("AgentFleet", self._name)
         key = IndexKey(index=name, name=secret, key=entry)
         path = f"spec.indexes[{name}].indexRef: spec.retriever.authSecretRef of VectorIndex {referred!r}"
-        if not made and not await self._entry(path, key.name, key.key, self._found.missing_indexes):
+        user = User(kind=VECTOR_INDEXES.kind, name=referred)
+        missing = self._found.missing_indexes
+        if not made and not await self._entry(path, key.name, key.key, missing, user=user):
             return None
         self._found.index_keys.append(key)
         return key.path
@@ -336,17 +353,35 @@ class References:
         self._may_be_sent(field_path, secret, url.address, missing)
 
     async def _redis(self) -> None:
+        """Look up the URL of the user's Redis and its sentinels' password; both go to its hosts alone."""
         redis, missing = self._spec.queue.redis, self._found.missing_queue
         if redis.mode is not RedisMode.EXTERNAL or (ref := redis.url_secret_ref) is None:
             return
-        if not await self._entry("spec.queue.redis.urlSecretRef", ref.name, ref.key, missing):
+        field_path = "spec.queue.redis.urlSecretRef"
+        if not await self._entry(field_path, ref.name, ref.key, missing):
             return
+        secret = await self._secret(field_path, ref.name, missing)
+        usual = SENTINEL_PORT if redis.sentinel is not None else REDIS_PORT
+        hosts = () if secret is None else hosts_of(secret.data[ref.key], usual_port=usual)
+        if secret is not None:
+            self._goes_to_redis(field_path, secret, hosts)
         if redis.sentinel is None or (password := redis.sentinel.password_secret_ref) is None:
             return
-        url = await self._world.secret(self._namespace, ref.name)
-        hosts = () if url is None else hosts_of(url.data[ref.key])
         field_path = "spec.queue.redis.sentinel.passwordSecretRef"
-        await self._entry(field_path, password.name, password.key, missing, to=hosts)
+        if await self._entry(field_path, password.name, password.key, missing):
+            secret = await self._secret(field_path, password.name, missing)
+            if secret is not None:
+                self._goes_to_redis(field_path, secret, hosts)
+
+    def _goes_to_redis(self, field_path: str, secret: Secret, hosts: Sequence[str | None]) -> None:
+        """Note each host of Redis to which a secret may not be sent. No proxy leads there."""
+        for host in hosts:
+            if (why := self._world.why_not_sent(secret, host)) is None:
+                continue
+            if host is None:
+                why = UNREADABLE_REDIS
+            message = f"{field_path}: the Secret {secret.name!r} is not sent: {why}"
+            self._found.missing_queue.append(Missing(reason=Reason.SECRET_FOR_ELSEWHERE, message=message))
 
     async def _payloads(self) -> None:
         """Look up the credentials of the object store; they may be sent to its URL alone."""
@@ -365,8 +400,11 @@ class References:
         if auth.mode is not AuthMode.SECRET or auth.secret_ref is None:
             return
         missing = self._found.missing_gateway
-        secret = await self._secret("spec.gateway.auth.secretRef", auth.secret_ref.name, missing)
-        if secret is not None and not any(secret.data.values()):
+        field_path = "spec.gateway.auth.secretRef"
+        secret = await self._secret(field_path, auth.secret_ref.name, missing)
+        if secret is None or not self._may_be_used(field_path, secret, self._me, missing):
+            return
+        if not any(secret.data.values()):
             missing.append(
                 Missing(
                     reason=Reason.SECRET_KEY_MISSING,
@@ -381,7 +419,7 @@ class References:
             return
         field_path = "spec.gateway.tls.secretRef"
         secret = await self._secret(field_path, tls.secret_ref.name, missing)
-        if secret is not None:
+        if secret is not None and self._may_be_used(field_path, secret, self._me, missing):
             entries = (contract.TLS_ENTRY, contract.TLS_KEY_ENTRY)
             missing += [_no_entry(field_path, secret.name, key) for key in entries if key not in secret.data]
 
@@ -403,6 +441,21 @@ class References:
                 return
         self._found.telemetry = telemetry_config(telemetry)
 
+    def _claims(self) -> bool:
+        """Whether workers and executors may mount every claim that their volumes name."""
+        wrong = False
+        for report, named in (
+            (self._found.missing_workers, claims_of_workers(self._spec)),
+            (self._found.missing_executors, claims_of_executors(self._spec)),
+        ):
+            for one in named:
+                problem = claim_problem(one, self._namespace, self._me, self._world)
+                if problem is not None:
+                    reason = Reason.CLAIM_MISSING if problem.is_missing else Reason.CLAIM_FOR_OTHERS
+                    report.append(Missing(reason=reason, message=problem.message))
+                    wrong = True
+        return not wrong
+
     def _classes(self) -> None:
         found = self._found
         reports = (
@@ -418,10 +471,17 @@ class References:
             ]
 
     async def _entry(
-        self, field_path: str, name: str, key: str, missing: list[Missing], *, to: Sequence[str | None] = ()
+        self,
+        field_path: str,
+        name: str,
+        key: str,
+        missing: list[Missing],
+        *,
+        to: Sequence[str | None] = (),
+        user: User | None = None,
     ) -> bool:
-        """Whether a secret has this entry, and may be sent to the URLs `to`. What is wrong is added to
-        `missing`.
+        """Whether a secret has this entry, may be sent to the URLs `to`, and is for `user`, the object whose
+        spec names it. What is wrong is added to `missing`.
         """
         secret = await self._secret(field_path, name, missing)
         if secret is None:
@@ -430,6 +490,8 @@ class References:
             missing.append(_no_entry(field_path, name, key))
             return False
         if not all(self._may_be_sent(field_path, secret, url, missing) for url in to):
+            return False
+        if user is not None and not self._may_be_used(field_path, secret, user, missing):
             return False
         self._found.versions.setdefault(name, {})[key] = secret.version(key)
         return True
@@ -448,6 +510,13 @@ class References:
             return True
         message = f"{field_path}: the Secret {secret.name!r} is not sent: {why}"
         missing.append(Missing(reason=Reason.SECRET_FOR_ELSEWHERE, message=message))
+        return False
+
+    def _may_be_used(self, field_path: str, secret: Secret, user: User, missing: list[Missing]) -> bool:
+        if (why := self._world.why_not_mounted(self._namespace, secret, user)) is None:
+            return True
+        message = f"{field_path}: the Secret {secret.name!r} is not mounted: {why}"
+        missing.append(Missing(reason=Reason.SECRET_FOR_OTHERS, message=message))
         return False
 
     async def _secret(self, field_path: str, name: str, missing: list[Missing]) -> Secret | None:
@@ -490,6 +559,18 @@ def classes_by_part(spec: AgentFleetSpec) -> tuple[list[NamedClass], ...]:
         list(classes_of("spec.workers.pod", spec.workers.pod)),
         [] if executors is None else list(classes_of("spec.toolExecutors.pod", executors.pod)),
     )
+
+
+def claims_of_workers(spec: AgentFleetSpec) -> list[NamedClaim | Unaskable]:
+    """The claims that the workers' volumes name."""
+    return list(claims_of_volumes("spec.workers.pod.volumes", spec.workers.pod.volumes))
+
+
+def claims_of_executors(spec: AgentFleetSpec) -> list[NamedClaim | Unaskable]:
+    """The claims that the volumes of tool executors name."""
+    if spec.tool_executors is None:
+        return []
+    return list(claims_of_volumes("spec.toolExecutors.pod.volumes", spec.tool_executors.pod.volumes))
 
 
 def _unsearched(index: Manifest) -> Reason | None:

@@ -45,6 +45,16 @@ class RedisSecret(StrEnum):
         return tuple(secret for secret in cls if secret not in without)
 
 
+OF_A_SECRET = frozenset(
+    {
+        Reason.SECRET_MISSING,
+        Reason.SECRET_KEY_MISSING,
+        Reason.SECRET_FOR_ELSEWHERE,
+        Reason.SECRET_FOR_OTHERS,
+    }
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MissingParts:
     """What is missing, grouped by what needs it."""
@@ -70,8 +80,7 @@ class MissingParts:
             *self.certificate,
             *self.workers,
         )
-        of_a_secret = (Reason.SECRET_MISSING, Reason.SECRET_KEY_MISSING, Reason.SECRET_FOR_ELSEWHERE)
-        return any(problem.reason in of_a_secret for problem in everything)
+        return any(problem.reason in OF_A_SECRET for problem in everything)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ from flotilla_operator.controllers.model_replica_set.seen import Observed
 from flotilla_operator.controllers.model_replica_set.steering import SetSteering, steering_of
 from flotilla_operator.controllers.model_replica_set.tell.tell import tell
 from flotilla_operator.controllers.model_replica_set.wakes import sets_to_wake, woken_by_round
+from flotilla_operator.controllers.mounted_claims import NamedClaim
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.objects.refused_writes import RefusedWrite
 from flotilla_operator.objects.resources import (
@@ -90,8 +91,9 @@ class ModelReplicaSetController:
         except ValidationError:
             return
         owner = Owner.of(MODEL_REPLICA_SETS.kind, manifest)
-        for _, claim in claim_references(spec):
-            yield Reference(PERSISTENT_VOLUME_CLAIMS, owner.namespace, claim)
+        for claim in claim_references(spec):
+            if isinstance(claim, NamedClaim):
+                yield claim.reference(owner.namespace)
         if spec.placement.priority_class_name is not None:
             yield Reference(PRIORITY_CLASSES, "", spec.placement.priority_class_name)
         for named in class_references(spec):

@@ -26,7 +26,9 @@ class Reason(StrEnum):
     SECRET_MISSING = "SecretMissing"  # noqa: S105
     SECRET_KEY_MISSING = "SecretKeyMissing"  # noqa: S105
     SECRET_FOR_ELSEWHERE = "SecretForElsewhere"  # noqa: S105
+    SECRET_FOR_OTHERS = "SecretForOthers"  # noqa: S105
     CLAIM_MISSING = "ClaimMissing"
+    CLAIM_FOR_OTHERS = "ClaimForOthers"
     DEVICE_CLASS_MISSING = "DeviceClassMissing"
     DEVICE_CLASS_NOT_COUNTABLE = "DeviceClassNotCountable"
     DEVICE_ATTRIBUTES_CONTRADICT = "DeviceAttributesContradict"
@@ -70,6 +72,7 @@ class Reason(StrEnum):
     MISSES_SLO = "MissesSLO"
     FAILED_ANSWERS = "FailedAnswers"
     ROLLED_BACK = "RolledBack"
+    ROLLBACK_REFUSED = "RollbackRefused"
     UPDATE_PAUSED = "UpdatePaused"
     EMPTYING_NODES = "EmptyingNodes"
     REBALANCING = "Rebalancing"

@@ -95,7 +95,9 @@ def _key(decision: Decision, make_key: Callable[[], str]) -> list[Create]:
 
 
 def _standing(decision: Decision) -> list[Apply]:
-    """A retriever that would send its token elsewhere stays as it is, and one that could not start."""
+    """A retriever that would send its token elsewhere stays as it is, and one that could not start or would
+    mount a Secret of others.
+    """
     observed, owner = decision.observed, decision.observed.owner
     if not observed.may_send_its_token:
         return []
@@ -122,8 +124,12 @@ def _standing(decision: Decision) -> list[Apply]:
         for one in objects
         for manifest in [one.manifest]
         if not _would_end_milvus(observed, manifest)
-        and not (observed.lacks_callers_keys and manifest["kind"] == DEPLOYMENTS.kind)
+        and not (_lacks_a_secret(observed) and manifest["kind"] == DEPLOYMENTS.kind)
     ]
+
+
+def _lacks_a_secret(observed: Observed) -> bool:
+    return observed.lacks_callers_keys or not observed.may_mount_its_secrets
 
 
 def _field(observed: Observed, manifest: Manifest) -> str:

@@ -35,8 +35,10 @@ class Reason(StrEnum):
     SECRET_MISSING = "SecretMissing"  # noqa: S105
     SECRET_KEY_MISSING = "SecretKeyMissing"  # noqa: S105
     SECRET_FOR_ELSEWHERE = "SecretForElsewhere"  # noqa: S105
+    SECRET_FOR_OTHERS = "SecretForOthers"  # noqa: S105
 
     CLAIM_MISSING = "ClaimMissing"
+    CLAIM_FOR_OTHERS = "ClaimForOthers"
     CONFIG_MAP_MISSING = "ConfigMapMissing"
     SOURCE_NOT_LOOKED_AT = "SourceNotLookedAt"
     DOCUMENTS_FOUND = "DocumentsFound"

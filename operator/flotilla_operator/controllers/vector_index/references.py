@@ -12,8 +12,9 @@ from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec, Task
 from flotilla_operator.api.vector_index import VectorIndexSpec
 from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.controllers.conditions import is_true
-from flotilla_operator.controllers.controller import World
+from flotilla_operator.controllers.controller import Secret, World
 from flotilla_operator.controllers.images import images_of
+from flotilla_operator.controllers.mounted_claims import NamedClaim, claim_problem
 from flotilla_operator.controllers.pod_classes import NamedClass, classes_of, missing_of
 from flotilla_operator.controllers.vector_index.reasons import ConditionType, Reason
 from flotilla_operator.controllers.vector_index.seen import EmbedderSeen, ReportedMissing
@@ -26,8 +27,10 @@ from flotilla_operator.objects.resources import (
     RUNTIME_CLASSES,
     Reference,
 )
+from flotilla_operator.objects.used_by import User
 from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.model_replica_set import internal_url
+from flotilla_operator.workloads.model_source import ClaimSource, model_of
 from flotilla_operator.workloads.node_cache import known_hub_url
 from flotilla_operator.workloads.proxies import named_proxies
 from flotilla_operator.workloads.vector_index.identity import EmbedderModel
@@ -73,6 +76,7 @@ async def references_seen(owner: Owner, spec: VectorIndexSpec, world: World) -> 
     await _look_at_callers(seen, owner, spec, world)
     seen.missing.extend(_missing_image(spec, images_of(world.config)))
     seen.missing.extend(_missing_objects(owner, spec, world.caches))
+    seen.missing.extend(_missing_claims(owner, spec, world))
     return seen
 
 
@@ -104,6 +108,7 @@ async def _look_at_secrets(seen: References, owner: Owner, spec: VectorIndexSpec
             name=token.name,
             key=token.key,
             to=spec.milvus.uri,
+            user=_user(owner),
             through=named_proxies(spec.retriever.pod.env, spec.build.pod.env),
         )
         await _look_at_entry(seen, owner, world, entry)
@@ -119,6 +124,7 @@ async def _look_at_secrets(seen: References, owner: Owner, spec: VectorIndexSpec
             f"{spec.embedding.model_ref.name!r}",
             name=keys.name,
             key=caller_entry(owner),
+            user=User(kind=MODEL_REPLICA_SETS.kind, name=spec.embedding.model_ref.name),
         )
         await _look_at_entry(seen, owner, world, entry)
 
@@ -129,13 +135,19 @@ async def _look_at_callers(seen: References, owner: Owner, spec: VectorIndexSpec
     if named is None:
         return
     secret = await world.secret(owner.namespace, named.name)
-    if secret is not None and any(value.strip() for value in secret.data.values()):
-        return
-    reason = Reason.SECRET_KEY_MISSING
-    problem = f"the Secret {named.name!r} holds no key, so nobody can search; add an entry for each caller"
     if secret is None:
         reason = Reason.SECRET_MISSING
         problem = f"there is no Secret {named.name!r} in this namespace; create it"
+    elif (why := world.why_not_mounted(owner.namespace, secret, _user(owner))) is not None:
+        reason = Reason.SECRET_FOR_OTHERS
+        problem = f"the Secret {named.name!r} is not mounted: {why}"
+    elif any(value.strip() for value in secret.data.values()):
+        return
+    else:
+        reason = Reason.SECRET_KEY_MISSING
+        problem = (
+            f"the Secret {named.name!r} holds no key, so nobody can search; add an entry for each caller"
+        )
     seen.missing.append(
         ReportedMissing(
             condition=ConditionType.RETRIEVER_READY,
@@ -171,6 +183,7 @@ class _Entry:
     """An entry of a secret that the spec asks for, and the variable that takes its value.
 
     `to` is the URL outside of Flotilla's own pods to which it is sent, `through` the proxies of the spec.
+    A secret that is not sent must be for `user`, the object whose spec names it.
     """
 
     variable: str
@@ -180,6 +193,11 @@ class _Entry:
     key: str
     to: str | None = None
     through: tuple[str | None, ...] = ()
+    user: User | None = None
+
+
+def _user(owner: Owner) -> User:
+    return User(kind=owner.kind, name=owner.name)
 
 
 def _missing_image(spec: VectorIndexSpec, images: Images) -> Iterator[ReportedMissing]:
@@ -200,12 +218,8 @@ async def _look_at_entry(seen: References, owner: Owner, world: World, entry: _E
     elif entry.key not in secret.data:
         reason = Reason.SECRET_KEY_MISSING
         problem = f"the Secret {entry.name!r} has no entry {entry.key!r}; add it"
-    elif (
-        entry.to is not None
-        and (why := world.why_not_sent(secret, entry.to, through=entry.through)) is not None
-    ):
-        reason = Reason.SECRET_FOR_ELSEWHERE
-        problem = f"the Secret {entry.name!r} is not sent: {why}"
+    elif (kept_back := _kept_back(owner, secret, world, entry)) is not None:
+        reason, problem = kept_back
     else:
         seen.secret_versions[entry.variable] = secret.version(entry.key)
         return
@@ -213,31 +227,66 @@ async def _look_at_entry(seen: References, owner: Owner, world: World, entry: _E
     seen.missing.append(ReportedMissing(condition=entry.condition, reason=reason, message=message))
 
 
+def _kept_back(owner: Owner, secret: Secret, world: World, entry: _Entry) -> tuple[Reason, str] | None:
+    """Why a secret is not sent to its URL, or not mounted; None where it is."""
+    if entry.to is not None:
+        why = world.why_not_sent(secret, entry.to, through=entry.through)
+        reason, problem = Reason.SECRET_FOR_ELSEWHERE, f"the Secret {entry.name!r} is not sent: {why}"
+        return None if why is None else (reason, problem)
+    if entry.user is not None:
+        why = world.why_not_mounted(owner.namespace, secret, entry.user)
+        reason, problem = Reason.SECRET_FOR_OTHERS, f"the Secret {entry.name!r} is not mounted: {why}"
+        return None if why is None else (reason, problem)
+    return None
+
+
 def _missing_objects(owner: Owner, spec: VectorIndexSpec, caches: Caches) -> Iterator[ReportedMissing]:
-    source = document_source(spec.source.path)
-    claim, config_map, workspace = source.claim, source.config_map, spec.build.workspace.claim_name
-    if claim is not None and caches.get(PERSISTENT_VOLUME_CLAIMS, owner.namespace, claim) is None:
-        yield ReportedMissing(
-            condition=ConditionType.SOURCE_REACHABLE,
-            reason=Reason.CLAIM_MISSING,
-            message=f"spec.source.path: there is no PersistentVolumeClaim {claim!r} in this namespace; "
-            "create it",
-        )
+    config_map = document_source(spec.source.path).config_map
     if config_map is not None and caches.get(CONFIG_MAPS, owner.namespace, config_map) is None:
         yield ReportedMissing(
             condition=ConditionType.SOURCE_REACHABLE,
             reason=Reason.CONFIG_MAP_MISSING,
             message=f"spec.source.path: there is no ConfigMap {config_map!r} in this namespace; create it",
         )
-    if workspace is not None and caches.get(PERSISTENT_VOLUME_CLAIMS, owner.namespace, workspace) is None:
-        yield ReportedMissing(
-            condition=ConditionType.BUILT,
-            reason=Reason.CLAIM_MISSING,
-            message="spec.build.workspace.claimName: there is no PersistentVolumeClaim "
-            f"{workspace!r} in this namespace; create it",
-        )
     yield from _missing_classes(spec, caches)
     yield from _missing_embedder(owner, spec, caches)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Claim:
+    """A claim that pods of the index mount, the object whose spec names it, and the condition for it."""
+
+    named: NamedClaim
+    user: User
+    condition: ConditionType
+
+
+def _claims(owner: Owner, spec: VectorIndexSpec, embedder: EmbedderSeen | None) -> Iterator[_Claim]:
+    source, workspace = document_source(spec.source.path).claim, spec.build.workspace.claim_name
+    if source is not None:
+        named = NamedClaim(field="spec.source.path", name=source)
+        yield _Claim(named=named, user=_user(owner), condition=ConditionType.SOURCE_REACHABLE)
+    if workspace is not None:
+        named = NamedClaim(field="spec.build.workspace.claimName", name=workspace)
+        yield _Claim(named=named, user=_user(owner), condition=ConditionType.BUILT)
+    if embedder is None:
+        return
+    model = model_of(embedder.spec)
+    if isinstance(model, ClaimSource):
+        name = spec.embedding.model_ref.name
+        named = NamedClaim(
+            field=f"spec.embedding.modelRef: spec.model.source of ModelReplicaSet {name!r}", name=model.claim
+        )
+        user = User(kind=MODEL_REPLICA_SETS.kind, name=name)
+        yield _Claim(named=named, user=user, condition=ConditionType.EMBEDDER_READY)
+
+
+def _missing_claims(owner: Owner, spec: VectorIndexSpec, world: World) -> Iterator[ReportedMissing]:
+    for claim in _claims(owner, spec, embedder_of(owner, spec, world.caches)):
+        problem = claim_problem(claim.named, owner.namespace, claim.user, world)
+        if problem is not None:
+            reason = Reason.CLAIM_MISSING if problem.is_missing else Reason.CLAIM_FOR_OTHERS
+            yield ReportedMissing(condition=claim.condition, reason=reason, message=problem.message)
 
 
 def _classes_of(spec: VectorIndexSpec) -> Mapping[ConditionType, list[NamedClass]]:

@@ -25,7 +25,14 @@ from flotilla_operator.workloads.vector_index.identity import EmbedderModel
 from flotilla_operator.workloads.vector_index.milvus import lacks_milvus_image, milvus
 from flotilla_runtime import contract
 
-OF_A_SECRET = frozenset({Reason.SECRET_MISSING, Reason.SECRET_KEY_MISSING, Reason.SECRET_FOR_ELSEWHERE})
+OF_A_SECRET = frozenset(
+    {
+        Reason.SECRET_MISSING,
+        Reason.SECRET_KEY_MISSING,
+        Reason.SECRET_FOR_ELSEWHERE,
+        Reason.SECRET_FOR_OTHERS,
+    }
+)
 FINALIZER = f"{contract.DOMAIN}/milvus"
 
 
@@ -92,11 +99,17 @@ class Observed:
 
     @property
     def lacks_callers_keys(self) -> bool:
-        """Whether pods of the retriever could not start, because their secret of keys is missing."""
+        """Whether pods of the retriever could not start: their secret of keys is missing, or for others."""
         return any(
-            one.condition is ConditionType.RETRIEVER_READY and one.reason is Reason.SECRET_MISSING
+            one.condition is ConditionType.RETRIEVER_READY
+            and one.reason in (Reason.SECRET_MISSING, Reason.SECRET_FOR_OTHERS)
             for one in self.missing
         )
+
+    @property
+    def may_mount_its_secrets(self) -> bool:
+        """Whether every Secret that pods of the index mount is for the object that names it."""
+        return all(one.reason is not Reason.SECRET_FOR_OTHERS for one in self.missing)
 
     @property
     def milvus_external(self) -> bool:

@@ -5,7 +5,9 @@ when its answers are bad. Once every wanted group runs it and is ready, it is on
 enough answers, or for half an hour at most. Many revisions do badly only under the whole load, or are rolled
 out before anybody asks. The answers of the old revision are remembered for comparison, because its groups are
 gone by then. When a revision fails, the operator runs the last good one (its record says what it was made
-from) until the spec changes again. Without such a way back there is no trial.
+from) until the spec changes again. First the API server is asked, by a dry run, whether it would take the
+older spec as a new one; until it would, the failed revision stays in force. Without such a way back there is
+no trial.
 
 The clock stops while the update waits for room, an old replica drains, no replica is wanted, or the set is
 paused, because none of these is the revision's fault. The time of the stop is written down. When the clock
@@ -33,6 +35,7 @@ from flotilla_operator.replicas.revisions.evidence import Evidence
 ANSWERS_NEEDED = 50
 FAILED_SHARE_ALLOWED = 0.05  # share of 5xx without an SLO; with one, the excess over the old revision's share
 TRIAL_LIMIT = timedelta(minutes=30)  # as long as routers remember an answer
+ASK_AGAIN = timedelta(minutes=5)  # after a refusal, in case that a policy has changed
 
 
 class Fault(StrEnum):
@@ -49,7 +52,8 @@ class Rollout:
 
     It names the newest revision, the last good one and the failed one, the fault as a word and as a sentence,
     and the state at the last progress. It has the start of the trial, and the answers of the new and the old
-    revision as far as they are needed.
+    revision as far as they are needed. While a roll-back `asks_leave`, the failed revision stays in force;
+    `refusal` is what the API server said against it at `asked_at`.
     """
 
     revision: str = ""
@@ -66,6 +70,9 @@ class Rollout:
     answers: Answers = NO_ANSWERS
     before_trial: Answers = NO_ANSWERS
     old_answers: Answers = NO_ANSWERS
+    asks_leave: bool = False
+    asked_at: datetime | None = None
+    refusal: str = ""
 
     def stopped(self, now: datetime) -> "Rollout":
         """The same with its clock stopped; a clock that has stopped before keeps its time."""
@@ -101,6 +108,18 @@ class Rollout:
             trial_since=self.trial_since and now,
             stopped_at=self.stopped_at and now,
         )
+
+    def may_ask_leave(self, now: datetime) -> bool:
+        """Whether the API server is to be asked now if the older spec may be run."""
+        if not self.asks_leave:
+            return False
+        return self.asked_at is None or now >= self.asked_at + ASK_AGAIN
+
+    def answered(self, refusal: str, now: datetime) -> "Rollout":
+        """The same after the API server's answer; with an empty refusal it has given leave."""
+        if not refusal:
+            return replace(self, asks_leave=False, asked_at=None, refusal="")
+        return replace(self, asked_at=now, refusal=refusal[:MESSAGE_LIMIT])
 
     @property
     def trial_answers(self) -> Answers:
@@ -159,7 +178,7 @@ def judged(before: Rollout, seen: Evidence, now: datetime) -> Rollout:
     after = replace(after, fault=fault, message=_message(fault, after, seen)[:MESSAGE_LIMIT])
     if not (after.good and seen.way_back):
         return after
-    return replace(after, failed=seen.revision, trial_since=None, stopped_at=None)
+    return replace(after, failed=seen.revision, trial_since=None, stopped_at=None, asks_leave=True)
 
 
 def fault_of(rollout: Rollout, seen: Evidence, now: datetime) -> Fault | None:

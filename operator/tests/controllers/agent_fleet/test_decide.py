@@ -16,6 +16,7 @@ from flotilla_operator.controllers.agent_fleet.password import (
     with_password_made,
 )
 from flotilla_operator.controllers.live_objects import live_object
+from flotilla_operator.objects.used_by import ANNOTATION
 from flotilla_operator.workloads import agent_fleet as workloads
 from tests.builders.agent_fleet import OWNER, agent_fleet, served_model, spec_of
 from tests.builders.model_replica_set import IMAGES
@@ -24,6 +25,7 @@ from tests.controllers.agent_fleet.test_plan import NOW, Stage
 
 OF_THE_USERS: dict[str, Any] = {"queue": {"redis": {"mode": "External", "urlSecretRef": {"name": "redis"}}}}
 SANDBOXED_REDIS = agent_fleet(queue={"redis": {"pod": {"runtimeClassName": RUNTIME_CLASS}}})
+CALLED = agent_fleet(gateway={"auth": {"mode": "Secret", "secretRef": {"name": "callers"}}})
 SECURED = agent_fleet(gateway={"tls": {"secretRef": {"name": "tls"}}})
 FIXED = {"minReplicas": 1, "maxReplicas": 1}
 SUPPORT = agent_fleet()
@@ -99,6 +101,7 @@ async def test_a_password_is_made_when_it_is_missing(
             (), agent_fleet(**OF_THE_USERS), "gateway", PartReason.QUEUE_UNUSABLE, id="no address of Redis"
         ),
         pytest.param((), SECURED, "gateway", PartReason.CERTIFICATE_MISSING, id="no certificate"),
+        pytest.param((), CALLED, "gateway", PartReason.SECRET_FOR_OTHERS, id="keys of other callers"),
         pytest.param((served_model(),), SUPPORT, "workers", PartReason.WRITTEN, id="the model is known"),
         pytest.param((), SUPPORT, "workers", PartReason.NOT_WIRED, id="the model is not known"),
         pytest.param((), SUPPORT, "redis", PartReason.WRITTEN, id="Redis waits for nothing"),
@@ -111,7 +114,8 @@ async def test_a_password_is_made_when_it_is_missing(
 async def test_a_part_is_written_once_it_can_be_configured(
     objects: tuple[dict[str, Any], ...], fleet: dict[str, Any], part: str, reason: PartReason
 ) -> None:
-    decision = await decided(Stage(*objects), fleet)
+    callers = {"alice": "x", ANNOTATION: "AgentFleet/billing"}
+    decision = await decided(Stage(*objects, callers=callers), fleet)
     assert getattr(decision, part) is reason
 
 

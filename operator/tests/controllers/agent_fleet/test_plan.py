@@ -57,6 +57,7 @@ class Stage:
         named = (one for one in objects if one["kind"] == "AgentFleet")
         self.fleet = next(named, agent_fleet())
         self.controller = AgentFleetController()
+        self.config = CONFIG
         self.caches = Caches.of(*objects)
         self.measurements = Measurements()
         self.secrets = Secrets(secrets, controller_uid=OWNER.uid)
@@ -74,7 +75,7 @@ class Stage:
         world = World(
             caches=self.caches,
             measurements=self.measurements,
-            config=CONFIG,
+            config=self.config,
             secrets=self.secrets,
             decisions=self.steering,
             absent_nodes=NoneIsGone(),

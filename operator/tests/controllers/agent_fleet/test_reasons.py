@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 
+from flotilla_operator.cluster.writes import Apply
 from flotilla_operator.controllers.agent_fleet.reasons import ConditionType, Reason
+from flotilla_operator.objects import used_by
 from flotilla_operator.objects.send_to import ANNOTATION
 from flotilla_runtime import contract
 from tests.builders.agent_fleet import agent_fleet, served_index, served_model, worker_of
 from tests.builders.pod_options import PRIORITY_CLASS, RUNTIME_CLASS
+from tests.builders.world import RESTRICTED
 from tests.controllers.agent_fleet.test_decide import unready_pod, worker_deployment
 from tests.controllers.agent_fleet.test_plan import IDLE, Stage, condition
 
@@ -25,7 +28,33 @@ def with_certificate(secret: str) -> dict[str, Any]:
     return {"gateway": {"tls": {"secretRef": {"name": secret}}}}
 
 
+def searched_with(secret: str) -> dict[str, Any]:
+    """An index whose callers have keys of this Secret."""
+    index = served_index(keys={"secretName": secret})
+    return {**index, "spec": {**index["spec"], "retriever": {"authSecretRef": {"name": secret}}}}
+
+
 OWN_REDIS: dict[str, Any] = {"queue": {"redis": {"mode": "External", "urlSecretRef": {"name": "redis"}}}}
+
+
+def with_redis(secret: str, key: str = "url") -> dict[str, Any]:
+    return {"queue": {"redis": {"mode": "External", "urlSecretRef": {"name": secret, "key": key}}}}
+
+
+def mounting(claim: str) -> dict[str, Any]:
+    return {"pod": {"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": claim}}]}}
+
+
+def claim_of(users: str) -> dict[str, Any]:
+    metadata = {
+        "name": "files",
+        "namespace": "default",
+        "uid": "uid-files",
+        "annotations": {used_by.ANNOTATION: users},
+    }
+    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": {}}
+
+
 OTHERS_KEY = {"url": "https://m.example/v1", "model": "gpt", "apiKeySecretRef": {"name": "others"}}
 WITH_A_KEY_FOR_ANOTHER = {"models": [{"role": "Default", "endpoint": OTHERS_KEY}]}
 THROUGH_A_PROXY = {"env": [{"name": "HTTP_PROXY", "value": "http://evil.example:3128"}]}
@@ -195,6 +224,42 @@ GATEWAY, WORKERS = ConditionType.GATEWAY_READY, ConditionType.WORKERS_READY
             "spec.gateway.tls.secretRef: the Secret 'empty' has no entry 'tls.crt'",
             True,
             id="an entry of the certificate",
+        ),
+        pytest.param(
+            (served_model(),),
+            with_certificate("tls"),
+            GATEWAY,
+            Reason.SECRET_FOR_OTHERS,
+            "spec.gateway.tls.secretRef: the Secret 'tls' is not mounted",
+            True,
+            id="the certificate of another fleet",
+        ),
+        pytest.param(
+            (served_model(),),
+            {"gateway": {"auth": {"mode": "Secret", "secretRef": {"name": "tls"}}}},
+            GATEWAY,
+            Reason.SECRET_FOR_OTHERS,
+            "spec.gateway.auth.secretRef: the Secret 'tls' is not mounted",
+            True,
+            id="a Secret of another fleet as keys of callers",
+        ),
+        pytest.param(
+            (served_model(router={"authSecretRef": {"name": "keys-of-gpt"}}),),
+            {},
+            MODELS,
+            Reason.SECRET_FOR_OTHERS,
+            "does not list ModelReplicaSet/llama",
+            True,
+            id="the keys of another model",
+        ),
+        pytest.param(
+            (served_model(), searched_with("keys-of-gpt")),
+            WITH_INDEX,
+            INDEXES,
+            Reason.SECRET_FOR_OTHERS,
+            "does not list VectorIndex/handbook",
+            True,
+            id="the keys of a model, for an index",
         ),
         pytest.param(
             (served_model(),),
@@ -379,6 +444,25 @@ GATEWAY, WORKERS = ConditionType.GATEWAY_READY, ConditionType.WORKERS_READY
         ),
         pytest.param(
             (served_model(),),
+            with_redis("elsewhere"),
+            QUEUE,
+            Reason.SECRET_FOR_ELSEWHERE,
+            "spec.queue.redis.urlSecretRef: the Secret 'elsewhere' is not sent: its annotation "
+            "flotilla.dev/send-to does not list redis.example:6379",
+            True,
+            id="the URL of a Redis elsewhere",
+        ),
+        pytest.param(
+            (served_model(),),
+            with_redis("traces", "authorization"),
+            QUEUE,
+            Reason.SECRET_FOR_ELSEWHERE,
+            "its hosts cannot be read",
+            True,
+            id="headers as the URL of Redis",
+        ),
+        pytest.param(
+            (served_model(),),
             with_payloads("missing"),
             QUEUE,
             Reason.SECRET_MISSING,
@@ -424,6 +508,24 @@ GATEWAY, WORKERS = ConditionType.GATEWAY_READY, ConditionType.WORKERS_READY
         ),
         pytest.param(
             (served_model(),),
+            {"workers": mounting("absent")},
+            WORKERS,
+            Reason.CLAIM_MISSING,
+            "spec.workers.pod.volumes[v].persistentVolumeClaim.claimName: there is no",
+            True,
+            id="a claim of the workers",
+        ),
+        pytest.param(
+            (served_model(), claim_of("AgentFleet/billing")),
+            {"workers": mounting("files")},
+            WORKERS,
+            Reason.CLAIM_FOR_OTHERS,
+            "does not list AgentFleet/support",
+            True,
+            id="a claim of another fleet",
+        ),
+        pytest.param(
+            (served_model(),),
             {"workers": {"pod": SANDBOXED}},
             WORKERS,
             Reason.RUNTIME_CLASS_MISSING,
@@ -448,6 +550,9 @@ async def test_what_is_missing_is_named_and_says_who_mends_it(
         sentinels={"url": "redis://:hush@a.example:26379,b.example/0"},
         database={"url": "postgresql://me:hush@db.example/shop", ANNOTATION: "other.example"},
         sentinel={"password": "x", ANNOTATION: "a.example"},
+        elsewhere={"url": "redis://me:hush@redis.example/0", ANNOTATION: "other.example"},
+        tls={"tls.crt": "x", "tls.key": "x", used_by.ANNOTATION: "AgentFleet/billing"},
+        **{"keys-of-gpt": {"agentfleet-support": "x", used_by.ANNOTATION: "ModelReplicaSet/gpt"}},
         traces={"authorization": "Basic x", ANNOTATION: "traces.example"},
         objects={"accessKeyId": "k", "secretAccessKey": "s", ANNOTATION: "objects.example:443"},
     )
@@ -863,3 +968,60 @@ async def test_conditions(
     happens(stage)
     found = condition(await stage.plan(fleet), kind)
     assert (found["status"], found["reason"]) == (status, reason)
+
+
+@pytest.mark.parametrize(
+    ("url", "topology", "says"),
+    [
+        pytest.param("redis://me:hush@r.example/0", {}, ["r.example:6379"], id="one"),
+        pytest.param(
+            "rediss://me:hush@r.example:7000,s.example:7001",
+            {"topology": "Cluster"},
+            ["r.example:7000", "s.example:7001"],
+            id="nodes",
+        ),
+        pytest.param(
+            "redis://me:hush@r.example,s.example",
+            {"topology": "Sentinel", "sentinel": {"master": "m"}},
+            ["r.example:26379", "s.example:26379"],
+            id="sentinels",
+        ),
+        pytest.param("redis://me:hush/hush@r.example", {}, ["hosts cannot be read"], id="not encoded"),
+        pytest.param("hush", {}, ["hosts cannot be read"], id="no URL"),
+    ],
+)
+async def test_where_kinds_are_restricted_a_url_of_redis_says_where_it_goes(
+    url: str, topology: dict[str, Any], says: list[str]
+) -> None:
+    """And no message has a part of it."""
+    stage = Stage(served_model(), redis={"url": url})
+    stage.config = RESTRICTED
+    redis = {"mode": "External", "urlSecretRef": {"name": "redis"}, **topology}
+    plan = await stage.plan(agent_fleet(queue={"redis": redis}))
+    found = condition(plan, QUEUE)
+    assert found["reason"] == Reason.SECRET_FOR_ELSEWHERE
+    for words in says:
+        assert words in found["message"]
+    assert "hush" not in str(plan.status)
+    assert [write for write in plan.writes if "Deployment" in str(write)] == []
+    if "example" in says[0]:
+        stage.secrets.entries = {"redis": {"url": url, ANNOTATION: ", ".join(says)}}
+        plan = await stage.plan(agent_fleet(queue={"redis": redis}))
+        assert condition(plan, QUEUE)["reason"] != Reason.SECRET_FOR_ELSEWHERE
+
+
+@pytest.mark.parametrize("part", ["workers", "toolExecutors"])
+async def test_no_worker_and_no_executor_is_made_that_would_mount_a_claim_of_others(part: str) -> None:
+    stage = Stage(served_model(), claim_of("AgentFleet/billing"))
+    spec: dict[str, Any] = {
+        "image": "registry.example/agents:1",
+        "tools": [{"name": "t", "python": "app:t"}],
+        "toolExecutors": {},
+    }
+    fleet = agent_fleet(**{**spec, part: mounting("files")})
+    plan = await stage.plan(fleet)
+    made = {write.manifest["metadata"]["name"] for write in plan.writes if isinstance(write, Apply)}
+    assert "support-gateway" in made
+    assert not [name for name in made if "worker" in name or "executor" in name]
+    reasons = [one["reason"] for one in plan.status["conditions"]] if plan.status else []
+    assert Reason.CLAIM_FOR_OTHERS in reasons

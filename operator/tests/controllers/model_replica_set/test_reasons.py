@@ -335,6 +335,23 @@ SCALING = ConditionType.SCALING_ACTIVE
             id="no new replica got on in time",
         ),
         pytest.param(
+            observed(
+                rolling_out(
+                    gpu_set(),
+                    failedRevision=revision_of_set(gpu_set()),
+                    message="it made no progress",
+                    rollbackPending=True,
+                    rollbackRefusal="spec.engine.image begins with no allowed prefix",
+                    rollbackRefusedTime=time_text(10),
+                ),
+                OUTDATED,
+            ),
+            PROGRESSING,
+            "False",
+            Reason.ROLLBACK_REFUSED,
+            id="the older spec would be refused",
+        ),
+        pytest.param(
             observed(gpu_set(paused=True), OUTDATED),
             PROGRESSING,
             "False",

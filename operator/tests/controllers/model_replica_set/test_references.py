@@ -4,15 +4,17 @@ from typing import Any
 
 import pytest
 
+from flotilla_operator.cluster.writes import Apply
 from flotilla_operator.controllers.config import parse_config
 from flotilla_operator.controllers.model_replica_set.decide.looks import SECRET_IS_MISSING
 from flotilla_operator.controllers.model_replica_set.observe.memory import Memory
 from flotilla_operator.controllers.model_replica_set.observe.observe import observe
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
 from flotilla_operator.controllers.model_replica_set.seen import Observed
+from flotilla_operator.objects import used_by
 from tests.builders.model_replica_set import gpu_set, model_replica_set
 from tests.builders.pods import NOW
-from tests.builders.world import CONFIG
+from tests.builders.world import CONFIG, RESTRICTED
 from tests.controllers.model_replica_set.test_devices import (
     DRIVER,
     device_class,
@@ -62,10 +64,19 @@ OFFLOADING_LESS = gpu_set(replicas=1, engine={"kvOffloadGiB": 16, "resources": M
 # Room for the sets that ask for accelerators; a set on CPUs needs none.
 DEVICES = [node("a"), resource_slice("a")]
 GPUS = [gpu_node("a")]
-CLAIM = {
+CLAIM: dict[str, Any] = {
     "apiVersion": "v1",
     "kind": "PersistentVolumeClaim",
     "metadata": {"name": "models", "namespace": "default", "uid": "c"},
+}
+
+
+IN_A_VOLUME = model_replica_set(
+    pod={"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "models"}}]}
+)
+GPTS_CLAIM = {
+    **CLAIM,
+    "metadata": {**CLAIM["metadata"], "annotations": {used_by.ANNOTATION: "ModelReplicaSet/gpt"}},
 }
 
 
@@ -107,8 +118,26 @@ async def looked_at(
         pytest.param(
             TLS, [], {"tls": {"tls.crt": b"x"}}, Reason.SECRET_KEY_MISSING, id="a certificate without a key"
         ),
+        pytest.param(
+            CALLERS,
+            [],
+            {"callers": {"x": "x", used_by.ANNOTATION: "AgentFleet/support"}},
+            Reason.SECRET_FOR_OTHERS,
+            id="keys of the callers of a fleet",
+        ),
+        pytest.param(
+            TLS,
+            [],
+            {"tls": {"tls.crt": "x", "tls.key": "x", used_by.ANNOTATION: "team-b/ModelReplicaSet/llama"}},
+            Reason.SECRET_FOR_OTHERS,
+            id="a certificate that names an object of another namespace",
+        ),
         pytest.param(HELD, [], {}, Reason.CLAIM_MISSING, id="no claim that holds the model"),
         pytest.param(CACHED, [], {}, Reason.CLAIM_MISSING, id="no claim that caches the model"),
+        pytest.param(IN_A_VOLUME, [], {}, Reason.CLAIM_MISSING, id="no claim of a volume"),
+        pytest.param(HELD, [GPTS_CLAIM], {}, Reason.CLAIM_FOR_OTHERS, id="the files of another set"),
+        pytest.param(CACHED, [GPTS_CLAIM], {}, Reason.CLAIM_FOR_OTHERS, id="the cache of another set"),
+        pytest.param(IN_A_VOLUME, [GPTS_CLAIM], {}, Reason.CLAIM_FOR_OTHERS, id="a volume of another set"),
         pytest.param(ON_NODE, [], {}, Reason.NODE_PATH_NOT_LISTED, id="a node's folder that is not listed"),
         pytest.param(WHOLE_CACHE, [], {}, Reason.NODE_CACHE_MOUNTED, id="all models of a node mounted"),
         pytest.param(
@@ -194,8 +223,15 @@ async def test_what_is_missing_is_said_and_holds_new_replicas_back(
         pytest.param(TOKEN, [], {"hf": {"token": b"x"}}, id="the token"),
         pytest.param(CALLERS, [], {"callers": {}}, id="keys of callers, of which there may be none yet"),
         pytest.param(TLS, [], {"tls": {"tls.crt": b"x", "tls.key": b"x"}}, id="the certificate"),
+        pytest.param(
+            CALLERS,
+            [],
+            {"callers": {used_by.ANNOTATION: "AgentFleet/a, ModelReplicaSet/llama"}},
+            id="keys that are for this set",
+        ),
         pytest.param(HELD, [CLAIM], {}, id="the claim that holds the model"),
         pytest.param(CACHED, [CLAIM], {}, id="the claim that caches the model"),
+        pytest.param(IN_A_VOLUME, [CLAIM], {}, id="the claim of a volume"),
         pytest.param(SERVING, [priority_class("serving", -5)], {}, id="a class, where nobody is preempted"),
         pytest.param(
             SERVING,
@@ -223,3 +259,27 @@ async def test_all_that_is_missing_is_said_in_one_condition() -> None:
     message = condition(done, "SpecValid")["message"]
     assert "spec.model.tokenSecretRef" in message
     assert "spec.router.authSecretRef" in message
+
+
+@pytest.mark.parametrize("field", ["authSecretRef", "tls"])
+async def test_where_kinds_are_restricted_a_secret_that_names_nobody_is_mounted_nowhere(field: str) -> None:
+    """Routers that run stay as they are, and none is made."""
+    manifest = {"authSecretRef": CALLERS, "tls": TLS}[field]
+    secrets: dict[str, Any] = {"callers": {"x": "x"}, "tls": {"tls.crt": "x", "tls.key": "x"}}
+    name = "callers" if field == "authSecretRef" else "tls"
+    seen = await observe(manifest, world(manifest, config=RESTRICTED, **secrets), Memory(), NOW)
+    done = plan(seen, NOW)
+    assert shown(done, "SpecValid") == ("False", Reason.SECRET_FOR_OTHERS)
+    line = f"kubectl annotate -n default secret {name} flotilla.dev/used-by='ModelReplicaSet/llama'"
+    assert condition(done, "SpecValid")["message"].endswith(line)
+    assert created(done) == []
+    applied = {(one["kind"], one["metadata"]["name"]) for one in applies(done)}
+    assert ("Deployment", "llama-router") not in applied
+    assert ("ConfigMap", "llama-router") not in applied
+    secrets[name][used_by.ANNOTATION] = "ModelReplicaSet/llama"
+    done = plan(await observe(manifest, world(manifest, config=RESTRICTED, **secrets), Memory(), NOW), NOW)
+    assert ("Deployment", "llama-router") in {(one["kind"], one["metadata"]["name"]) for one in applies(done)}
+
+
+def applies(done: Plan) -> list[dict[str, Any]]:
+    return [write.manifest for write in done.writes if isinstance(write, Apply)]

@@ -14,6 +14,7 @@ from flotilla_operator.controllers.vector_index.cleanup import Cleanup, CleanupS
 from flotilla_operator.controllers.vector_index.controller import VectorIndexController
 from flotilla_operator.controllers.vector_index.seen import Leaving, Observed
 from flotilla_operator.objects.resources import Key
+from flotilla_operator.objects.used_by import ANNOTATION
 from flotilla_operator.telemetry.measurements import Measurement, Measurements
 from flotilla_runtime.contract import BuildStep, DocumentCounts, StepReport
 from tests.builders.model_replica_set import model_replica_set
@@ -32,12 +33,14 @@ def embedder(*, available: bool = True, **spec: Any) -> Manifest:
     return model_replica_set("minilm", status={"conditions": [condition]}, **{**base, **spec})
 
 
-def claim(name: str, **labels: str) -> Manifest:
+def claim(name: str, *, used_by: str | None = None, **labels: str) -> Manifest:
     """A PersistentVolumeClaim of the user's."""
+    annotations = {} if used_by is None else {ANNOTATION: used_by}
+    metadata = {"name": name, "namespace": "default", "uid": f"uid-{name}", "labels": labels}
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": {"name": name, "namespace": "default", "uid": f"uid-{name}", "labels": labels},
+        "metadata": {**metadata, "annotations": annotations},
         "spec": {"accessModes": ["ReadWriteOnce"]},
     }
 
@@ -48,7 +51,7 @@ class Stage:
     def __init__(self, index: Manifest | None = None, *others: Manifest, **secrets: Entries) -> None:
         self.index = index or vector_index()
         self.objects: dict[tuple[str, str], Manifest] = {}
-        self.put(*(others or (embedder(), claim("documents"))))
+        self.put(claim("models"), *(others or (embedder(), claim("documents"))))
         self.secrets = Secrets(secrets)
         self.measurements = Measurements()
         self.controller = VectorIndexController()

@@ -66,6 +66,7 @@ class Stage:
         self.client.create(f"{self.core}/persistentvolumeclaims", body)
 
     def embedder(self) -> None:
+        self.claim("models")
         path = KINDS.format(namespace=self.namespace, plural="modelreplicasets")
         model = {"name": "all-minilm", "source": "pvc://models/minilm", "task": "Embed"}
         body = {

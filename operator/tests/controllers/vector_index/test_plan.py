@@ -9,11 +9,13 @@ import pytest
 
 from flotilla_operator.cluster.writes import Apply, Create, Delete, JsonPatch
 from flotilla_operator.controllers.vector_index.cleanup import CleanupState
+from flotilla_operator.objects import used_by
 from flotilla_operator.objects.send_to import ANNOTATION
 from flotilla_runtime import contract
 from flotilla_runtime.contract import BuildReason, BuildStep, DeadLetter, StepReport
 from tests.builders.model_replica_set import model_replica_set
 from tests.builders.vector_index import vector_index
+from tests.builders.world import RESTRICTED
 from tests.controllers.vector_index.indexes import (
     NOW,
     Stage,
@@ -174,6 +176,52 @@ def test_a_retriever_whose_token_is_for_another_milvus_stays_as_it_is() -> None:
     stage.step()
     assert stage.condition("MilvusReady") == ("False", "SecretForElsewhere")
     assert stage.objects["ConfigMap", "handbook-retriever"]["data"] == config
+
+
+@pytest.mark.parametrize(
+    ("spec", "others", "secret", "user"),
+    [
+        pytest.param(
+            {"retriever": {"authSecretRef": {"name": "held"}}},
+            (),
+            {"handbook": b"x"},
+            "VectorIndex/handbook",
+            id="keys of callers",
+        ),
+        pytest.param(
+            {},
+            (embedder(router={"authSecretRef": {"name": "held"}}),),
+            {"vectorindex-handbook": b"x"},
+            "ModelReplicaSet/minilm",
+            id="the key for the embedder",
+        ),
+        pytest.param(
+            {"milvus": {"tokenSecretRef": {"name": "held"}}},
+            (),
+            {"token": b"x"},
+            "VectorIndex/handbook",
+            id="a token that Milvus Lite does not need",
+        ),
+    ],
+)
+def test_where_kinds_are_restricted_a_secret_that_names_nobody_is_mounted_nowhere(
+    spec: dict[str, Any], others: tuple[dict[str, Any], ...], secret: dict[str, bytes], user: str
+) -> None:
+    stage = Stage(vector_index(**spec), *others, held=secret)
+    if others:
+        stage.put(claim("documents"))
+    stage.config = RESTRICTED
+    stage.step()
+    stage.ready()
+    stage.step()
+    messages = [one["message"] for one in stage.index["status"]["conditions"]]
+    line = f"kubectl annotate -n default secret held flotilla.dev/used-by='{user}'"
+    assert any(line in message for message in messages)
+    assert ("Deployment", "handbook-retriever") not in stage.objects
+    assert stage.jobs() == {}
+    stage.secrets.entries = {"held": {**secret, used_by.ANNOTATION: user.encode()}}
+    stage.step()
+    assert ("Deployment", "handbook-retriever") in stage.objects
 
 
 @pytest.mark.parametrize("component", ["retriever", "build"])

@@ -11,6 +11,7 @@ import pytest
 
 from flotilla_operator.controllers.vector_index.cleanup import CleanupState
 from flotilla_operator.controllers.vector_index.reasons import ConditionType, EventReason, Phase, Reason
+from flotilla_operator.objects import used_by
 from flotilla_operator.objects.send_to import ANNOTATION
 from flotilla_runtime.contract import BuildReason, BuildStep, StepReport
 from tests.builders.model_replica_set import model_replica_set
@@ -112,6 +113,13 @@ def broken_model() -> dict[str, Any]:
         pytest.param(on(shiny=True), SPEC, "True", Reason.FIELDS_IGNORED, id="a field of a newer release"),
         pytest.param(on(embedder()), SOURCE, "False", Reason.CLAIM_MISSING, id="no claim of documents"),
         pytest.param(
+            on(embedder(), claim("documents", used_by="VectorIndex/other")),
+            SOURCE,
+            "False",
+            Reason.CLAIM_FOR_OTHERS,
+            id="documents of another index",
+        ),
+        pytest.param(
             on(embedder(), source={"path": "configmap://pages"}),
             SOURCE,
             "False",
@@ -173,6 +181,13 @@ def broken_model() -> dict[str, Any]:
             id="a token for another Milvus",
         ),
         pytest.param(
+            lambda: searched_with({"a": b"x", used_by.ANNOTATION: b"VectorIndex/other"}),
+            RETRIEVER,
+            "False",
+            Reason.SECRET_FOR_OTHERS,
+            id="keys of the callers of another index",
+        ),
+        pytest.param(
             on(embedder(), claim("documents"), milvus={"pod": SANDBOXED}),
             MILVUS,
             "False",
@@ -228,6 +243,12 @@ def test_conditions(happens: Callable[[], Stage], kind: ConditionType, status: s
 
 def with_secret(entries: dict[str, bytes]) -> Stage:
     stage = Stage(vector_index(milvus=WITH_TOKEN), milvus=entries)
+    stage.step()
+    return stage
+
+
+def searched_with(entries: dict[str, bytes]) -> Stage:
+    stage = Stage(vector_index(retriever={"authSecretRef": {"name": "callers"}}), callers=entries)
     stage.step()
     return stage
 

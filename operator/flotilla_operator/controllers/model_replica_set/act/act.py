@@ -4,6 +4,7 @@ key       the engines' key, with which engines and routers start
 guards    the engines' NetworkPolicy and disruption budget, and the Service that names stages, which is
           deleted when the last group of several stages is gone
 records   what revisions were made from
+leave     whether the API server would take the older spec of a roll-back
 endings   the pods of groups that have ended
 leaving   drains that begin or are called off, and pods that are proved idle
 gates     complete groups that still have gates, because an operator ended too early: gates are removed
@@ -20,6 +21,7 @@ from datetime import datetime
 
 from flotilla_operator.cluster.writes import Acts, Apply, Create, JsonPatch, Write
 from flotilla_operator.controllers.model_replica_set.act.applied import applied_objects, names_nobody_asks_for
+from flotilla_operator.controllers.model_replica_set.act.dry_runs import dry_runs
 from flotilla_operator.controllers.model_replica_set.act.ended import ending_deletes
 from flotilla_operator.controllers.model_replica_set.act.leaving import departure_writes
 from flotilla_operator.controllers.model_replica_set.act.placeholders import placeholder_writes
@@ -72,6 +74,7 @@ def act(decision: Decision | None, make_key: Callable[[], str], now: datetime) -
         *templates,
         *_applies([one for one in objects if _is_of_engines(one, owner)], situation, key),
         *record_revisions(situation, demand, decision.step.rollout),
+        *dry_runs(situation, decision.step.rollout, now),
         *ending_deletes(decision.step.ended, situation),
         *departure_writes(demand.turnover, decision.step.departures, situation, now),
         *_lifts(decision, now),

@@ -2,17 +2,23 @@
 
 from flotilla_operator.cluster.caches import controller_uid
 from flotilla_operator.cluster.writes import Delete
+from flotilla_operator.controllers.model_replica_set.reasons import Reason
 from flotilla_operator.controllers.model_replica_set.seen import Situation
 from flotilla_operator.controllers.rendered import Rendered, rendered
-from flotilla_operator.objects.resources import SERVICES
+from flotilla_operator.objects.resources import CONFIG_MAPS, DEPLOYMENTS, SERVICES
 from flotilla_operator.workloads.engine_pod import engines
 from flotilla_operator.workloads.model_replica_set import router_objects
+from flotilla_operator.workloads.router import routers
 
 
 def applied_objects(situation: Situation, *, pods_to_keep: int) -> list[Rendered]:
-    """The objects to apply. The writer leaves alone what belongs to other owners."""
+    """The objects to apply. The writer leaves alone what belongs to other owners.
+
+    Routers that would mount a Secret of others stay as they are.
+    """
     me = situation.me
-    return rendered(
+    stays = {(kind, routers(me.owner).name) for kind in (DEPLOYMENTS.kind, CONFIG_MAPS.kind)}
+    objects = rendered(
         lambda images: router_objects(
             me.owner,
             me.spec,
@@ -24,6 +30,9 @@ def applied_objects(situation: Situation, *, pods_to_keep: int) -> list[Rendered
         ),
         situation.rendering.images,
     )
+    if all(missing.reason is not Reason.SECRET_FOR_OTHERS for missing in situation.missing):
+        return objects
+    return [one for one in objects if (one.manifest["kind"], one.manifest["metadata"]["name"]) not in stays]
 
 
 def names_taken(situation: Situation) -> tuple[str, ...]:

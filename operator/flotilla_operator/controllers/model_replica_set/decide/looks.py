@@ -14,7 +14,14 @@ from flotilla_operator.replicas.revisions.rollout import Rollout
 LOOK_AGAIN_ON_TRIAL_SECONDS = 10.0  # answers of a new revision are judged
 LOOK_AGAIN_ABSENT_NODE_SECONDS = 10.0
 LOOK_AGAIN_LOADING_SECONDS = 60.0  # a kubelet that hangs causes no watch event
-SECRET_IS_MISSING = frozenset({Reason.SECRET_MISSING, Reason.SECRET_KEY_MISSING, Reason.SECRET_FOR_ELSEWHERE})
+SECRET_IS_MISSING = frozenset(
+    {
+        Reason.SECRET_MISSING,
+        Reason.SECRET_KEY_MISSING,
+        Reason.SECRET_FOR_ELSEWHERE,
+        Reason.SECRET_FOR_OTHERS,
+    }
+)
 
 
 def look_again(

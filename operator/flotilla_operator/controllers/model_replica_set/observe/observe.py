@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from flotilla_operator.api.annotations import refresh_of
+from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.cluster.caches import Caches
 from flotilla_operator.controllers.controller import World
 from flotilla_operator.controllers.images import images_of
@@ -22,6 +23,7 @@ from flotilla_operator.controllers.model_replica_set.observe.parsed_sets import 
 from flotilla_operator.controllers.model_replica_set.observe.priority import priority_of
 from flotilla_operator.controllers.model_replica_set.observe.recorded import (
     recorded,
+    recorded_spec,
     records_of,
     served_by_revision,
 )
@@ -82,7 +84,7 @@ def bound_nodes(caches: Caches, uid: str) -> set[str]:
 async def observe(manifest: Manifest, world: World, memory: Memory, now: datetime) -> Observed:
     """Everything that a decision about this set depends on."""
     me_parsed = parsed(manifest)
-    missing = await missing_references(me_parsed, world)
+    missing = await missing_references(me_parsed, world, older=_gone_back_to(me_parsed, world.caches))
     uid = manifest["metadata"]["uid"]
     key = await engine_key_of(
         Owner.of(MODEL_REPLICA_SETS.kind, manifest), me_parsed.spec, world, memory.keys_asked, now
@@ -148,6 +150,12 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
         records=records_of(world.caches, uid),
         served=served_by_revision(me.owner, me_parsed.spec, revisions, world.caches),
     )
+
+
+def _gone_back_to(me: ParsedSet, caches: Caches) -> ModelReplicaSetSpec | None:
+    """The older spec that pods are made from after a revision has failed."""
+    rollout, owner = me.memory.rollout, Owner.of(MODEL_REPLICA_SETS.kind, me.manifest)
+    return recorded_spec(me.spec, owner, rollout.good, caches) if rollout.failed else None
 
 
 def steadied(me: SetFacts, watched: WatchedTime, look: Look) -> SetFacts:

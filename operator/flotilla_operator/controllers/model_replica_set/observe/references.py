@@ -13,8 +13,20 @@ from flotilla_operator.controllers.model_replica_set.observe.engine_room import 
 from flotilla_operator.controllers.model_replica_set.observe.parsed_sets import ParsedSet
 from flotilla_operator.controllers.model_replica_set.observe.priority import wrong_class
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
+from flotilla_operator.controllers.mounted_claims import (
+    NamedClaim,
+    Unaskable,
+    claim_problem,
+    claims_of_volumes,
+)
 from flotilla_operator.controllers.pod_classes import NamedClass, classes_of, missing_of, runtime_class
-from flotilla_operator.objects.resources import PERSISTENT_VOLUME_CLAIMS, PRIORITY_CLASSES, RUNTIME_CLASSES
+from flotilla_operator.objects.owners import Owner
+from flotilla_operator.objects.resources import (
+    MODEL_REPLICA_SETS,
+    PRIORITY_CLASSES,
+    RUNTIME_CLASSES,
+)
+from flotilla_operator.objects.used_by import User
 from flotilla_operator.workloads.model_files import wanted_files
 from flotilla_operator.workloads.model_source import ClaimSource
 from flotilla_operator.workloads.node_cache import known_hub_url
@@ -27,23 +39,19 @@ CLASS_MISSING = {
 }
 
 
-async def missing_references(seen: ParsedSet, world: World) -> tuple[Missing, ...]:
-    """What the spec names and what does not exist or cannot be used."""
-    namespace = seen.manifest["metadata"]["namespace"]
-    found = [
-        missing
-        for wanted in secret_references(seen.spec)
-        if (missing := await _missing_secret(wanted, namespace, world)) is not None
-    ]
-    for path, claim in claim_references(seen.spec):
-        if world.caches.get(PERSISTENT_VOLUME_CLAIMS, namespace, claim) is None:
-            found.append(
-                Missing(
-                    reason=Reason.CLAIM_MISSING,
-                    message=f"{path}: there is no PersistentVolumeClaim {claim!r} in this namespace; "
-                    "create it",
-                )
-            )
+async def missing_references(
+    seen: ParsedSet, world: World, *, older: ModelReplicaSetSpec | None = None
+) -> tuple[Missing, ...]:
+    """What the spec names and what does not exist or cannot be used.
+
+    After a roll-back pods are made from an `older` spec, so its Secrets and claims are looked at too.
+    """
+    owner = Owner.of(MODEL_REPLICA_SETS.kind, seen.manifest)
+    found: list[Missing] = []
+    for spec in (seen.spec, older):
+        if spec is not None:
+            found += await _kept_from(spec, owner, world)
+    found = list(dict.fromkeys(found))
     if (wrong := wrong_class(seen.spec, world.caches.listed(PRIORITY_CLASSES))) is not None:
         found.append(wrong)
     found += [
@@ -59,12 +67,27 @@ async def missing_references(seen: ParsedSet, world: World) -> tuple[Missing, ..
     return tuple(found)
 
 
+async def _kept_from(spec: ModelReplicaSetSpec, owner: Owner, world: World) -> list[Missing]:
+    """The Secrets and claims of a spec that its pods cannot have."""
+    found = [
+        missing
+        for wanted in secret_references(spec)
+        if (missing := await _missing_secret(wanted, owner, world)) is not None
+    ]
+    user = User(kind=owner.kind, name=owner.name)
+    for named in claim_references(spec):
+        if (problem := claim_problem(named, owner.namespace, user, world)) is not None:
+            reason = Reason.CLAIM_MISSING if problem.is_missing else Reason.CLAIM_FOR_OTHERS
+            found.append(Missing(reason=reason, message=problem.message))
+    return found
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecretWanted:
     """A secret that the spec names. It must have all of `keys`; with none, any entries will do.
 
     With `is_sent`, its values are sent to the URL `to`, which is None where it is not known, and `through`
-    the proxies of the spec.
+    the proxies of the spec. Otherwise pods only mount it, so it must be for this set.
     """
 
     field: str
@@ -110,18 +133,22 @@ def class_references(spec: ModelReplicaSetSpec) -> list[NamedClass]:
     ]
 
 
-def claim_references(spec: ModelReplicaSetSpec) -> list[tuple[str, str]]:
+def claim_references(spec: ModelReplicaSetSpec) -> list[NamedClaim | Unaskable]:
     """The claims that a set mounts, with the fields that name them."""
     wanted = wanted_files(spec)
-    claims = [(each.field, each.source.claim) for each in wanted if isinstance(each.source, ClaimSource)]
+    claims: list[NamedClaim | Unaskable] = [
+        NamedClaim(field=each.field, name=each.source.claim)
+        for each in wanted
+        if isinstance(each.source, ClaimSource)
+    ]
     fetches = len(claims) < len(wanted)
     if fetches and spec.model_cache.mode is CacheMode.CLAIM and spec.model_cache.claim_name is not None:
-        claims.append(("spec.modelCache.claimName", spec.model_cache.claim_name))
-    return claims
+        claims.append(NamedClaim(field="spec.modelCache.claimName", name=spec.model_cache.claim_name))
+    return [*claims, *claims_of_volumes("spec.pod.volumes", spec.pod.volumes)]
 
 
-async def _missing_secret(wanted: SecretWanted, namespace: str, world: World) -> Missing | None:
-    secret = await world.secret(namespace, wanted.name)
+async def _missing_secret(wanted: SecretWanted, owner: Owner, world: World) -> Missing | None:
+    secret = await world.secret(owner.namespace, wanted.name)
     if secret is None:
         return Missing(
             reason=Reason.SECRET_MISSING,
@@ -129,17 +156,21 @@ async def _missing_secret(wanted: SecretWanted, namespace: str, world: World) ->
         )
     absent = [key for key in wanted.keys if key not in secret.data]
     if not absent:
-        return _kept_back(wanted, secret, world)
+        return _kept_back(wanted, secret, owner, world)
     return Missing(
         reason=Reason.SECRET_KEY_MISSING,
         message=f"{wanted.field}: the Secret {wanted.name!r} has no entry {absent[0]!r}; add it",
     )
 
 
-def _kept_back(wanted: SecretWanted, secret: Secret, world: World) -> Missing | None:
-    """A secret that may not be sent where the spec would send it."""
+def _kept_back(wanted: SecretWanted, secret: Secret, owner: Owner, world: World) -> Missing | None:
+    """A secret that may not be sent where the spec would send it, or that the set may not use."""
     if not wanted.is_sent:
-        return None
+        why = world.why_not_mounted(owner.namespace, secret, User(kind=owner.kind, name=owner.name))
+        if why is None:
+            return None
+        message = f"{wanted.field}: the Secret {wanted.name!r} is not mounted: {why}"
+        return Missing(reason=Reason.SECRET_FOR_OTHERS, message=message)
     why = world.why_not_sent(secret, wanted.to, through=wanted.through)
     if why is None:
         return None

@@ -35,6 +35,9 @@ def rollout_of(held: Json | None) -> Rollout:
         answers=_answers(found.answers),
         before_trial=_answers(found.answers_before_trial),
         old_answers=_answers(found.old_answers),
+        asks_leave=bool(found.rollback_pending),
+        asked_at=known_time(found.rollback_refused_time),
+        refusal=found.rollback_refusal or "",
     )
 
 
@@ -55,6 +58,9 @@ def rollout_status(rollout: Rollout) -> dict[str, Any]:
         "answers": _answers_status(rollout.answers),
         "answersBeforeTrial": _answers_status(rollout.before_trial),
         "oldAnswers": _answers_status(rollout.old_answers),
+        "rollbackPending": rollout.asks_leave or None,
+        "rollbackRefusal": rollout.refusal or None,
+        "rollbackRefusedTime": known_timestamp(rollout.asked_at),
     }
 
 

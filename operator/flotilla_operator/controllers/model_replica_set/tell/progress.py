@@ -3,6 +3,7 @@
 All but the last three are of the condition Progressing, which informs and does not affect Ready.
 """
 
+from flotilla_operator.api.parts import MESSAGE_LIMIT
 from flotilla_operator.controllers.chains import Finding, informs, right
 from flotilla_operator.controllers.conditions import MendedBy, Truth
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
@@ -129,5 +130,18 @@ def _failed(rollout: Rollout) -> tuple[Reason, str]:
     why = f"revision {rollout.revision} has failed: {rollout.message}"
     if not rollout.failed:
         return REASON_OF[rollout.fault or Fault.NOT_READY], f"{why}; correct the spec"
+    if rollout.asks_leave:
+        return _not_rolled_back(rollout, why)
     fix = "change the spec to try again, or set spec.update.rollback to false to run the failed revision"
     return Reason.ROLLED_BACK, f"{why}; the set runs revision {rollout.good} instead; {fix}"
+
+
+def _not_rolled_back(rollout: Rollout, why: str) -> tuple[Reason, str]:
+    if not rollout.refusal:
+        waits = f"the set goes back to revision {rollout.good} once the API server has said that it may"
+        return REASON_OF[rollout.fault or Fault.NOT_READY], f"{why}; {waits}"
+    told = (
+        f"{why}; the set does not go back to revision {rollout.good}, because the API server would refuse "
+        f"its spec today: {rollout.refusal}; correct the spec, or let whoever runs the cluster allow that one"
+    )
+    return Reason.ROLLBACK_REFUSED, told[:MESSAGE_LIMIT]

@@ -19,12 +19,14 @@ from flotilla_operator.controllers.model_replica_set.tell.group_news import (
     started_event,
 )
 from flotilla_operator.controllers.model_replica_set.tell.status import status_and_events
-from flotilla_operator.objects.refused_writes import RefusedWrite
-from flotilla_operator.objects.resources import PODS, Manifest, ObjectRef
+from flotilla_operator.objects.refused_writes import RefusedWrite, WriteReason
+from flotilla_operator.objects.resources import MODEL_REPLICA_SETS, PODS, Manifest, ObjectRef
 from flotilla_operator.replicas.backoff import RefusedPods
 from flotilla_operator.workloads.engine_key import engine_key
 from flotilla_operator.workloads.engine_pod import stages_of
 from flotilla_operator.workloads.stages import pod_name_of
+
+JUDGEMENTS = frozenset({WriteReason.FORBIDDEN, WriteReason.INVALID})
 
 
 def tell(
@@ -33,6 +35,7 @@ def tell(
     """The status and the events, corrected by the writes that were refused."""
     if decision is None:
         return corrected(Told(), refusals, manifest, now)
+    decision, refusals = answered(decision, refusals, manifest, now)
     status, events = status_and_events(decision, now)
     if decision.paused:
         refused = refused_pods_status(decision.situation.me.memory.refusal)
@@ -54,6 +57,26 @@ def tell(
         ],
     )
     return corrected(told, refusals, manifest, now, resting)
+
+
+def answered(
+    decision: Decision, refusals: Sequence[RefusedWrite], manifest: Manifest, now: datetime
+) -> tuple[Decision, Sequence[RefusedWrite]]:
+    """The decision with the API server's answer to the dry run of an older spec, and all other refusals.
+
+    A refusal is told of the update, and holds up nothing else. Without an answer the dry run is a write that
+    failed, and is tried again as one.
+    """
+    rollout = decision.step.rollout
+    if decision.paused or decision.situation.me.facts.good is None or not rollout.may_ask_leave(now):
+        return decision, refusals
+    me = MODEL_REPLICA_SETS.ref_to(manifest)
+    of_dry_run = next((refusal for refusal in refusals if refusal.ref == me), None)
+    if of_dry_run is not None and of_dry_run.reason not in JUDGEMENTS:
+        return decision, refusals
+    said = "" if of_dry_run is None else of_dry_run.message or str(of_dry_run.reason)
+    step = replace(decision.step, rollout=rollout.answered(said, now))
+    return replace(decision, step=step), [one for one in refusals if one is not of_dry_run]
 
 
 def refused_pods(
