@@ -67,7 +67,15 @@ def _writes(observed: Observed, decision: Decision, make_password: Callable[[], 
         yield from first
         yield _claim(observed, decision.claim)
         pod = spec.queue.redis.pod
-        yield from (apply(one, "spec.queue.redis.pod", pod) for one in _redis(observed, decision))
+        digests = {
+            **observed.redis_digests,
+            **{
+                user: digest
+                for one in passwords
+                for user, digest in workloads.digests_of_made(one.manifest).items()
+            },
+        }
+        yield from (apply(one, "spec.queue.redis.pod", pod) for one in _redis(observed, decision, digests))
     else:
         yield from _without_redis(observed)
     if decision.gateway is PartReason.WRITTEN:
@@ -97,10 +105,14 @@ def _secret(owner: Owner, secret: RedisSecret, make_password: Callable[[], str])
             return workloads.executor_secret(owner, make_password())
 
 
-def _redis(observed: Observed, decision: Decision) -> list[Manifest]:
+def _redis(observed: Observed, decision: Decision, digests: Mapping[str, str]) -> list[Manifest]:
     has_executors = RedisSecret.EXECUTOR in observed.secrets_needed
     manifests = workloads.redis_manifests(
-        observed.owner, observed.spec.queue.redis, observed.images, has_executors=has_executors
+        observed.owner,
+        observed.spec.queue.redis,
+        observed.images,
+        digests=digests,
+        has_executors=has_executors,
     )
     if decision.redis is PartReason.WRITTEN:
         return manifests

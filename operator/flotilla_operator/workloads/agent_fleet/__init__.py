@@ -20,7 +20,11 @@ from flotilla_operator.workloads.agent_fleet.parts import (
 from flotilla_operator.workloads.agent_fleet.pods import gateway_manifests, worker_manifests
 from flotilla_operator.workloads.agent_fleet.redis_server import (
     ANNOTATION_USERS,
+    CONFIG_FILE,
     claim,
+    digests_in,
+    digests_of,
+    digests_of_made,
     executor_secret,
     password_secret,
     redis_manifests,
@@ -31,12 +35,16 @@ from flotilla_operator.workloads.agent_fleet.tools import has_executors
 
 __all__ = [
     "ANNOTATION_USERS",
+    "CONFIG_FILE",
     "EXECUTOR_USER",
     "REDIS_USERS",
     "IndexKey",
     "SecretEntry",
     "Wiring",
     "claim",
+    "digests_in",
+    "digests_of",
+    "digests_of_made",
     "executor_manifests",
     "executor_secret",
     "executors",
