@@ -157,6 +157,7 @@ class References:
                 timeouts=timeouts_of(model),
                 rate_limit=model.rate_limit,
                 overflow_to=model.overflow_to,
+                isolate_tenants=model.isolate_tenants,
             )
         )
 
@@ -204,6 +205,7 @@ class References:
                 timeouts=timeouts_of(model),
                 rate_limit=model.rate_limit,
                 overflow_to=model.overflow_to,
+                isolate_tenants=model.isolate_tenants,
             )
         )
 
