@@ -19,7 +19,7 @@ TASK_COMMANDS: Final = EXECUTOR_COMMANDS | {
     *("multi", "exec", "discard", "info", "wait", "script|load", "script|exists"),
     *("ssubscribe", "sunsubscribe", "spublish", "pubsub|shardnumsub"),
     *("decrby", "expire", "get", "hexists", "hgetall", "hkeys", "hlen", "hsetnx", "hvals", "incr", "incrby"),
-    *("lindex", "llen", "lrem", "mget", "sadd", "scard", "set", "smembers", "srem", "unlink"),
+    *("lindex", "llen", "lrem", "mget", "sadd", "scard", "set", "smembers", "srandmember", "srem", "unlink"),
     *("xadd", "xdel", "xlen", "xrange", "zcount", "zrangebylex", "zscore"),
 }
 

@@ -328,7 +328,7 @@ async def test_a_redis_that_does_not_know_its_rights_by_its_configuration_gets_t
     stage.put({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {**known, "uid": "u"}, "data": {}})
     stage.now += timedelta(seconds=5)
     observed, plan = await stage.look(agent_fleet())
-    passwords = {name: REDIS_SECRETS["support-redis-users"][name] for name in workloads.REDIS_USERS}
+    passwords = {name: str(REDIS_SECRETS["support-redis-users"][name]) for name in workloads.REDIS_USERS}
     assert observed.redis_digests == workloads.digests_of(passwords)
     (config,) = [
         write.manifest["data"][workloads.CONFIG_FILE]

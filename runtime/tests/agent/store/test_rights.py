@@ -14,7 +14,7 @@ from flotilla_runtime.contract.redis_rights import EXECUTOR_COMMANDS, TASK_COMMA
 CALLED = re.compile(r"redis\.p?call\('([A-Z]+)'")
 OF_THE_CLIENT = {
     *("ping", "evalsha", "script|load", "script|exists", "multi", "exec", "discard", "info", "wait", "mget"),
-    *("blpop", "lpop", "time", "ssubscribe", "sunsubscribe", "pubsub|shardnumsub"),
+    *("blpop", "lpop", "srandmember", "time", "ssubscribe", "sunsubscribe", "pubsub|shardnumsub"),
 }
 OF_EXECUTORS = {"ping", "evalsha", "blpop", "lpop", "time"}
 
