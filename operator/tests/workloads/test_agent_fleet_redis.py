@@ -282,9 +282,9 @@ async def test_the_task_store_works_with_these_users(port: int, tmp_path: Path) 
 LOOP = "redis.call('SET', KEYS[1], 'x') while true do end"
 
 
-@pytest.mark.attack("A function of a tool executor loops in Redis, so that nobody is answered")
 @pytest.mark.attack(
-    "An executor writes a million requests that are none, so that gateways are busy with them"
+    "A function of a tool executor loops in Redis, so that nobody is answered",
+    "An executor writes a million requests that are none, so that gateways are busy with them",
 )
 async def test_an_executor_runs_no_script_but_those_that_others_have_loaded(
     port: int, tmp_path: Path
