@@ -195,6 +195,10 @@ bench-budgets: prerequisites ## Press trees of tasks against each limit, under k
 bench-patterns: prerequisites ## Do each pattern alone and one call after another, then all under kills: what they gain
 	@$(E2E) -m patterns $(ARGS)
 
+.PHONY: bench-isolation
+bench-isolation: setup ## Let 1, 10 and 50 tenants ask one model with and without isolateTenants: what its cache still finds
+	@$(E2E) -m isolation $(ARGS)
+
 .PHONY: bench-multiplexing
 bench-multiplexing: prerequisites ## Put 1, 3 and 10 tasks on each slot of a model, then as many as admission lets: what it carries
 	@$(E2E) -m multiplexing $(ARGS)

@@ -25,6 +25,7 @@ class Generation(BaseModel):
     max_tokens: MaxTokens | None = None
     max_completion_tokens: MaxTokens | None = None
     ignore_eos: bool = False
+    cache_salt: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
 

@@ -121,7 +121,9 @@ class Server:
             id=answer.id,
             prompt_tokens=prompt_tokens,
             reply_tokens=len(deltas),
-            block_keys=text.block_keys(prompt + reply.text, self._configuration.block_tokens),
+            block_keys=text.block_keys(
+                prompt + reply.text, self._configuration.block_tokens, body.cache_salt
+            ),
             finish_reason=FinishReason.LENGTH if finished_by == "length" else FinishReason.STOP,
         )
         self._recorder.began(prompt, work)

@@ -57,11 +57,11 @@ def message_text(message: Mapping[str, Any]) -> str:
     return str(content) + calls
 
 
-def block_keys(text: str, block_tokens: int) -> tuple[int, ...]:
-    """The keys of the blocks that a text fills; each key covers the text up to the block's end."""
+def block_keys(text: str, block_tokens: int, salt: str | None = None) -> tuple[int, ...]:
+    """The keys of the blocks that a text fills; each covers the text up to the block's end, and the salt."""
     size = block_tokens * CHARACTERS_PER_TOKEN
     keys: list[int] = []
-    previous = 0
+    previous = 0 if salt is None else hash(salt)
     for start in range(0, len(text) - size + 1, size):
         previous = hash((previous, text[start : start + size]))
         keys.append(previous)

@@ -194,6 +194,17 @@ def test_tokens_from_the_cache_are_counted_with_the_same_keys(generators: Pair, 
         assert 0.5 * usage["prompt_tokens"] < usage["prompt_tokens_details"]["cached_tokens"]
 
 
+@pytest.mark.attack("A caller asks whether others have sent a prompt, by what a model had cached")
+def test_what_was_cached_with_one_salt_is_found_with_that_salt_alone(generators: Pair) -> None:
+    body = chat("Tell me about the lighthouse. " * 40, max_tokens=4)
+    cached = []
+    for salt in ("one", "one", "another", None):
+        salted = body if salt is None else {**body, "cache_salt": salt}
+        answers = [answer.json()["usage"] for answer in generators.both(CHATS, salted)]
+        cached.append([usage["prompt_tokens_details"]["cached_tokens"] > 0 for usage in answers])
+    assert cached == [[False, False], [True, True], [False, False], [False, False]]
+
+
 def test_a_stream_that_counts_along_has_the_same_chunks(generators: Pair) -> None:
     options = {"include_usage": True, "continuous_usage_stats": True}
     real, double = generators.both(CHATS, chat(stream=True, stream_options=options))

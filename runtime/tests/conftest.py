@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from local_cluster.processes import free_port
-from redis_servers import RedisServer
+from redis_servers import ALL_RIGHTS, RedisServer
 from s3_servers import S3Server
 
 
@@ -39,7 +39,8 @@ def s3_server(tmp_path: Path) -> Iterator[S3Server]:
 def redis_cluster(tmp_path: Path) -> Iterator[RedisServer]:
     """A Redis Cluster of one node, which holds scripts to the rule of one hash slot all the same."""
     # Its second port would else be the first and 10,000, which another process may have.
-    server = RedisServer(tmp_path, "--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    settings = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    server = RedisServer(tmp_path, *settings, rights=ALL_RIGHTS)
     server.start()
     server.ask("cluster", "addslotsrange", "0", "16383")
     deadline = time.monotonic() + 30

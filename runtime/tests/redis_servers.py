@@ -1,6 +1,7 @@
 """Redis servers for the runtime's tests, each a process with its own temporary folder."""
 
 import contextlib
+import hashlib
 import shutil
 import signal
 import socket
@@ -8,13 +9,26 @@ import subprocess
 import time
 from pathlib import Path
 
+from flotilla_runtime.contract.redis_rights import TASK_COMMANDS, acl_rights
 from local_cluster.processes import free_port
+
+ADMIN = "admin"
+QUIET = "--no-auth-warning"
+TASK_RIGHTS = acl_rights(TASK_COMMANDS)
+ALL_RIGHTS = "+@all"
 
 
 class RedisServer:
-    """A real redis-server with the settings of the managed one; it can be killed and started again."""
+    """A real redis-server with the settings of the managed one; it can be killed and started again.
 
-    def __init__(self, folder: Path, *extra: str, program: str = "redis-server") -> None:
+    Its default user has the rights of gateways and workers alone, so that every test shows that these are
+    enough. `ask` is by another user, and so is a replica.
+    """
+
+    def __init__(
+        self, folder: Path, *extra: str, program: str = "redis-server", rights: str = TASK_RIGHTS
+    ) -> None:
+        self._rights = rights.split()
         self.port = free_port()
         self.password = "correct horse"
         self._folder = folder
@@ -43,9 +57,12 @@ class RedisServer:
             "appendfsync": "always",
             "save": "",
             "maxmemory-policy": "noeviction",
-            "requirepass": self.password,
+            "masteruser": ADMIN,
         }
         arguments = [part for name, value in settings.items() for part in (f"--{name}", value)]
+        digest = f"#{hashlib.sha256(self.password.encode()).hexdigest()}"
+        arguments += ["--user", "default", "on", "resetpass", digest, "~*", "&*", *self._rights]
+        arguments += ["--user", ADMIN, "on", digest, "~*", "&*", "+@all"]
         (self._folder / "password").write_text(self.password)
         log = (self._folder / "redis.log").open("ab")
         self._process = subprocess.Popen(
@@ -80,7 +97,7 @@ class RedisServer:
     def ask(self, *command: str) -> str:
         """What redis-cli prints."""
         told = subprocess.run(
-            ["redis-cli", "-p", str(self.port), "-a", self.password, "--no-auth-warning", *command],
+            [*("redis-cli", "-p", str(self.port), "--user", ADMIN, "-a", self.password), QUIET, *command],
             check=True,
             capture_output=True,
             text=True,

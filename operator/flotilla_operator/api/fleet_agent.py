@@ -175,6 +175,10 @@ class FleetModel(ApiModel):
     overflow_to: Role | None = None
     """Role of the model that is called instead while calls of this one would wait for `rateLimit`, or while
     the worker leaves it alone because its last calls have failed. Absent: calls wait."""
+    isolate_tenants: bool = False
+    """Whether the model keeps what it caches of prompts apart by tenant: requests have vLLM's `cache_salt`.
+    A beginning that several tenants share is then computed once for each. An endpoint must know the
+    parameter. With role Embed it has no effect."""
 
 
 class FleetIndex(ApiModel):

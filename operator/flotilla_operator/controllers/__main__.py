@@ -33,6 +33,11 @@ def main() -> int:
         type=Path,
         help="the kubeconfig to use (default: $KUBECONFIG, else the pod's service account)",
     )
+    parser.add_argument(
+        "--milvus-on-loopback",
+        action="store_true",
+        help="remove from a Milvus on this machine; for tests alone",
+    )
     arguments = parser.parse_args()
     try:
         config = read_config(arguments.config)
@@ -42,7 +47,7 @@ def main() -> int:
     configure_logs(config.log_level)
     controllers: list[Controller[Any, Any]] = [
         ModelReplicaSetController(),
-        VectorIndexController(),
+        VectorIndexController(milvus_on_loopback=arguments.milvus_on_loopback),
         AgentFleetController(),
     ]
     return run_process(controllers, config, Place.from_environment(arguments.kubeconfig))

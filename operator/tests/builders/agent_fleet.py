@@ -179,6 +179,7 @@ def full_featured_objects() -> list[dict[str, Any]]:
                 "rateLimit": "models",
                 "contextTokens": 128_000,
                 "maxOutputTokens": 4096,
+                "isolateTenants": True,
                 "pricing": {
                     "inputPerMillionUSD": 2.5,
                     "cachedInputPerMillionUSD": 1.25,

@@ -111,6 +111,8 @@ def operator_process(
     config_path = folder / "config.json"
     config_path.write_text(json.dumps(document))
     arguments = [f"--config={config_path}"] if module == WHOLE else []
+    if module == WHOLE and checkout == ROOT:  # an older operator does not know it
+        arguments.append("--milvus-on-loopback")
     variables = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(checkout / "operator"), str(checkout / "runtime")]),

@@ -7,7 +7,9 @@ How long the pauses are is asserted in the tests of the plans. Here a test would
 import json
 import os
 import sys
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +29,10 @@ from flotilla_operator.controllers.vector_index import progress
 from flotilla_operator.controllers.vector_index.controller import VectorIndexController
 from flotilla_operator.replicas import backoff
 
-CONTROLLERS: dict[str, type[Controller[Any, Any]]] = {
+CONTROLLERS: dict[str, Callable[[], Controller[Any, Any]]] = {
     "AgentFleet": AgentFleetController,
     "ModelReplicaSet": ModelReplicaSetController,
-    "VectorIndex": VectorIndexController,
+    "VectorIndex": partial(VectorIndexController, milvus_on_loopback=True),
 }
 PAUSES = (
     (absent_nodes, "MISSED_FOR_SECONDS", 2.0),

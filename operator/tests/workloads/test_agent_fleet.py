@@ -61,6 +61,7 @@ SCENARIOS = [
     pytest.param(KUBERNETES, id="fleet-for-kubernetes-callers"),
     pytest.param(FULL_PODS, id="fleet-with-every-option-of-its-pods"),
 ]
+DIGESTS = {"gateway": "1" * 64, "worker": "2" * 64, "executor": "3" * 64}
 
 
 def rendered(
@@ -82,7 +83,9 @@ def rendered(
         secrets = [workloads.password_secret(owner, "example"), users]
         if executors:
             secrets.append(workloads.executor_secret(owner, "example-e"))
-        redis = workloads.redis_manifests(owner, spec.queue.redis, images, has_executors=executors)
+        redis = workloads.redis_manifests(
+            owner, spec.queue.redis, images, digests=DIGESTS, has_executors=executors
+        )
         objects = [*secrets, workloads.claim(owner, spec.queue.redis), *redis, *objects]
     return objects
 
@@ -158,10 +161,40 @@ def test_redis_syncs_before_it_answers_evicts_nothing_and_asks_for_the_password(
 )
 def test_redis_holds_less_than_its_claim_has_room_for(size: str, bytes_: int) -> None:
     spec = spec_of(queue={"redis": {"storage": {"size": size}}})
-    config, *_ = workloads.redis_manifests(OWNER, spec.queue.redis, IMAGES)
+    config, *_ = workloads.redis_manifests(OWNER, spec.queue.redis, IMAGES, digests=DIGESTS)
     assert f"maxmemory {bytes_}" in config["data"]["redis.conf"].splitlines()
-    container = templates(agent_fleet())["redis"]["spec"]["containers"][0]
-    assert "limits" not in container["resources"], "a limit of memory would have to be above maxmemory"
+
+
+@pytest.mark.parametrize(
+    ("size", "most"),
+    [
+        pytest.param("1Gi", "1018Mi", id="2 x 409.6 + 102.4 + 96"),
+        pytest.param("1Ti", "943815Mi", id="a large claim"),
+        pytest.param("1", "129Mi", id="never below what is requested"),
+    ],
+)
+def test_the_memory_limit_has_room_for_tasks_their_copy_and_the_clients(size: str, most: str) -> None:
+    told = agent_fleet(queue={"redis": {"storage": {"size": size}}})
+    container = templates(told)["redis"]["spec"]["containers"][0]
+    assert container["resources"] == {
+        "requests": {"cpu": "50m", "memory": "128Mi"},
+        "limits": {"memory": most},
+    }
+
+
+def test_the_users_own_resources_take_the_place_of_the_limit() -> None:
+    own = {"requests": {"memory": "4Gi"}}
+    told = agent_fleet(queue={"redis": {"pod": {"resources": own}}})
+    resources = templates(told)["redis"]["spec"]["containers"][0]["resources"]
+    assert (resources["requests"], resources.get("limits") or {}) == (own["requests"], {})
+
+
+def test_an_upgrade_restarts_no_redis_for_its_rights() -> None:
+    """The annotation that restarts Redis is of what the release before wrote: its lines are kept."""
+    redis = templates(agent_fleet())["redis"]
+    assert redis["metadata"]["annotations"]["flotilla.dev/config-hash"] == "xnxjrbq3aw"
+    config, *_ = workloads.redis_manifests(OWNER, spec_of().queue.redis, IMAGES, digests=DIGESTS)
+    assert "users.conf" not in config["data"]["redis.conf"]
 
 
 @pytest.mark.parametrize(
@@ -175,7 +208,7 @@ def test_redis_holds_less_than_its_claim_has_room_for(size: str, bytes_: int) ->
 )
 def test_redis_holds_at_most_half_of_its_memory_limit(limits: dict[str, Any], bytes_: int) -> None:
     spec = spec_of(queue={"redis": {"pod": {"resources": {"limits": limits}}}})
-    config, *_ = workloads.redis_manifests(OWNER, spec.queue.redis, IMAGES)
+    config, *_ = workloads.redis_manifests(OWNER, spec.queue.redis, IMAGES, digests=DIGESTS)
     assert f"maxmemory {bytes_}" in config["data"]["redis.conf"].splitlines()
 
 
@@ -290,6 +323,12 @@ def test_gateways_and_workers_have_a_user_of_redis_each_and_redis_has_the_hashes
         ["user", "worker", "on"],
     ]
     assert text.count("~flotilla:{default/support}:* &flotilla:{default/support}:* ") == 2
+    config, *_ = workloads.redis_manifests(OWNER, spec_of().queue.redis, IMAGES, digests=DIGESTS)
+    configured = [one for one in config["data"]["redis.conf"].splitlines() if one.startswith("user ")]
+    assert [one.partition("#")[2][64:] for one in configured] == [
+        one.partition("#")[2][64:] for one in text.splitlines()
+    ]
+    assert [one.split()[3] for one in configured] == [f"#{DIGESTS[one]}" for one in ("gateway", "worker")]
     rights = text.splitlines()[0].partition(" ~")[2]
     told = (Path(__file__).parents[3] / "docs" / "tasks.md").read_text(encoding="utf-8")
     assert f"ACL SETUSER support on >PASSWORD ~{rights}\n" in told, "an external Redis needs the same"

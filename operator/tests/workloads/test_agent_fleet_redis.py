@@ -5,24 +5,30 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError
+from redis.exceptions import AuthenticationError, NoPermissionError
 from redis.retry import Retry
 
 from flotilla_operator.workloads import agent_fleet as workloads
+from flotilla_operator.workloads.agent_fleet.redis_server import alive_command
 from flotilla_runtime import contract
+from flotilla_runtime.agent.errors import StoreUnavailableError
 from flotilla_runtime.agent.journal import CallKind, CallOutcome, EndReason, Intended, TaskStatus
 from flotilla_runtime.agent.protocols import Finish, Reply
 from flotilla_runtime.agent.store.connections import connect
+from flotilla_runtime.agent.store.script_values import SCRIPTS, script_source
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.store.texts import TextStore
+from flotilla_runtime.agent.store.tool_requests import ToolRequests
 from flotilla_runtime.agent.tasks import NewTask
 from flotilla_runtime.agent.tool_requests import HeldRequests, ToolRequest
 from tests.builders.agent_fleet import OWNER, spec_of
@@ -55,20 +61,16 @@ def test_a_real_redis_takes_the_configuration_and_keeps_what_it_answered(tmp_pat
 
 def configuration(folder: Path, port: int) -> Path:
     """The files as the pod mounts them, with this test's paths and port."""
-    config, *_ = workloads.redis_manifests(OWNER, spec_of().queue.redis, IMAGES, has_executors=True)
-    secret = workloads.password_secret(OWNER, "s3cret")
     users = workloads.users_secret(OWNER, {"gateway": "s3cret-g", "worker": "s3cret-w"})
-    for made in (secret, users):
-        for name, content in made["data"].items():
-            (folder / name).write_bytes(base64.b64decode(content))
-    (folder / "executor").mkdir()
-    executor = workloads.executor_secret(OWNER, "s3cret-e")["data"]["users.conf"]
-    (folder / "executor" / "users.conf").write_bytes(base64.b64decode(executor))
+    made = (users, workloads.executor_secret(OWNER, "s3cret-e"))
+    digests = {user: one for secret in made for user, one in workloads.digests_of_made(secret).items()}
+    config, *_ = workloads.redis_manifests(
+        OWNER, spec_of().queue.redis, IMAGES, digests=digests, has_executors=True
+    )
+    for name, content in workloads.password_secret(OWNER, "s3cret")["data"].items():
+        (folder / name).write_bytes(base64.b64decode(content))
     (folder / "data").mkdir()
-    text = str(config["data"]["redis.conf"])
-    text = text.replace(f"{contract.REDIS_SECRET_DIRECTORY}-executor", str(folder / "executor"))
-    for directory in (f"{contract.REDIS_SECRET_DIRECTORY}-users", contract.REDIS_SECRET_DIRECTORY):
-        text = text.replace(directory, str(folder))
+    text = str(config["data"]["redis.conf"]).replace(contract.REDIS_SECRET_DIRECTORY, str(folder))
     text = text.replace("dir /data", f"dir {folder}/data")
     (folder / "redis.conf").write_text(text.replace(f"port {contract.PORT_REDIS}", f"port {port}"))
     return folder / "redis.conf"
@@ -155,9 +157,16 @@ def client(port: int, user: str, password: str) -> Any:
         "SET other-fleets-key x",
         "GET flotilla:{default/other}:task:1",
         "PUBLISH flotilla:{default/other}:events x",
-        "EVAL redis.call('SET','elsewhere','x') 0",
-        "EVAL redis.call('CONFIG','GET','*') 0",
-        "EVAL redis.call('SCAN','0') 0",
+        "EVAL return 0",
+        "FUNCTION LIST",
+        "SORT flotilla:{default/support}:tools:x",
+        "SELECT 1",
+        "SWAPDB 0 1",
+        "COPY flotilla:{default/support}:tools:x flotilla:{default/support}:tools:y",
+        "RENAME flotilla:{default/support}:tools:x flotilla:{default/support}:tools:y",
+        "OBJECT FREQ flotilla:{default/support}:tools:x",
+        "LCS flotilla:{default/support}:tools:x flotilla:{default/support}:tools:y",
+        "SETRANGE flotilla:{default/support}:tools:x 536870911 x",
     ],
 )
 def test_a_user_administers_nothing_and_touches_no_other_key(port: int, user: str, command: str) -> None:
@@ -193,7 +202,12 @@ def test_a_user_administers_nothing_and_touches_no_other_key(port: int, user: st
         "DBSIZE",
         "INFO keyspace",
         "MEMORY STATS",
-        "EVAL redis.call('HGETALL','flotilla:{default/support}:task:01t') 0",
+        "EVAL return 0",
+        "SCRIPT LOAD return",
+        "SCRIPT KILL",
+        "FUNCTION LOAD #!lua",
+        "FCALL f 0",
+        "GET flotilla:{default/support}:tools:x",
     ],
 )
 def test_an_executor_reaches_the_keys_of_its_queue_alone(port: int, command: str) -> None:
@@ -205,9 +219,8 @@ def test_an_executor_reaches_the_keys_of_its_queue_alone(port: int, command: str
 
 async def test_the_executors_queue_works_with_these_users(port: int, tmp_path: Path) -> None:
     """What workers, executors and gateways ask of the queue: a request, its claim, its reply, figures."""
-    gateway, worker, executor = (
-        store_of(user, port, tmp_path).tool_requests for user in ("gateway", "worker", "executor")
-    )
+    gateway, worker = (store_of(user, port, tmp_path).tool_requests for user in ("gateway", "worker"))
+    executor = executors_queue(port, tmp_path)
     request = ToolRequest(id="k", name="t", call="c", key="k", arguments={}, effect=contract.Effect.UNSAFE)
     await worker.ask(request, "v1", "w1#x", "a1")
     await executor.wait_for_work("v1", 1)
@@ -264,6 +277,167 @@ async def test_the_task_store_works_with_these_users(port: int, tmp_path: Path) 
     await link.aclose()
     for store in (gateway, worker):
         await store.close()
+
+
+LOOP = "redis.call('SET', KEYS[1], 'x') while true do end"
+
+
+@pytest.mark.attack(
+    "A function of a tool executor loops in Redis, so that nobody is answered",
+    "An executor writes a million requests that are none, so that gateways are busy with them",
+)
+async def test_an_executor_runs_no_script_but_those_that_others_have_loaded(
+    port: int, tmp_path: Path
+) -> None:
+    """It finds none before a worker has asked, and then none that it can lead astray by keys of its own."""
+    link, everything = client(port, "executor", "s3cret-e"), client(port, "default", "s3cret")
+    everything.script_flush()
+    own = f"{PREFIX}tools:"
+    executor = executors_queue(port, tmp_path)
+    assert await executor.claim("e1#x", "v1", 1, "t0") == [], "nobody has loaded them"
+    worker = store_of("worker", port, tmp_path)
+    await worker.tool_requests.look("w1#x", "v1", ["none"])
+    assert await executor.claim("e1#x", "v1", 1, "t0") == []
+    for way in (("EVAL", LOOP), ("EVAL_RO", LOOP), ("SCRIPT", "LOAD", LOOP), ("FUNCTION", "LOAD", LOOP)):
+        with pytest.raises(NoPermissionError):
+            link.execute_command(*way, *(() if way[-2] == "LOAD" else (1, f"{own}x")))
+    # A task of its own making whose parents make a ring, for the scripts that follow them.
+    ring = {"id": "a", "parent": "a", "root": "a", "status": "Running", "token": 1}
+    link.hset(f"{own}task:a", mapping=ring)
+    for name in SCRIPTS:
+        sha = everything.script_load(script_source(name))
+        with pytest.raises(redis.ResponseError, match=r"permission|can't run"):
+            link.evalsha(sha, 1, f"{own}held", own, "a", 1, "a", "a")
+    link.rpush(f"{own}granted:t9", *range(200_000))
+    link.zadd(f"{own}queues", dict.fromkeys(map(str, range(100_000)), 1e15))
+    begun = time.monotonic()
+    await executor.claim("e1#x", "v1", 10**9, "t9")
+    assert (await store_of("gateway", port, tmp_path).tool_requests.figures()).revisions == {}
+    assert time.monotonic() - begun < 5
+    sha = executor._scripts["renew"].sha
+    with pytest.raises(redis.ResponseError, match="too many arguments"):
+        link.evalsha(sha, 1, f"{own}queues", own, 1000, *range(100_001))
+    everything.delete(f"{own}granted:t9", f"{own}queues", f"{own}task:a")
+    await executor.close()
+    await worker.close()
+
+
+def executors_queue(port: int, folder: Path) -> ToolRequests:
+    config = queue_of("executor", port, folder)
+    return ToolRequests(connect(config), config, may_load=False)
+
+
+def started(config: Path) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(["redis-server", str(config)], stdout=subprocess.DEVNULL)
+
+
+def alive(port: int, password: str, patience_seconds: float = 50) -> bool:
+    """What the probe of the pod finds."""
+    command = alive_command(patience_seconds).replace("redis-cli", f"redis-cli -p {port}")
+    found = subprocess.run(
+        ["sh", "-c", command], env={**os.environ, "REDISCLI_AUTH": password}, capture_output=True, check=False
+    )
+    return found.returncode == 0
+
+
+@pytest.mark.attack("A worker that was taken over writes in Redis and loops, so that nobody is answered")
+async def test_a_redis_that_answers_busy_is_found_dead_and_comes_back_with_all_that_it_answered(
+    tmp_path: Path,
+) -> None:
+    """Nobody can end a script that has written, so the kubelet does: after six failures, within a minute."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        number: int = listener.getsockname()[1]
+    config = configuration(tmp_path, number)
+    server = started(config)
+    try:
+        ask(number, "s3cret", "config", "set", "busy-reply-threshold", "100")
+        assert alive(number, "s3cret")
+        gateway = store_of("gateway", number, tmp_path)
+        await gateway.submit(NewTask(id="01t", input="why?", caller="ann", limits=contract.TaskLimits()))
+        worker = client(number, "worker", "s3cret-w")
+        sha = worker.script_load(LOOP)
+        link = worker.connection_pool.get_connection()
+        link.send_command("EVALSHA", sha, 1, f"{PREFIX}task:01t")
+        until(lambda: not alive(number, "s3cret"))
+        with pytest.raises(StoreUnavailableError, match="BUSY"):
+            await gateway.records(["01t"])
+        killed = client(number, "default", "s3cret")
+        with pytest.raises(redis.ResponseError, match=r"UNKILLABLE|BUSY"):
+            killed.script_kill()
+        assert not alive(number, "s3cret")
+        server.terminate()
+        with pytest.raises(subprocess.TimeoutExpired):
+            server.wait(1)
+        server.kill()
+        server.wait()
+        server = started(config)
+        ask(number, "s3cret", "ping")
+        assert alive(number, "s3cret")
+        await gateway.close()
+        gateway = store_of("gateway", number, tmp_path)
+        assert [one.status for one in await gateway.records(["01t"])] == [TaskStatus.WAITING]
+        assert ask(number, "s3cret", "type", f"{PREFIX}task:01t") == "hash", "the loop's write is undone"
+        await gateway.close()
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        pytest.param(b"+PONG\r\n", True, id="it answers"),
+        pytest.param(b"-LOADING Redis is loading the dataset in memory\r\n", True, id="it loads its file"),
+        pytest.param(b"-NOAUTH Authentication required.\r\n", True, id="another password"),
+        pytest.param(b"-MISCONF Redis cannot save\r\n", True, id="its disk is full"),
+        pytest.param(b"-BUSY Redis is busy running a script.\r\n", False, id="a script runs"),
+        pytest.param(b"", False, id="no answer for too long"),
+        pytest.param(None, False, id="nobody listens"),
+    ],
+)
+def test_what_counts_as_dead(answer: bytes | None, expected: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        number = listener.getsockname()[1]
+        if answer is not None:
+            Thread(target=answer_everything, args=(listener, answer), daemon=True).start()
+        else:
+            listener.close()
+        assert alive(number, "s3cret", patience_seconds=10 if answer else 0.5) is expected
+
+
+def answer_everything(listener: socket.socket, answer: bytes) -> None:
+    with suppress(OSError):
+        link, _ = listener.accept()
+        while link.recv(1000):
+            link.sendall(answer)
+
+
+def until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.attack(
+    "An executor reads no answers of Redis, or sends a command without an end, so that its memory fills"
+)
+def test_a_client_that_does_not_read_is_cut_off_and_the_others_go_on(port: int) -> None:
+    """Answers that nobody reads would fill the memory of the pod beyond what tasks may take."""
+    everything = client(port, "default", "s3cret")
+    key = f"{PREFIX}tools:large"
+    everything.rpush(key, "x" * 8_000_000)
+    link = client(port, "executor", "s3cret-e").connection_pool.get_connection()
+    with suppress(redis.ConnectionError, OSError):
+        for _ in range(80):
+            link.send_command("LRANGE", key, 0, -1)
+    until(lambda: int(everything.info("stats")["evicted_clients"]) > 0 or not unread(everything))
+    assert client(port, "worker", "s3cret-w").ping()
+    everything.delete(key)
+
+
+def unread(everything: Any) -> int:
+    return sum(int(one["omem"]) for one in everything.client_list())
 
 
 def store_of(user: str, port: int, folder: Path) -> TaskStore:

@@ -55,6 +55,7 @@ def test_a_new_revision(change: dict[str, Any]) -> None:
         pytest.param({"models": [ROUTINE, DEFAULT]}, id="the order of the roles"),
         pytest.param({"models": [{**DEFAULT, "pricing": {}, "contextTokens": 100}, ROUTINE]}, id="prices"),
         pytest.param({"models": [{**DEFAULT, "maxOutputTokens": 100}, ROUTINE]}, id="the bound of answers"),
+        pytest.param({"models": [{**DEFAULT, "isolateTenants": True}, ROUTINE]}, id="the caches of tenants"),
         pytest.param(
             {
                 "models": [

@@ -17,6 +17,7 @@ from flotilla_runtime.agent.graphs.loading import prepare
 from flotilla_runtime.agent.health import health_application
 from flotilla_runtime.agent.store.connections import connect
 from flotilla_runtime.agent.store.s3 import opened
+from flotilla_runtime.agent.store.salts import Salts
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.store.texts import TextStore
 from flotilla_runtime.agent.store.worker_tasks import new_request
@@ -30,6 +31,7 @@ from flotilla_runtime.agent.worker.executors import AskingSettings, Executors
 from flotilla_runtime.agent.worker.levers import under_levers
 from flotilla_runtime.agent.worker.loading import load_program, load_tools, load_validators
 from flotilla_runtime.agent.worker.metrics import WorkerMetrics
+from flotilla_runtime.agent.worker.patience import until_answered
 from flotilla_runtime.agent.worker.texts import Texts
 from flotilla_runtime.agent.worker.tool_watch import ToolWatch
 from flotilla_runtime.agent.worker.worker import RENEWALS_PER_LEASE, Tracing, Worker
@@ -83,8 +85,15 @@ async def work(config: WorkerConfig, addresses: AddressCheck | None = None) -> N
         watch = ToolWatch(catalogue, store.tool_reports)
         metrics = WorkerMetrics()
         tracing = tracing_of(config, metrics, name)
+        salts = Salts(redis, store.keys)
         caller = Caller(
-            client, config, environment=os.environ, context_of=contexts.of, tools=tools, texts=texts
+            client,
+            config,
+            environment=os.environ,
+            context_of=contexts.of,
+            tools=tools,
+            texts=texts,
+            salt_of=lambda tenant: until_answered(lambda: salts.of(tenant), lambda _: None),
         )
         worker = Worker(
             name=name,

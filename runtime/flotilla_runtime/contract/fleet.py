@@ -181,6 +181,8 @@ class ModelConnection(Section):
     With `asks_context` the endpoint's list of models is asked, and may say another length. Calls for which
     `rate_limit` has no room, or which the model does not take at the moment, go to the role `overflow_to`.
 
+    With `isolate_tenants` requests have a `cache_salt`, of the task's tenant.
+
     `key_environment` names the environment variable with the API key, if the model needs one. With
     `tokenizes` the server counts tokens at `/tokenize`, as vLLM does.
     """
@@ -198,6 +200,7 @@ class ModelConnection(Section):
     timeouts: ModelTimeouts = ModelTimeouts()
     rate_limit: str | None = None
     overflow_to: str | None = None
+    isolate_tenants: bool = False
 
 
 class IndexConnection(Section):
@@ -402,6 +405,7 @@ class GatewayConfig(Section):
     models: tuple[str, ...] = ()  # the names of the fleet's models
     unpriced_models: tuple[str, ...] = ()  # models without a price: with one, no task may limit its cost
     limits: TaskLimits = TaskLimits()
+    isolates_tenants: bool = False  # each model does, so that callers may know what came from its cache
     requests_per_minute: int | None = None  # of one caller
     serves_openai: bool = False
     serves_a2a: bool = False
@@ -581,6 +585,11 @@ class TaskKeys:
     def payloads(self, task_id: str) -> str:
         """The hash of the large texts of a task, by their own hashes."""
         return f"{self.prefix}payloads:{task_id}"
+
+    @property
+    def salt_key(self) -> str:
+        """The key of the salts with which models keep their caches of tenants apart."""
+        return f"{self.prefix}salt-key"
 
     @property
     def drops(self) -> str:

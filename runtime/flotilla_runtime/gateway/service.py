@@ -84,11 +84,12 @@ class Page:
 class Outcome:
     """A task as a front end tells it.
 
-    Tokens of spawned tasks are in the record's sum only, so they count as input here.
+    Tokens of spawned tasks are in the record's sum only, so they count as input here. `cached_tokens` is None
+    where models share their caches between tenants: it would tell whether somebody else had sent the prompt.
     """
 
     record: TaskRecord
-    cached_tokens: int = 0
+    cached_tokens: int | None = None
     output_tokens: int = 0
 
     @property
@@ -208,11 +209,12 @@ class TaskService:
         if not record.status.is_final:
             return Outcome(record=record)
         cached = output = 0
+        isolates = self._config.isolates_tenants
         async for entry in self._journal(task):
             if isinstance(entry, Done):
                 cached += entry.cached_input_tokens
                 output += entry.output_tokens
-        return Outcome(record=record, cached_tokens=cached, output_tokens=output)
+        return Outcome(record=record, cached_tokens=cached if isolates else None, output_tokens=output)
 
     async def has_entry(self, task: str, place: int) -> bool:
         """Whether a task's journal goes as far as this position."""

@@ -14,7 +14,7 @@ from flotilla_runtime.contract import Priority
 from flotilla_runtime.gateway.auth import NoAuthentication
 from flotilla_runtime.gateway.callers import Callers
 from flotilla_runtime.gateway.desk import Desk
-from flotilla_runtime.gateway.openai.answers import chat_completion, response
+from flotilla_runtime.gateway.openai.answers import chat_completion, response, usage
 from flotilla_runtime.gateway.openai.endpoints import OpenAIFrontEnd
 from flotilla_runtime.gateway.openai.errors import error_document
 from flotilla_runtime.gateway.openai.requests import asked_chat, asked_response
@@ -228,6 +228,14 @@ def test_a_task_without_an_answer_is_an_error(fields: dict[str, str], status: HT
     assert (refused.value.status, refused.value.kind) == (status, fields["reason"])
     assert "it was so" in refused.value.detail
     assert response(ended, "support")["status"] == code
+
+
+def test_callers_are_told_what_a_model_had_cached_only_where_it_isolates_tenants() -> None:
+    shared, isolated = (Outcome(record=record(), cached_tokens=count) for count in (None, 7))
+    assert "prompt_tokens_details" not in usage(shared)
+    assert usage(isolated)["prompt_tokens_details"] == {"cached_tokens": 7}
+    told = [response(one, "support")["usage"]["input_tokens_details"] for one in (shared, isolated)]
+    assert [one["cached_tokens"] for one in told] == [0, 7]
 
 
 def test_an_answer_that_was_cut_is_given_as_such() -> None:

@@ -68,7 +68,15 @@ def _writes(observed: Observed, decision: Decision, make_password: Callable[[], 
         yield from first
         yield _claim(observed, decision.claim)
         pod = spec.queue.redis.pod
-        yield from (apply(one, "spec.queue.redis.pod", pod) for one in _redis(observed, decision))
+        digests = {
+            **observed.redis_digests,
+            **{
+                user: digest
+                for one in passwords
+                for user, digest in workloads.digests_of_made(one.manifest).items()
+            },
+        }
+        yield from (apply(one, "spec.queue.redis.pod", pod) for one in _redis(observed, decision, digests))
     else:
         yield from _without_redis(observed)
     if decision.gateway is PartReason.WRITTEN:
@@ -103,11 +111,13 @@ def _secret(owner: Owner, secret: RedisSecret, make_password: Callable[[], str])
             return workloads.executor_secret(owner, make_password())
 
 
-def _redis(observed: Observed, decision: Decision) -> list[Rendered]:
+def _redis(observed: Observed, decision: Decision, digests: Mapping[str, str]) -> list[Rendered]:
     owner, spec = observed.owner, observed.spec.queue.redis
     has_executors = RedisSecret.EXECUTOR in observed.secrets_needed
     objects = rendered(
-        lambda images: workloads.redis_manifests(owner, spec, images, has_executors=has_executors),
+        lambda images: workloads.redis_manifests(
+            owner, spec, images, digests=digests, has_executors=has_executors
+        ),
         observed.images,
     )
     if decision.redis is PartReason.WRITTEN:

@@ -7,7 +7,7 @@ needs the password before that.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from flotilla_operator.api.agent_fleet import AgentFleet, AgentFleetSpec
@@ -54,7 +54,7 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
     owner, spec = Owner.of(AGENT_FLEETS.kind, manifest), parsed(manifest)
     wiring, missing = await References(manifest, spec, world).look_up()
     remembered_of_fleet = memory.of(owner.uid)
-    secrets_found = await _secrets_found(owner, spec, world, remembered_of_fleet.password, now)
+    secrets_found, redis_digests = await _secrets_found(owner, spec, world, remembered_of_fleet.password, now)
     if len(memory.fleets) > len(world.caches.store(AGENT_FLEETS)):
         memory.keep_only(world.caches.store(AGENT_FLEETS).uids())
     # There is no await below this line, so everything that is read from the caches is from one moment.
@@ -79,29 +79,46 @@ async def observe(manifest: Manifest, world: World, memory: Memory, now: datetim
         executors=_by_revision(workloads.executors(owner), owner, world.caches),
         adopted=_adopted(owner, world.caches),
         secrets_found=secrets_found,
+        redis_digests=redis_digests,
         targets=targets,
     )
 
 
 async def _secrets_found(
     owner: Owner, spec: AgentFleetSpec, world: World, before: PasswordSeen | None, now: datetime
-) -> frozenset[RedisSecret] | None:
+) -> tuple[frozenset[RedisSecret] | None, Mapping[str, str]]:
+    """The secrets of the managed Redis that are there, and the hashes of its users' passwords."""
     if spec.queue.redis.mode is not RedisMode.MANAGED:
-        return None
+        return None, {}
     redis = world.caches.get(STATEFUL_SETS, owner.namespace, workloads.redis(owner).name)
     ready = redis is not None and live_object(redis).ready_replicas
     executors = _by_revision(workloads.executors(owner), owner, world.caches)
     needed = RedisSecret.needed(spec, executors_left=bool(executors))
     interval = timedelta(seconds=world.config.loop.sweep_interval_seconds)
     has_user = RedisSecret.EXECUTOR not in needed or knows_executor(redis)
-    if ready and has_user and before is not None and not before.missing and now - before.at < interval:
-        return None
-    found = [
-        secret
+    known = _configured_digests(owner, world.caches)
+    knows_all = {*workloads.REDIS_USERS} <= known.keys() and (
+        RedisSecret.EXECUTOR not in needed or workloads.EXECUTOR_USER in known
+    )
+    seen = before is not None and not before.missing and now - before.at < interval
+    if ready and has_user and knows_all and seen:
+        return None, known
+    read = {
+        secret: found
         for secret in needed
-        if await world.own_secret(owner.namespace, secret.name_of(owner), owner.uid) is not None
-    ]
-    return frozenset(found)
+        if (found := await world.own_secret(owner.namespace, secret.name_of(owner), owner.uid)) is not None
+    }
+    entries = {key: value for secret in read.values() for key, value in secret.data.items()}
+    texts = {key: value.decode(errors="replace") for key, value in entries.items()}
+    return frozenset(read), workloads.digests_of(texts)
+
+
+def _configured_digests(owner: Owner, caches: Caches) -> dict[str, str]:
+    """The hashes of the users' passwords in the configuration that this fleet's Redis has."""
+    found = caches.get(CONFIG_MAPS, owner.namespace, workloads.redis(owner).name)
+    if found is None or controller_uid(found) != owner.uid:
+        return {}
+    return workloads.digests_in((found.get("data") or {}).get(workloads.CONFIG_FILE) or "")
 
 
 def knows_executor(redis: Manifest | None) -> bool:

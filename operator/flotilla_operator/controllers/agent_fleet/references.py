@@ -171,6 +171,7 @@ class References:
                 timeouts=timeouts_of(model),
                 rate_limit=model.rate_limit,
                 overflow_to=model.overflow_to,
+                isolate_tenants=model.isolate_tenants,
             )
         )
 
@@ -219,6 +220,7 @@ class References:
                 timeouts=timeouts_of(model),
                 rate_limit=model.rate_limit,
                 overflow_to=model.overflow_to,
+                isolate_tenants=model.isolate_tenants,
             )
         )
 

@@ -90,7 +90,8 @@ class Observed:
     `live` holds the objects that have the names of the fleet's parts, by kind and name, whoever owns them.
     `workers` and `executors` are the fleet's own, by revision; `adopted` is what workers were last told to
     adopt. `scaled` is the last decision of autoscaling. `secrets_found` are those of the managed Redis that
-    are there; None when nobody looked for them. `certificate_problem` is what gateways say of the certificate
+    are there; None when nobody looked for them. `redis_digests` are the hashes of its users' passwords, from
+    these, or else from Redis' configuration. `certificate_problem` is what gateways say of the certificate
     that they mount. `binding` has the name of the gateways' ClusterRoleBinding.
     """
 
@@ -112,6 +113,7 @@ class Observed:
     executors: Mapping[str, RevisionWorkers] = field(default_factory=dict)
     adopted: tuple[str, ...] = ()
     secrets_found: frozenset[RedisSecret] | None = None
+    redis_digests: Mapping[str, str] = field(default_factory=dict)
     targets: tuple[Target, ...] = ()
 
     @property

@@ -3,9 +3,9 @@
 It runs inside the operator, because no new Job can be created in a namespace that is being deleted. It uses
 Milvus' HTTP interface, which needs no extra library. It always ends at a deadline and reports what it left
 behind: whatever answers at that address must not block the deletion of the index or of its namespace. A user
-chose the address, so no redirect is followed, an answer may have 1 MiB, and a link-local address, where
-clouds keep the credentials of their machines, is never connected to. A proxy is asked for no such address
-either, nor for a name of one, as far as the operator can resolve names.
+chose the address, so no redirect is followed, an answer may have 1 MiB, and an address that tools may not
+reach, such as where clouds keep the credentials of their machines, is never connected to. A proxy is asked
+for no such address either, nor for a name of one, as far as the operator can resolve names.
 
 Milvus knows collections only by their names, so those of the index are found by the prefix that it gives them
 (`workloads.vector_index.identity`). A new index of the same name has the same prefix. Its promotion writes
@@ -14,7 +14,6 @@ its UID into the collection's descriptor, and what another index has promoted is
 
 import asyncio
 import errno
-import ipaddress
 import json
 import socket
 from collections.abc import Mapping, Set
@@ -28,6 +27,7 @@ from urllib.parse import unquote, urlsplit
 import aiohttp
 
 from flotilla_operator.telemetry.answers import ONE_ANSWER, read_answer
+from flotilla_runtime.contract.addresses import is_forbidden
 
 DEADLINE_SECONDS = 20.0
 DESCRIPTOR = "flotilla.descriptor"  # the property of a collection, written by the runtime's build steps
@@ -73,11 +73,14 @@ class Remains:
     proxy: str | None = None
 
 
-async def remove(remains: Remains) -> Cleanup:
-    """Drop the alias and every collection of the index; never raises, and ends at the deadline."""
+async def remove(remains: Remains, *, allow_loopback: bool = False) -> Cleanup:
+    """Drop the alias and every collection of the index; never raises, and ends at the deadline.
+
+    Only tests allow the operator's own machine, where their Milvus is.
+    """
     try:
         async with asyncio.timeout(DEADLINE_SECONDS):
-            await _remove(remains)
+            await _remove(remains, _Addresses(allow_loopback=allow_loopback))
     except Exception as error:
         why = (
             str(error) if isinstance(error, CleanupError) else f"{type(error).__name__}: {error}".rstrip(": ")
@@ -90,10 +93,10 @@ async def remove(remains: Remains) -> Cleanup:
     return DONE
 
 
-async def _remove(remains: Remains) -> None:
+async def _remove(remains: Remains, addresses: "_Addresses") -> None:
     headers = {"Authorization": f"Bearer {remains.token}"} if remains.token else {}
-    connector = aiohttp.TCPConnector(socket_factory=socket_unless_link_local)
-    through = await _way_to(remains)
+    connector = aiohttp.TCPConnector(socket_factory=addresses.socket if remains.proxy is None else None)
+    through = await _way_to(remains, addresses)
     async with aiohttp.ClientSession(headers=headers, connector=connector, auto_decompress=False) as session:
 
         async def call(path: str, body: Mapping[str, str]) -> Any:
@@ -118,16 +121,16 @@ async def _remove(remains: Remains) -> None:
                 await call("collections/drop", {"collectionName": name})
 
 
-async def _way_to(remains: Remains) -> Mapping[str, Any]:
+async def _way_to(remains: Remains, addresses: "_Addresses") -> Mapping[str, Any]:
     """How a request names the proxy: its password apart from its address, since errors quote addresses.
 
-    Raises OSError if the proxy would be asked for a link-local address.
+    Raises OSError if the proxy would be asked for a forbidden address.
     """
     if remains.proxy is None:
         return {}
     with suppress(socket.gaierror):  # perhaps the proxy knows the name
         for found in await asyncio.get_running_loop().getaddrinfo(urlsplit(remains.uri).hostname, None):
-            _refuse_link_local(str(found[4][0]))
+            addresses.check(str(found[4][0]))
     proxy = urlsplit(remains.proxy)
     login, _, place = proxy.netloc.rpartition("@")
     user, _, password = login.partition(":")
@@ -137,21 +140,29 @@ async def _way_to(remains: Remains) -> Mapping[str, Any]:
     return {"proxy": f"{proxy.scheme}://{place}", to_the_proxy: headers}
 
 
-def socket_unless_link_local(found: AddrInfo) -> socket.socket:
-    """A socket for an address that a name was resolved to; raises OSError for a link-local one.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Addresses:
+    """Refuses connections to what tools may not reach either."""
 
-    It is asked after the name was resolved, so that no name can stand for such an address.
-    """
-    family, kind, protocol, _, address = found
-    _refuse_link_local(str(address[0]))
-    return socket.socket(family, kind, protocol)
+    allow_loopback: bool
 
+    def socket(self, found: AddrInfo) -> socket.socket:
+        """A socket for an address that a name was resolved to; raises OSError for a forbidden one.
 
-def _refuse_link_local(address: str) -> None:
-    host = ipaddress.ip_address(address.partition("%")[0])
-    mapped = host.ipv4_mapped if isinstance(host, ipaddress.IPv6Address) else None
-    if (mapped or host).is_link_local:
-        raise OSError(errno.EACCES, "the operator connects to no link-local address")
+        It is asked after the name was resolved, so that no name can stand for such an address.
+        """
+        family, kind, protocol, _, address = found
+        self.check(str(address[0]))
+        return socket.socket(family, kind, protocol)
+
+    def check(self, address: str) -> None:
+        """Raise OSError for a forbidden address."""
+        if is_forbidden(address, allow_loopback=self.allow_loopback):
+            raise OSError(
+                errno.EACCES,
+                f"the operator does not connect to {address}: it is of its own machine, link-local, or where "
+                "clouds keep credentials",
+            )
 
 
 def promoted_by(described: Any) -> str:
@@ -174,7 +185,8 @@ def _collection(alias: Any) -> str:
 class Cleanups:
     """The running removals, by the UID of the index. A removal that a restart interrupts starts again."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, allow_loopback: bool = False) -> None:
+        self._allow_loopback = allow_loopback
         self._tasks: dict[str, asyncio.Task[Cleanup]] = {}
         self._looked_at: dict[str, datetime] = {}
 
@@ -185,7 +197,7 @@ class Cleanups:
     def start(self, uid: str, remains: Remains) -> None:
         """Start the removal, unless it has started."""
         if uid not in self._tasks:
-            self._tasks[uid] = asyncio.create_task(remove(remains))
+            self._tasks[uid] = asyncio.create_task(remove(remains, allow_loopback=self._allow_loopback))
 
     def state(self, uid: str) -> Cleanup | None:
         """The state of the removal; None before it has started."""

@@ -68,8 +68,8 @@ class VectorIndexController:
         RUNTIME_CLASSES,
     )
 
-    def __init__(self) -> None:
-        self._cleanups = Cleanups()
+    def __init__(self, *, milvus_on_loopback: bool = False) -> None:
+        self._cleanups = Cleanups(allow_loopback=milvus_on_loopback)
 
     def references(self, manifest: Manifest) -> Iterable[Reference]:
         """The model, the documents, the workspace, the classes of pods, and the services whose names another

@@ -20,7 +20,11 @@ from flotilla_operator.workloads.agent_fleet.parts import (
 from flotilla_operator.workloads.agent_fleet.pods import gateway_manifests, worker_manifests
 from flotilla_operator.workloads.agent_fleet.redis_server import (
     ANNOTATION_USERS,
+    CONFIG_FILE,
     claim,
+    digests_in,
+    digests_of,
+    digests_of_made,
     executor_secret,
     password_secret,
     redis_manifests,
@@ -38,6 +42,7 @@ from flotilla_operator.workloads.agent_fleet.tools import has_executors
 
 __all__ = [
     "ANNOTATION_USERS",
+    "CONFIG_FILE",
     "EXECUTOR_USER",
     "REDIS_USERS",
     "IndexKey",
@@ -47,6 +52,9 @@ __all__ = [
     "binding_labels",
     "binding_name",
     "claim",
+    "digests_in",
+    "digests_of",
+    "digests_of_made",
     "executor_manifests",
     "executor_secret",
     "executors",

@@ -110,6 +110,9 @@ def gateway_config(
         models=_once(names.values()),
         unpriced_models=_once(name for role, name in names.items() if role not in priced),
         limits=_limits(spec),
+        isolates_tenants=all(
+            model.isolate_tenants for model in spec.models if model.role != contract.EMBED_ROLE
+        ),
         requests_per_minute=spec.gateway.caller_limits.requests_per_minute,
         serves_openai=spec.gateway.open_ai.enabled,
         serves_a2a=spec.gateway.a2a.enabled,

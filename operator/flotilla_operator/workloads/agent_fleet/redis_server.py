@@ -5,17 +5,17 @@ nothing and requires a password that only this fleet has. Its memory limit is lo
 claim, because Redis refuses writes with an error at its limit, but ends when its disk is full. A claim that
 must outlive the fleet has no owner reference.
 
-Gateways and workers have a user each, who may use this fleet's keys and administer nothing. Their passwords
-are in a secret that is made once; Redis has only the hashes of them. Redis' default user may do everything.
-Its password is in another secret, which only the pod of Redis has, for its probes and for people. Redis reads
-both from files, so no password is in a command line.
-
-Tool executors, where there are any, have a third user, who may use the keys of their queue alone. Its secret
-is of its own, so a fleet without executors has no such user, and one that gets them starts Redis anew once.
+Gateways and workers have a user each, who may use this fleet's keys and administer nothing. Tool executors,
+where there are any, have a third one, who may use the keys of their queue alone. Their passwords are in
+secrets that are made once. Their rights are in Redis' configuration, with the hashes of the passwords, so
+that those of a new release act at Redis' next start. The passwords have 256 random bits, so a hash tells
+nothing of them. Redis' default user may do everything. Its password is in another secret, which only the pod
+of Redis has, for its probes and for people, as a file.
 """
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -41,31 +41,54 @@ from flotilla_operator.workloads.ingress import from_pods
 from flotilla_operator.workloads.labels import Child
 from flotilla_operator.workloads.pod_options import with_options
 from flotilla_runtime import contract
+from flotilla_runtime.contract.redis_rights import EXECUTOR_COMMANDS, TASK_COMMANDS, acl_rights
 
 DATA_DIRECTORY = "/data"
+CONFIG_FILE: Final = "redis.conf"
 PASSWORD_FILE = "password.conf"  # noqa: S105 (a file's name)
 USERS_DIRECTORY: Final = f"{contract.REDIS_SECRET_DIRECTORY}-users"
 USERS_FILE: Final = "users.conf"
+USER_LINE: Final = re.compile(r"^user ([a-z]+) on #([0-9a-f]{64}) ", re.MULTILINE)
 ANNOTATION_USERS: Final = f"{contract.DOMAIN}/redis-users"  # of the pod: those that its Redis knows
-# Without those that name keys or channels of others, where Redis checks no pattern: tracking with BCAST tells
-# each key that is written.
-NAMING: Final = "-client|tracking -cluster|getkeysinslot -pubsub +pubsub|shardnumsub -randomkey -scan"
-# All that reads and writes keys, scripts that do so, and INFO, which says how full Redis is.
-COMMANDS: Final = f"+@all -@admin -@dangerous +info -function -script +script|load +script|exists {NAMING}"
 EXECUTOR_DIRECTORY: Final = f"{contract.REDIS_SECRET_DIRECTORY}-executor"
-# The same, without channels and without what tells how many keys there are.
-EXECUTOR_COMMANDS: Final = f"{COMMANDS} -@pubsub -dbsize -info -memory"
 STOP_SECONDS = 30
 # The append-only file can double in size before it is rewritten, and is on the disk twice during the rewrite.
 MEMORY_PERCENT_OF_CLAIM = 40
 MEMORY_PERCENT_OF_LIMIT = 50  # the process that rewrites the file may need as much again
-RESOURCES = {"requests": {"cpu": "50m", "memory": "128Mi"}}
+REQUESTS = {"cpu": "50m", "memory": "128Mi"}
+CLIENTS_PERCENT_OF_MEMORY = 25
+LEAST_CLIENTS_BYTES = 32 * 2**20
+BASE_BYTES = 96 * 2**20  # the program, its shared libraries and what its allocator leaves free
+# A client that does not read its answers, or that sends a command without an end, is cut off. The largest of
+# ours are the journal of a long task, and the result of a call with what surrounds it.
+BUFFERS = (
+    "client-output-buffer-limit normal 256mb 64mb 60",
+    "client-query-buffer-limit 256mb",
+    "proto-max-bulk-len 128mb",
+)
+# A Redis that answers BUSY runs a script that may never end. One that loads its file, or forks, is alive.
+NO_ANSWER_SECONDS = 50
+PROBE_SECONDS = 60
+BUSY_STOP_SECONDS = 5  # nothing is saved on the way out: the file has all that was answered
 FSYNC = {Fsync.ALWAYS: "always", Fsync.EVERY_SECOND: "everysec"}
 
 
-def redis_configuration(spec: RedisSpec, *, has_executors: bool = False) -> str:
-    """redis.conf for Redis 7.0 and later."""
+def redis_configuration(
+    spec: RedisSpec, owner: Owner, digests: Mapping[str, str], *, has_executors: bool = False
+) -> str:
+    """redis.conf for Redis 7.0 and later. `digests` has the SHA-256 of each user's password, in hex."""
+    users = (*REDIS_USERS, *((EXECUTOR_USER,) if has_executors else ()))
     lines = [
+        *_settings(spec),
+        f"maxmemory-clients {clients_bytes(spec)}",
+        *BUFFERS,
+        *(_user_line(owner, user, digests[user]) for user in users if user in digests),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _settings(spec: RedisSpec) -> list[str]:
+    return [
         f"port {contract.PORT_REDIS}",
         "bind * -::*",
         f"dir {DATA_DIRECTORY}",
@@ -75,11 +98,45 @@ def redis_configuration(spec: RedisSpec, *, has_executors: bool = False) -> str:
         f"maxmemory {memory_bytes(spec)}",
         "maxmemory-policy noeviction",
         f"include {contract.REDIS_SECRET_DIRECTORY}/{PASSWORD_FILE}",
-        f"include {USERS_DIRECTORY}/{USERS_FILE}",
     ]
+
+
+def _user_line(owner: Owner, user: str, digest: str) -> str:
+    fleet = f"{owner.namespace}/{owner.name}"
+    if user == EXECUTOR_USER:
+        prefix, commands = contract.ExecutorKeys(fleet).prefix, EXECUTOR_COMMANDS
+        return f"user {user} on #{digest} ~{prefix}* {acl_rights(commands)}"
+    prefix, commands = contract.TaskKeys(fleet).prefix, TASK_COMMANDS
+    return f"user {user} on #{digest} ~{prefix}* &{prefix}* {acl_rights(commands)}"
+
+
+def digests_in(config: str) -> dict[str, str]:
+    """The hashes of the users' passwords in a redis.conf of ours."""
+    return dict(USER_LINE.findall(config))
+
+
+def digests_of(secret: Mapping[str, str]) -> dict[str, str]:
+    """The hashes of the users' passwords in the entries of a secret."""
+    users = (*REDIS_USERS, EXECUTOR_USER)
+    passwords = {user: secret[user].strip() for user in users if user in secret}
+    return {user: hashlib.sha256(one.encode()).hexdigest() for user, one in passwords.items() if one}
+
+
+def digests_of_made(secret: Manifest) -> dict[str, str]:
+    """The same of a secret that is to be made."""
+    return digests_of({key: base64.b64decode(value).decode() for key, value in secret["data"].items()})
+
+
+def restarts_for(spec: RedisSpec, *, has_executors: bool) -> dict[str, str]:
+    """What of the configuration restarts Redis when it changes: what the user says.
+
+    Rights and bounds of a new release act at Redis' next start, so an upgrade restarts none. The lines are
+    those of the releases that kept the rights in the secrets.
+    """
+    lines = [*_settings(spec), f"include {USERS_DIRECTORY}/{USERS_FILE}"]
     if has_executors:
         lines.append(f"include {EXECUTOR_DIRECTORY}/{USERS_FILE}")
-    return "\n".join(lines) + "\n"
+    return {CONFIG_FILE: "\n".join(lines) + "\n"}
 
 
 def memory_bytes(spec: RedisSpec) -> int:
@@ -92,6 +149,20 @@ def memory_bytes(spec: RedisSpec) -> int:
     return max(1, min(by_claim, by_limit))
 
 
+def clients_bytes(spec: RedisSpec) -> int:
+    """What all clients may take in buffers. Beyond it, Redis cuts off the one with the largest."""
+    return max(LEAST_CLIENTS_BYTES, memory_bytes(spec) * CLIENTS_PERCENT_OF_MEMORY // 100)
+
+
+def _resources(spec: RedisSpec) -> Manifest:
+    """The limit is what tasks may take, the same again for the copy that rewrites the file, and the clients.
+
+    The user's own resources take the place of all this.
+    """
+    most = 2 * memory_bytes(spec) + clients_bytes(spec) + BASE_BYTES
+    return {"requests": REQUESTS, "limits": {"memory": f"{-(-most // 2**20)}Mi"}}
+
+
 def password_secret(owner: Owner, password: str) -> Manifest:
     """The secret with the default user's password, for the probe and as Redis' configuration."""
     entries = {contract.REDIS_PASSWORD_KEY: password, PASSWORD_FILE: f'requirepass "{password}"\n'}
@@ -99,21 +170,22 @@ def password_secret(owner: Owner, password: str) -> Manifest:
 
 
 def users_secret(owner: Owner, passwords: Mapping[str, str]) -> Manifest:
-    """The secret with the passwords of the users, and their rights in the format of Redis' configuration."""
-    prefix = contract.TaskKeys(f"{owner.namespace}/{owner.name}").prefix
-    lines = [
-        f"user {name} on #{hashlib.sha256(password.encode()).hexdigest()} ~{prefix}* &{prefix}* {COMMANDS}\n"
-        for name, password in sorted(passwords.items())
-    ]
-    return _secret(redis_users(owner), {**passwords, USERS_FILE: "".join(lines)})
+    """The secret with the passwords of gateways and workers.
+
+    Its entry with their rights is for a configuration of a release before, which includes it.
+    """
+    return _with_rights(redis_users(owner), owner, passwords)
 
 
 def executor_secret(owner: Owner, password: str) -> Manifest:
-    """The secret with the password of the executors' user, and its rights: the keys of their queue alone."""
-    prefix = contract.ExecutorKeys(f"{owner.namespace}/{owner.name}").prefix
-    digest = hashlib.sha256(password.encode()).hexdigest()
-    line = f"user {EXECUTOR_USER} on #{digest} ~{prefix}* {EXECUTOR_COMMANDS}\n"
-    return _secret(redis_executor(owner), {EXECUTOR_USER: password, USERS_FILE: line})
+    """The secret with the password of the executors' user."""
+    return _with_rights(redis_executor(owner), owner, {EXECUTOR_USER: password})
+
+
+def _with_rights(part: Child, owner: Owner, passwords: Mapping[str, str]) -> Manifest:
+    digests = digests_of(passwords)
+    lines = [f"{_user_line(owner, user, digest)}\n" for user, digest in sorted(digests.items())]
+    return _secret(part, {**passwords, USERS_FILE: "".join(lines)})
 
 
 def _secret(part: Child, entries: Mapping[str, str]) -> Manifest:
@@ -137,11 +209,16 @@ def claim(owner: Owner, spec: RedisSpec) -> Manifest:
 
 
 def redis_manifests(
-    owner: Owner, spec: RedisSpec, images: Images, *, has_executors: bool = False
+    owner: Owner,
+    spec: RedisSpec,
+    images: Images,
+    *,
+    digests: Mapping[str, str],
+    has_executors: bool = False,
 ) -> list[Manifest]:
     """All objects of Redis except the secrets and the claim, which are written differently."""
     part = redis(owner)
-    data = {"redis.conf": redis_configuration(spec, has_executors=has_executors)}
+    data = {CONFIG_FILE: redis_configuration(spec, owner, digests, has_executors=has_executors)}
     connect = [gateway(owner).selector, workers(owner).selector]
     if has_executors:
         connect.append(executors(owner).selector)
@@ -155,23 +232,26 @@ def redis_manifests(
             ingress=[from_pods(*connect, ports=(contract.PORT_REDIS,))],
             may_connect=False,
         ),
-        with_options(_stateful_set(owner, images, data, has_executors), spec.pod),
+        with_options(_stateful_set(owner, spec, images, has_executors), spec.pod),
     ]
 
 
-def _stateful_set(owner: Owner, images: Images, data: dict[str, str], has_executors: bool) -> Manifest:
+def _stateful_set(owner: Owner, spec: RedisSpec, images: Images, has_executors: bool) -> Manifest:
     part, users = redis(owner), (*REDIS_USERS, *((EXECUTOR_USER,) if has_executors else ()))
     template = {
         "metadata": {
             "labels": part.labels,
-            "annotations": {**objects.config_hash_annotation(data), ANNOTATION_USERS: ",".join(users)},
+            "annotations": {
+                **objects.config_hash_annotation(restarts_for(spec, has_executors=has_executors)),
+                ANNOTATION_USERS: ",".join(users),
+            },
         },
-        "spec": objects.pod_spec(_pod_parts(owner, images, has_executors)),
+        "spec": objects.pod_spec(_pod_parts(owner, spec, images, has_executors)),
     }
     return objects.single_stateful_set(part, template)
 
 
-def _pod_parts(owner: Owner, images: Images, has_executors: bool) -> objects.PodParts:
+def _pod_parts(owner: Owner, spec: RedisSpec, images: Images, has_executors: bool) -> objects.PodParts:
     part = redis(owner)
     config_volume, config_mount = objects.config_volume(part.name)
     secret_volume = {"name": "secret", "secret": {"secretName": part.name}}
@@ -189,21 +269,21 @@ def _pod_parts(owner: Owner, images: Images, has_executors: bool) -> objects.Pod
         "redis",
         images.redis,
         pull_policy=images.pull_policy,
-        command=["redis-server", f"{contract.CONFIG_DIRECTORY}/redis.conf"],
+        command=["redis-server", f"{contract.CONFIG_DIRECTORY}/{CONFIG_FILE}"],
         env=[{"name": "REDISCLI_AUTH", "valueFrom": {"secretKeyRef": password}}],
         ports=[{"name": "redis", "containerPort": contract.PORT_REDIS, "protocol": "TCP"}],
-        resources=RESOURCES,
+        resources=_resources(spec),
         volumeMounts=[
             config_mount,
             {"name": "secret", "mountPath": contract.REDIS_SECRET_DIRECTORY, "readOnly": True},
-            {"name": "users", "mountPath": USERS_DIRECTORY, "readOnly": True},
+            {"name": "users", "mountPath": USERS_DIRECTORY, "readOnly": True},  # see users_secret
             *executor_mounts,
             {"name": "data", "mountPath": DATA_DIRECTORY},
         ],
-        # After a crash, Redis may read a long append-only file for minutes. Liveness only needs an open port.
+        # After a crash, Redis may read a long append-only file for minutes.
         startupProbe={**_ping(), "periodSeconds": 2, "failureThreshold": 900},
         readinessProbe={**_ping(), "periodSeconds": 5, "failureThreshold": 2},
-        livenessProbe={"tcpSocket": {"port": "redis"}, "periodSeconds": 10, "failureThreshold": 6},
+        livenessProbe=_is_alive(),
     )
     return objects.PodParts(
         containers=[container],
@@ -216,3 +296,25 @@ def _pod_parts(owner: Owner, images: Images, has_executors: bool) -> objects.Pod
 def _ping() -> dict[str, Any]:
     """The probe with `ping`; `-e` turns an error reply, such as LOADING, into an exit status."""
     return {"exec": {"command": ["redis-cli", "-e", "ping"]}, "timeoutSeconds": 3}
+
+
+def _is_alive() -> dict[str, Any]:
+    """The probe that fails six times in a minute of BUSY, or of nobody who listens.
+
+    A probe waits for an answer, so that six fail only after five minutes without any.
+    """
+    return {
+        "exec": {"command": ["sh", "-c", alive_command(NO_ANSWER_SECONDS)]},
+        "periodSeconds": 10,
+        "timeoutSeconds": PROBE_SECONDS,
+        "failureThreshold": 6,
+        "terminationGracePeriodSeconds": BUSY_STOP_SECONDS,
+    }
+
+
+def alive_command(patience_seconds: float) -> str:
+    """A command of the shell that fails where Redis is busy with a script, or does not answer for so long."""
+    return (
+        f'said=$(timeout {patience_seconds} redis-cli ping 2>&1); case "$said" in '
+        '""|*BUSY*|"Could not connect"*) echo "${said:-no answer}"; exit 1;; esac'
+    )

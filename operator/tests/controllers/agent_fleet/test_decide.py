@@ -203,7 +203,7 @@ def test_what_records_the_password_in_a_pod_template_is_read_back() -> None:
 def stateful_set() -> dict[str, Any]:
     (redis,) = [
         one
-        for one in workloads.redis_manifests(OWNER, spec_of().queue.redis, IMAGES)
+        for one in workloads.redis_manifests(OWNER, spec_of().queue.redis, IMAGES, digests={})
         if one["kind"] == "StatefulSet"
     ]
     return {**redis, "metadata": {**redis["metadata"], "uid": "uid-redis"}}

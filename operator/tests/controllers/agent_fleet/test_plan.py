@@ -26,6 +26,7 @@ from flotilla_operator.controllers.steering import SteeringLoop
 from flotilla_operator.objects.resources import AGENT_FLEETS, SECRETS, key_of, resource_of
 from flotilla_operator.telemetry.measurements import Answered, Measurement, Measurements
 from flotilla_operator.workloads import agent_fleet as workloads
+from flotilla_operator.workloads.agent_fleet.pods import gateway_config
 from flotilla_operator.workloads.labels import Child
 from flotilla_runtime import contract
 from tests.builders.agent_fleet import (
@@ -135,6 +136,10 @@ class Stage:
     def everything_runs(self) -> None:
         self.secrets.entries = {**REDIS_SECRETS, **self.secrets.entries}
         self.run("StatefulSet", "redis", 1)
+        lines = "".join(f"user {user} on #{'1' * 64} ~x\n" for user in workloads.REDIS_USERS)
+        redis = {**workloads.redis(OWNER).metadata(), "uid": "uid-redis-config"}
+        data = {workloads.CONFIG_FILE: lines}
+        self.put({"apiVersion": "v1", "kind": "ConfigMap", "metadata": redis, "data": data})
         worker = worker_of(self.fleet)
         self.run("Deployment", "gateway", 2, 2, gives=worker.removeprefix("worker-"))
         self.run("Deployment", worker, 0, 0)
@@ -314,6 +319,28 @@ async def test_a_settled_fleet_asks_for_its_password_once_a_sweep() -> None:
     assert stage.secrets.asked == 2 * ["support-redis", "support-redis-users"]
 
 
+async def test_a_redis_that_does_not_know_its_rights_by_its_configuration_gets_them_from_the_secrets() -> (
+    None
+):
+    """As after an upgrade: the rights of before are in the secrets. What runs is not restarted."""
+    stage = Stage(served_model(), agent_fleet())
+    stage.everything_runs()
+    await stage.plan(agent_fleet())
+    known = workloads.redis(OWNER).metadata()
+    stage.put({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {**known, "uid": "u"}, "data": {}})
+    stage.now += timedelta(seconds=5)
+    observed, plan = await stage.look(agent_fleet())
+    passwords = {name: str(REDIS_SECRETS["support-redis-users"][name]) for name in workloads.REDIS_USERS}
+    assert observed.redis_digests == workloads.digests_of(passwords)
+    (config,) = [
+        write.manifest["data"][workloads.CONFIG_FILE]
+        for write in plan.writes
+        if isinstance(write, Apply)
+        and (write.manifest["kind"], write.manifest["metadata"]["name"]) == ("ConfigMap", "support-redis")
+    ]
+    assert workloads.digests_in(config) == observed.redis_digests
+
+
 def rolled(plan: Plan) -> dict[str, str | None]:
     """What the pods of each part say of their password."""
     return {
@@ -469,7 +496,8 @@ async def test_with_a_redis_of_the_users_ours_goes_and_the_claim_stays() -> None
     stage.everything_runs()
     fleet = agent_fleet(queue={"redis": {"mode": "External", "urlSecretRef": {"name": "redis"}}})
     plan = await stage.plan(fleet)
-    assert [write.ref.plural for write in plan.writes if isinstance(write, Delete)] == ["statefulsets"]
+    gone = {write.ref.plural for write in plan.writes if isinstance(write, Delete)}
+    assert gone == {"statefulsets", "configmaps"}
     assert not any("redis" in name for name in written(plan))
     assert condition(plan, "QueueReady")["status"] == "True"
     stage.measurements.forget("uid-pod")
@@ -654,6 +682,29 @@ async def test_the_bound_of_answers_reaches_the_workers(model: dict[str, Any], m
     told = {} if most is None else {"maxOutputTokens": most}
     observed, _ = await stage.look(agent_fleet(models=[{"role": "Default", **model, **told}]))
     assert [one.max_output_tokens for one in observed.wiring.models] == [most]
+
+
+@pytest.mark.parametrize(
+    ("isolating", "told"),
+    [
+        pytest.param(("Default", "Routine"), True, id="every model that answers"),
+        pytest.param(("Default",), False, id="one of two"),
+        pytest.param((), False, id="none"),
+    ],
+)
+async def test_callers_are_told_of_caches_only_where_every_model_isolates_tenants(
+    isolating: tuple[str, ...], told: bool
+) -> None:
+    stage = Stage(served_model())
+    models = [
+        {"role": role, "modelRef": {"name": "llama"}, "isolateTenants": role in isolating}
+        for role in ("Default", "Routine")
+    ]
+    embedder = {"role": "Embed", "endpoint": {"url": "http://models.example/v1", "model": "m"}}
+    observed, _ = await stage.look(agent_fleet(models=[*models, embedder]))
+    assert {one.role for one in observed.wiring.models if one.isolate_tenants} == set(isolating)
+    gateway = gateway_config(observed.owner, observed.spec, observed.wiring, "r1")
+    assert gateway.isolates_tenants is told
 
 
 async def test_a_model_that_serves_https_is_called_inside_the_cluster() -> None:

@@ -54,7 +54,7 @@ class Stage:
         self.put(claim("models"), *(others or (embedder(), claim("documents"))))
         self.secrets = Secrets(secrets)
         self.measurements = Measurements()
-        self.controller = VectorIndexController()
+        self.controller = VectorIndexController(milvus_on_loopback=True)
         self.config = CONFIG
         self.events: list[str] = []
 

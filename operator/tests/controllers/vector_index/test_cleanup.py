@@ -57,6 +57,9 @@ async def server(body: bytes | None) -> AsyncIterator[str]:
         listening.close()
 
 
+here = partial(remove, allow_loopback=True)
+
+
 def remains(uri: str) -> Remains:
     there = {"uri": uri, "database": "default", "token": None}
     return Remains(**there, alias="a", prefix="flotilla_a_g_", index_uid="uid-a")  # type: ignore[arg-type]
@@ -76,7 +79,7 @@ def remains(uri: str) -> Remains:
 )
 async def test_an_answer_that_is_not_milvus_is_reported_as_what_was_left(body: bytes) -> None:
     async with server(body) as uri:
-        done = await remove(remains(uri))
+        done = await here(remains(uri))
     assert done.state is CleanupState.GIVEN_UP
     assert "the collections flotilla_a_g_* were not removed from" in done.message
     assert "drop them by hand" in done.message
@@ -111,7 +114,7 @@ async def answering(
 
 async def test_no_redirect_of_a_milvus_is_followed() -> None:
     async with answering("HTTP/1.1 307 Elsewhere\r\nLocation: /elsewhere", b"") as (uri, paths):
-        done = await remove(remains(uri))
+        done = await here(remains(uri))
     assert done.state is CleanupState.GIVEN_UP
     assert "status 307" in done.message
     assert paths == ["/v2/vectordb/collections/list"]
@@ -127,30 +130,51 @@ async def test_no_redirect_of_a_milvus_is_followed() -> None:
 )
 async def test_an_answer_that_would_take_memory_is_not_read(encoding: str, body: bytes) -> None:
     async with answering(f"HTTP/1.1 200 OK\r\nContent-Encoding: {encoding}", body) as (uri, _):
-        done = await remove(remains(uri))
+        done = await here(remains(uri))
     assert done.state is CleanupState.GIVEN_UP
     assert len(done.message) < 500
 
 
-@pytest.mark.parametrize(
-    "uri", ["http://169.254.169.254", "http://[fe80::1]:19530", "http://[::ffff:169.254.169.254]"]
+FORBIDDEN = (
+    "http://169.254.169.254",
+    "http://[fe80::1]:19530",
+    "http://[::ffff:169.254.169.254]",
+    "http://[64:ff9b::a9fe:a9fe]",
+    "http://[2002:a9fe:a9fe::1]",
+    "http://100.100.100.200",
+    "http://[fd00:ec2::254]",
 )
-async def test_no_link_local_address_is_connected_to(uri: str) -> None:
+AT_HOME = ("http://127.0.0.1:19530", "http://localhost", "http://0.0.0.0:80", "http://[::1]:9090")
+
+
+@pytest.mark.parametrize("uri", [*FORBIDDEN, *AT_HOME])
+async def test_no_address_that_tools_may_not_reach_is_connected_to(uri: str) -> None:
     done = await remove(remains(uri))
     assert done.state is CleanupState.GIVEN_UP
-    assert "link-local address" in done.message
+    assert "the operator does not connect to" in done.message
+    if uri in FORBIDDEN:
+        assert (await here(remains(uri))).message == done.message, "tests allow the own machine alone"
+
+
+@pytest.mark.attack("`milvus.uri` names a port of the operator's own pod, which no network policy shields")
+async def test_a_clean_up_reaches_nothing_on_the_operators_machine() -> None:
+    async with answering("HTTP/1.1 200 OK", b"{}") as (uri, paths):
+        for host in ("127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "0.0.0.0"):
+            done = await remove(remains(uri.replace("127.0.0.1", host)))
+            assert "the operator does not connect to" in done.message
+    assert paths == []
 
 
 @pytest.mark.attack(
     "`milvus.uri` with `deletionPolicy: Delete` names the address where a cloud keeps its credentials"
 )
-async def test_no_name_stands_for_a_link_local_address(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_name_stands_for_a_forbidden_address(monkeypatch: pytest.MonkeyPatch) -> None:
     async def resolve(*_: Any, **__: Any) -> list[Any]:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("169.254.169.254", 19530))]
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
     done = await remove(remains("http://milvus.example.com:19530"))
-    assert "link-local address" in done.message
+    assert "the operator does not connect to" in done.message
 
 
 @pytest.mark.attack("That Milvus redirects, answers without end, or never")
@@ -159,7 +183,7 @@ async def test_a_milvus_that_never_answers_is_given_up_at_the_deadline(
 ) -> None:
     monkeypatch.setattr(cleanup, "DEADLINE_SECONDS", 0.2)
     async with server(None) as uri:
-        done = await remove(remains(uri))
+        done = await here(remains(uri))
     assert done.state is CleanupState.GIVEN_UP
     assert "TimeoutError" in done.message
 
@@ -202,7 +226,7 @@ async def test_a_spec_that_cannot_be_read_keeps_no_index(spec: dict[str, Any]) -
 
 
 async def test_a_removal_is_forgotten_at_the_next_look_at_an_index_after_its_own_is_gone() -> None:
-    cleanups = Cleanups()
+    cleanups = Cleanups(allow_loopback=True)
     async with server(json.dumps({"code": 0, "data": []}).encode()) as uri:
         for uid in ("gone", "there"):
             await until(partial(removed, cleanups, uid, remains(uri)))
@@ -272,12 +296,12 @@ async def test_a_removal_drops_what_no_other_index_has_promoted(
     application = web.Application()
     application.router.add_post("/{path:.*}", milvus.handle)
     async with TestServer(application) as listening:
-        assert await remove(remains(str(listening.make_url("")))) == cleanup.DONE
+        assert await here(remains(str(listening.make_url("")))) == cleanup.DONE
     assert milvus.dropped == dropped
 
 
 async def test_a_removal_ends_with_the_finalizer() -> None:
-    cleanups = Cleanups()
+    cleanups = Cleanups(allow_loopback=True)
     async with server(None) as uri:
         cleanups.start("uid-a", remains(uri))
         await asyncio.sleep(0.01)
@@ -326,7 +350,7 @@ async def test_a_milvus_outside_is_asked_through_the_proxy_with_its_password_apa
     heads: list[str] = []
     async with answering("HTTP/1.1 407 Who are you", b"", heads) as (proxy, paths):
         through = proxy.replace("//", "//somebody:s3cret@")
-        done = await remove(replace(remains(uri), proxy=through))
+        done = await here(replace(remains(uri), proxy=through))
     assert paths == [asked]
     assert "Proxy-Authorization: Basic c29tZWJvZHk6czNjcmV0\r\n" in heads[0]
     assert done.state is CleanupState.GIVEN_UP
@@ -335,7 +359,7 @@ async def test_a_milvus_outside_is_asked_through_the_proxy_with_its_password_apa
 
 
 async def test_a_proxy_that_does_not_answer_is_told_without_its_password() -> None:
-    done = await remove(replace(remains("https://milvus.invalid"), proxy="http://u:s3cret@127.0.0.1:1"))
+    done = await here(replace(remains("https://milvus.invalid"), proxy="http://u:s3cret@127.0.0.1:1"))
     assert done.state is CleanupState.GIVEN_UP
     assert "127.0.0.1" in done.message
     assert "s3cret" not in done.message
@@ -348,8 +372,8 @@ async def test_no_proxy_is_asked_for_a_name_of_a_link_local_address(monkeypatch:
 
     async with answering("HTTP/1.1 200 OK", b"{}") as (proxy, paths):
         monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolves)
-        done = await remove(replace(remains("http://metadata.invalid"), proxy=proxy))
-    assert "link-local" in done.message
+        done = await here(replace(remains("http://metadata.invalid"), proxy=proxy))
+    assert "the operator does not connect to" in done.message
     assert paths == []
 
 

@@ -27,7 +27,7 @@ from flotilla_operator.controllers.vector_index.cleanup import Remains, remove
 
 uri, token, prefix = sys.argv[1:]
 remains = Remains(uri=uri, database="default", token=token, alias="flotilla_a", prefix=prefix, index_uid="")
-done = asyncio.run(remove(remains))
+done = asyncio.run(remove(remains, allow_loopback=True))
 print(done.state, done.message)
 """
 

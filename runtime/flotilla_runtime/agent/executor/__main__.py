@@ -38,7 +38,7 @@ async def execute(config: ExecutorConfig) -> None:
         # An executor's last line becomes the message of its pod, which the operator shows.
         sys.stderr.write(f"{problem}\n")
         sys.exit(EXIT_PERMANENT)
-    queue = ToolRequests(connect(config.queue), config.queue)
+    queue = ToolRequests(connect(config.queue), config.queue, may_load=False)
     functions = Functions(max(MOST_THREADS, config.concurrency))
     runner = ToolRunner(tools, functions=functions, validators=checks)
     executor = Executor(

@@ -33,6 +33,8 @@ def body_of(endpoint: Endpoint, request: ModelRequest, max_tokens: int) -> dict[
         "stream": True,
         "stream_options": usage | {"continuous_usage_stats": True} if endpoint.is_vllm else usage,
     }
+    if request.cache_salt is not None:
+        body["cache_salt"] = request.cache_salt
     if request.tools and request.tool_choice is not None:
         body["tool_choice"] = _choice(request.tool_choice)
     if request.response_schema is not None:

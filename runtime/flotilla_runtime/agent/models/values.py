@@ -142,6 +142,7 @@ class ModelRequest:
     most `allowance_tokens`, prompts and answers, until more is allowed; a try after a failed one may write
     only what is left. With `continues` the model goes on with the last message, which is its own. With
     `answers` its text is the answer to the task, or a part of it. `traceparent` names the trace of the call.
+    What a model caches of a prompt with a `cache_salt` is found by requests of the same salt alone.
     """
 
     session_id: str
@@ -157,6 +158,7 @@ class ModelRequest:
     continues: bool = False
     answers: bool = False
     traceparent: str | None = None
+    cache_salt: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -84,10 +84,14 @@ class Replicas:
         await one.incr(self._counter)
         milliseconds = round(self._within_seconds * 1000)
         if self._confirms_files:
-            told: Any = await one.waitaof(0, 1, milliseconds)
-            if int(told[1]):
-                return
-            milliseconds, self._confirms_files = 1, False  # until the next look
+            try:
+                told: Any = await one.waitaof(0, 1, milliseconds)
+            except NoPermissionError:
+                self._confirms_files = False
+            else:
+                if int(told[1]):
+                    return
+                milliseconds, self._confirms_files = 1, False  # until the next look
         if int(await one.wait(1, milliseconds)):
             return
         await self._look(one)

@@ -1,16 +1,18 @@
 """The executors' queue in Redis: requests for functions of the fleet's image, and their replies.
 
 What workers and executors write goes through one script each. Executors have a user of their own, which may
-use these keys alone.
+use these keys alone, and may load no script: gateways and workers load all of them.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any, Final
 
 from redis.asyncio import Redis
+from redis.exceptions import NoScriptError
 
+from flotilla_runtime.agent.errors import StoreUnavailableError
 from flotilla_runtime.agent.protocols import Certainty, Reply
 from flotilla_runtime.agent.store.redis_errors import asked as answered
 from flotilla_runtime.agent.store.replicas import Replicas
@@ -39,15 +41,21 @@ def script_source(name: str) -> str:
     return "\n".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in ("prelude", name))
 
 
-class ToolRequests:
-    """The queue of one fleet, for workers, executors and gateways."""
+class ScriptsMissingError(StoreUnavailableError):
+    """Redis has not got the scripts, and an executor may not load them."""
 
-    def __init__(self, client: Redis, config: QueueConfig) -> None:
+
+class ToolRequests:
+    """The queue of one fleet, for workers, executors and gateways; an executor is none that `may_load`."""
+
+    def __init__(self, client: Redis, config: QueueConfig, *, may_load: bool = True) -> None:
         self.keys: Final = ExecutorKeys(config.fleet)
         self._client = client
         self._lease_ms = round(config.lease_seconds * 1000)
         self._replicas = Replicas(client, self.keys.confirmations)
         self._scripts = {name: client.register_script(script_source(name)) for name in SCRIPTS}
+        self._may_load = may_load
+        self._has_loaded = False
 
     async def close(self) -> None:
         """Close every connection."""
@@ -73,7 +81,7 @@ class ToolRequests:
         values = [self.keys.prefix, waiter, "0" if revision is None else "1", revision or "", *ids]
 
         async def write(one: Redis) -> Any:
-            return await self._scripts["look"](keys=[self.keys.queues], args=values, client=one)
+            return await self._script("look", values, one)
 
         looked = write(self._client) if revision is not None else self._replicas.confirmed(write)
         return dict(zip(ids, map(_seen, await answered(looked)), strict=True))
@@ -87,15 +95,20 @@ class ToolRequests:
     async def claim(self, executor: str, revision: str, wanted: int, token: str) -> list[Granted]:
         """Claim the oldest requests; sent again under the same token it grants the same.
 
+        While nobody has loaded the scripts, as right after a start of Redis, there are none to claim.
+
         A replica has the claim before this returns, where there is one: a failover must not grant an Unsafe
         request a second time.
         """
         values: list[str | int] = [self.keys.prefix, executor, revision, wanted, token, self._lease_ms]
 
         async def write(one: Redis) -> Any:
-            return await self._scripts["claim"](keys=[self.keys.queues], args=values, client=one)
+            return await self._script("claim", values, one)
 
-        parts = iter(await answered(self._replicas.confirmed(write)))
+        try:
+            parts = iter(await answered(self._replicas.confirmed(write)))
+        except ScriptsMissingError:
+            return []
         return [
             Granted(request=read_request(request_id, effect, body), token=token)
             for request_id, effect, body in zip(parts, parts, parts, strict=True)
@@ -144,7 +157,25 @@ class ToolRequests:
 
     async def _run(self, script: str, *arguments: Any) -> Any:
         values = [self.keys.prefix, *map(str, arguments)]
-        return await answered(self._scripts[script](keys=[self.keys.queues], args=values))
+        return await answered(self._script(script, values, self._client))
+
+    async def _script(self, name: str, values: Sequence[Any], one: Redis) -> Any:
+        """Run a script. Who may load it loads all, because executors need them and may not."""
+        if self._may_load and not self._has_loaded:
+            await self._load(one)
+        run = (self._scripts[name].sha, 1, self.keys.queues, *values)
+        try:
+            return await one.evalsha(*run)
+        except NoScriptError as missing:
+            if not self._may_load:
+                raise ScriptsMissingError("no gateway or worker has loaded its scripts yet") from missing
+            await self._load(one)
+            return await one.evalsha(*run)
+
+    async def _load(self, one: Redis) -> None:
+        for script in self._scripts.values():
+            await one.script_load(script.script)
+        self._has_loaded = True
 
 
 def _seen(told: Any) -> Seen:

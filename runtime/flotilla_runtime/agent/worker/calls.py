@@ -8,7 +8,7 @@ working on it too.
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -75,6 +75,8 @@ MOST_IDLE: Final = 100  # connections
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
 BEYOND_DEADLINE_SECONDS: Final = 1.0  # an index reports its own time-out; this leaves time for that answer
 
+SaltOf = Callable[[str], Awaitable[str]]
+
 log = structlog.get_logger(__name__)
 
 
@@ -100,9 +102,11 @@ class Caller:
         context_of: ContextOf = stated_context,
         tools: ToolRunner | None = None,
         texts: Texts | None = None,
+        salt_of: SaltOf | None = None,
     ) -> None:
         self._client = client
         self._texts = texts
+        self._salt_of = salt_of
         self._models_client = ModelClient(client, environment=environment, draw=draw, retries=model_retries)
         self._models = {model.name: model for model in config.models}
         self._indexes = {index.name: index for index in config.indexes}
@@ -143,12 +147,22 @@ class Caller:
     async def _made(self, call: Call, session: Session) -> Reply:
         match call.request:
             case ModelRequest() as request:
-                traced = replace(request, traceparent=call.traceparent)
-                return await self._asked(self._models[call.target], traced, call, session)
+                model = self._models[call.target]
+                traced = replace(
+                    request, traceparent=call.traceparent, cache_salt=await self._salt(model, session)
+                )
+                return await self._asked(model, traced, call, session)
             case SearchRequest() as request:
                 return await self._retrieve(call, request, session.tenant)
             case _:
                 return await self._tools.make(call, session.task_id)
+
+    async def _salt(self, model: ModelConnection, session: Session) -> str | None:
+        """The salt of the task's tenant; no request goes without one to a model that isolates tenants."""
+        if not model.isolate_tenants:
+            return None
+        assert self._salt_of is not None
+        return await self._salt_of(session.tenant)
 
     async def _asked(
         self, model: ModelConnection, request: ModelRequest, call: Call, session: Session

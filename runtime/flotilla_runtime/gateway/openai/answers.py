@@ -58,12 +58,14 @@ def failure(record: TaskRecord) -> ProblemError:
 
 def usage(outcome: Outcome) -> dict[str, Any]:
     """The usage of a chat completion."""
-    return {
+    told: dict[str, Any] = {
         "prompt_tokens": outcome.input_tokens,
         "completion_tokens": outcome.output_tokens,
         "total_tokens": outcome.record.used.tokens,
-        "prompt_tokens_details": {"cached_tokens": outcome.cached_tokens},
     }
+    if outcome.cached_tokens is not None:
+        told["prompt_tokens_details"] = {"cached_tokens": outcome.cached_tokens}
+    return told
 
 
 def finish_reason(record: TaskRecord) -> str:
@@ -161,7 +163,8 @@ def text_part(text: str) -> dict[str, Any]:
 def _response_usage(outcome: Outcome) -> dict[str, Any]:
     return {
         "input_tokens": outcome.input_tokens,
-        "input_tokens_details": {"cached_tokens": outcome.cached_tokens, "cache_write_tokens": 0},
+        # The form requires the details; what is not told is none.
+        "input_tokens_details": {"cached_tokens": outcome.cached_tokens or 0, "cache_write_tokens": 0},
         "output_tokens": outcome.output_tokens,
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": outcome.record.used.tokens,

@@ -14,6 +14,7 @@ from flotilla_runtime.agent.store.connections import connect
 from flotilla_runtime.agent.store.rate_limits import RateLimits
 from flotilla_runtime.agent.store.script_values import script_source
 from flotilla_runtime.contract import QueueConfig, RateLimit, TaskKeys
+from redis_servers import ADMIN
 
 pytestmark = pytest.mark.services
 
@@ -43,7 +44,9 @@ def test_the_script_does_what_its_model_does(
     redis_server: Any, rates: tuple[int, int], takes: list[tuple[str, int, int, str]]
 ) -> None:
     keys = TaskKeys(f"default/{secrets.token_hex(8)}")
-    client: Any = Redis(port=redis_server.port, password=redis_server.password, decode_responses=True)
+    client: Any = Redis(
+        port=redis_server.port, username=ADMIN, password=redis_server.password, decode_responses=True
+    )
     script = client.register_script(script_source("limit"))
     bucket = Bucket(requests_per_minute=rates[0], tokens_per_minute=rates[1])
     for what, requests, tokens, name in takes:

@@ -32,6 +32,7 @@ from flotilla_runtime.agent.store.connections import connect
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import CancelOutcome, NewTask, SubmitOutcome
 from flotilla_runtime.contract import Priority, QueueConfig, TaskLimits
+from redis_servers import ADMIN
 from redis_topologies import paused
 from router_support.waiting import until
 
@@ -223,7 +224,7 @@ async def test_a_token_that_a_failover_has_lost_is_not_granted_again(
 ) -> None:
     """A replica becomes the primary without the last writes: here, what stood before the claim comes back."""
     await store.submit(task("t1"))
-    with Redis(port=redis_server.port, password=redis_server.password) as server:
+    with Redis(port=redis_server.port, username=ADMIN, password=redis_server.password) as server:
         before = {key: server.dump(key) for key in server.scan_iter()}
         (lost,) = await store.claim("w1", 1)
         server.flushall()

@@ -15,6 +15,7 @@ from flotilla_runtime.agent.journal import CallKind, CallOutcome, Intended
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import child_id
 from flotilla_runtime.contract import TaskLimits
+from redis_servers import ADMIN
 
 pytestmark = pytest.mark.services
 
@@ -175,7 +176,7 @@ async def test_what_a_lost_task_held_counts_once_although_its_call_goes_on(
     """Its worker was only cut off, and comes back."""
     claim = await running(store, task("t1", limits=LIMITS))
     await store.append(claim, 2, [intent(reserved_tokens=40, reserved_steps=1)])
-    with Redis(port=redis_server.port, password=redis_server.password) as client:
+    with Redis(port=redis_server.port, username=ADMIN, password=redis_server.password) as client:
         for key, member in ((store.keys.leases, "t1"), (store.keys.workers, "w1")):
             client.zincrby(key, -10_000_000, member)
     assert await store.claim("w2", 0) == []
@@ -195,7 +196,7 @@ async def test_what_a_lost_task_holds_counts_as_used_before_it_runs_again(
     (child,) = await store.claim("w2", 1)
     await store.append(child, 2, [intent("x", reserved_tokens=70, reserved_steps=1)])
     lost = str(child.id)
-    with Redis(port=redis_server.port, password=redis_server.password) as client:
+    with Redis(port=redis_server.port, username=ADMIN, password=redis_server.password) as client:
         for key, member in ((store.keys.leases, lost), (store.keys.workers, "w2")):
             client.zincrby(key, -10_000_000, member)
     assert await store.claim("w3", 0) == [], "this finds that the worker is lost"

@@ -17,6 +17,7 @@ from flotilla_runtime.agent.journal import CallKind, Claimed, EndReason, HandedO
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import Claim
 from flotilla_runtime.contract import Priority
+from redis_servers import ADMIN
 
 pytestmark = pytest.mark.services
 
@@ -53,7 +54,9 @@ class Leases:
 
 @pytest.fixture
 def leases(redis_server: Any, store: TaskStore) -> Iterator[Leases]:
-    with Redis(port=redis_server.port, password=redis_server.password, decode_responses=True) as client:
+    with Redis(
+        port=redis_server.port, username=ADMIN, password=redis_server.password, decode_responses=True
+    ) as client:
         yield Leases(client, store.keys)
 
 

@@ -33,6 +33,7 @@ from flotilla_runtime.agent.store.connections import connect
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import Claim, Decision, NewTask, ResolveOutcome, caller_key
 from flotilla_runtime.contract import Priority, QueueConfig, TaskLimits
+from redis_servers import ADMIN
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
 
@@ -71,7 +72,9 @@ class Scripts(RuleBasedStateMachine):
         self.store = TaskStore(connect(self.config), self.config)
         assert self.ask(self.store.claim("w0", 1)) == [], "a worker has come, so tasks wait in lines"
         self.ask(self.store.leave("w0"))
-        self.plain: Any = Redis(port=self.server.port, password=self.server.password, decode_responses=True)
+        self.plain: Any = Redis(
+            port=self.server.port, username=ADMIN, password=self.server.password, decode_responses=True
+        )
         self.model = model.Store()
         self.claims: dict[str, Claim] = {}
         self.stale: list[Claim] = []

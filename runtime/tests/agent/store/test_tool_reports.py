@@ -9,7 +9,7 @@ from flotilla_runtime.agent.errors import StoreUnavailableError
 from flotilla_runtime.agent.store import tool_reports
 from flotilla_runtime.agent.store.tool_reports import MOST_MESSAGE, ToolReports
 from flotilla_runtime.contract import TaskKeys, ToolReport, ToolTrouble
-from redis_servers import RedisServer
+from redis_servers import ADMIN, RedisServer
 
 pytestmark = pytest.mark.services
 KEYS = TaskKeys("default/support")
@@ -20,7 +20,7 @@ def report(tool: str, message: str = "no answer") -> ToolReport:
 
 
 def client_of(server: RedisServer) -> Redis:
-    return Redis.from_url(server.url, password=server.password, decode_responses=True)
+    return Redis.from_url(server.url, username=ADMIN, password=server.password, decode_responses=True)
 
 
 async def test_reports_stand_once_and_go_when_nobody_repeats_them(

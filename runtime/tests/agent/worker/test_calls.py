@@ -366,6 +366,23 @@ async def test_an_answer_ends_where_the_context_does() -> None:
     assert 4096 - BOUND <= cut.request.max_tokens < 4096
 
 
+async def test_only_a_model_that_isolates_tenants_gets_a_salt_of_the_tenant() -> None:
+    bodies: list[Any] = []
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        bodies.append(json.loads(request.content))
+        return streamed()
+
+    async def salt_of(tenant: str) -> str:
+        return f"salt of {tenant}"
+
+    isolating = CONFIG.models[0].model_copy(update={"isolate_tenants": True})
+    for config in (CONFIG, CONFIG.model_copy(update={"models": (isolating,)})):
+        client = httpx2.AsyncClient(transport=httpx2.MockTransport(handler))
+        await Caller(client, config, environment={"K": "k"}, salt_of=salt_of).make(ASK, SESSION)
+    assert [body.get("cache_salt") for body in bodies] == [None, "salt of ann"]
+
+
 @pytest.mark.parametrize(
     ("asked", "most", "expected"),
     [

@@ -2,6 +2,8 @@
 -- the fleet's keys, which all share one hash tag. KEYS[1] is one of them, from which a Redis Cluster finds the shard. All
 -- times are by Redis' clock, because it is the only clock that all workers share.
 local prefix = ARGV[1]
+-- Tool executors may not call GET, so none of these scripts runs on keys that an executor has made up.
+redis.call('GET', prefix .. 'guard')
 
 local function text(number)
   return string.format('%.0f', number)

@@ -1,8 +1,9 @@
 -- Grants an executor the oldest requests. A claim that is sent again is granted the same ones.
-local executor, revision, wanted, token, lease_ms = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
+local executor, revision, token, lease_ms = ARGV[2], ARGV[3], ARGV[5], tonumber(ARGV[6])
+local wanted = math.min(tonumber(ARGV[4]), AT_ONCE)
 local granted_key = prefix .. 'granted:' .. token
 sweep(revision)
-local ids = redis.call('LRANGE', granted_key, 0, -1)
+local ids = redis.call('LRANGE', granted_key, 0, AT_ONCE - 1)
 if #ids == 0 then
   while #ids < wanted do
     local id = redis.call('ZPOPMIN', waiting_key(revision))[1]

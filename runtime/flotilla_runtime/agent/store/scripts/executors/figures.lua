@@ -2,7 +2,7 @@
 local DAY_MS = 86400000
 redis.call('ZREMRANGEBYSCORE', queues_key, '-inf', text(now - DAY_MS))
 local queues, executors = {}, {}
-for _, revision in ipairs(redis.call('ZRANGE', queues_key, 0, -1)) do
+for _, revision in ipairs(redis.call('ZRANGE', queues_key, 0, MOST_REVISIONS - 1, 'REV')) do
   sweep(revision)
   local waiting, running = redis.call('ZCARD', waiting_key(revision)), redis.call('ZCARD', running_key(revision))
   if waiting + running > 0 then queues[revision] = {waiting, running} end

@@ -8,6 +8,10 @@ local KEPT_MS = 60000 -- a request at which nobody looks, and a reply that was r
 local UNREAD_MS = 600000 -- a reply that was not
 local MOST_NEWS = 10000
 local AT_ONCE = 200
+-- Executors may write these keys and call these scripts as they like, so nothing here goes on for long.
+local MOST_ARGUMENTS = 100000
+local MOST_REVISIONS = 200
+if #ARGV > MOST_ARGUMENTS then error('too many arguments') end
 
 local function text(number) return string.format('%.0f', number) end
 local function request_key(id) return prefix .. 'request:' .. id end
