@@ -21,7 +21,7 @@ def long_steps(seconds: float) -> Iterator[list[str]]:
         if (took := time.thread_time() - began) > seconds:
             found.append(f"{handle!r} took {took:.3f} s of the processor")
 
-    asyncio.Handle._run = measured  # type: ignore[method-assign]
+    asyncio.Handle._run = measured  # type: ignore[method-assign, assignment]
     try:
         yield found
     finally:
