@@ -15,6 +15,7 @@ from tests.support.waiting import eventually
 
 pytestmark = [
     pytest.mark.cluster,
+    pytest.mark.rare,  # a second real engine takes all cores for minutes, and other tests of the demo wait
     pytest.mark.xdist_group("demo"),
     pytest.mark.timeout(1500, func_only=True),
 ]

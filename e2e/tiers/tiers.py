@@ -101,7 +101,7 @@ TIERS = (
     ),
     Tier(
         name="scenes",
-        budget_seconds=150,
+        budget_seconds=120,
         steps=(
             Step(
                 marks=f"scenes and not {RARE}",
@@ -114,7 +114,7 @@ TIERS = (
     Tier(
         name="apiserver",
         needs=CONTROL_PLANE,
-        budget_seconds=330,
+        budget_seconds=290,
         steps=(
             Step(
                 marks=f"apiserver and not {RARE}",
@@ -126,7 +126,7 @@ TIERS = (
     Tier(
         name="services",
         needs=SERVICES,
-        budget_seconds=360,
+        budget_seconds=330,
         steps=(
             Step(
                 marks=f"services and not {RARE}",
@@ -138,7 +138,7 @@ TIERS = (
     Tier(
         name="cluster",
         needs=CLUSTER,
-        budget_seconds=780,
+        budget_seconds=580,
         steps=(
             Step(
                 marks=f"cluster and not {RARE} and not {ALONE}",
@@ -148,7 +148,7 @@ TIERS = (
             Step(marks=f"cluster and not {RARE} and {ALONE}", files_with="cluster"),
         ),
     ),
-    Tier(name=RARE, needs=EVERYTHING, budget_seconds=2000, steps=(Step(marks=RARE),)),
+    Tier(name=RARE, needs=EVERYTHING, budget_seconds=2300, steps=(Step(marks=RARE),)),
 )
 
 

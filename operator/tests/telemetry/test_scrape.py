@@ -63,7 +63,9 @@ class Endpoint:
 
 
 @asynccontextmanager
-async def scraping(concurrency: int = 8) -> AsyncIterator[tuple[Endpoint, Scraper, Measurements]]:
+async def scraping(
+    concurrency: int = 8, timeout_seconds: float = 60
+) -> AsyncIterator[tuple[Endpoint, Scraper, Measurements]]:
     endpoint, measurements = Endpoint(), Measurements()
     application = web.Application()
     application.router.add_get("/{tail:.*}", endpoint.answer)
@@ -73,7 +75,7 @@ async def scraping(concurrency: int = 8) -> AsyncIterator[tuple[Endpoint, Scrape
     endpoint.url = f"http://127.0.0.1:{runner.addresses[0][1]}/metrics"
     scraper = Scraper(
         measurements,
-        fetcher=HttpFetcher(concurrency=concurrency, timeout_seconds=0.2),
+        fetcher=HttpFetcher(concurrency=concurrency, timeout_seconds=timeout_seconds),
         on_answer=endpoint.tell,
         draw=lambda low, _high: low,
     )
@@ -114,7 +116,8 @@ async def test_an_error_of_whoever_is_told_ends_no_scrape() -> None:
 
 @pytest.mark.parametrize("fault", ["refused", "silent", "broken"])
 async def test_a_target_that_fails_three_times_is_unknown_and_its_owner_is_told(fault: str) -> None:
-    async with scraping() as (endpoint, scraper, measurements):
+    timeout = 0.2 if fault == "silent" else 60
+    async with scraping(timeout_seconds=timeout) as (endpoint, scraper, measurements):
         scraper.set_targets("set", [target(endpoint)])
         await until(lambda: measurements.latest("pod"))
         endpoint.status = 500 if fault == "refused" else 200

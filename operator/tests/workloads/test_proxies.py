@@ -202,8 +202,8 @@ async def reached(client: httpx2.AsyncClient, url: str) -> None:
 async def test_workers_use_the_proxy_for_endpoints_and_never_for_the_cluster(
     proxy: tuple[str, list[str]],
 ) -> None:
-    limits = TaskLimits(max_steps=1, max_tokens=1, max_wall_seconds=1)
-    queue = QueueConfig(fleet="team/a", max_waiting=1, result_ttl_seconds=1, lease_seconds=1, max_attempts=1)
+    limits = TaskLimits(max_steps=1, max_tokens=1, max_wall_seconds=60)
+    queue = QueueConfig(fleet="team/a", max_waiting=1, result_ttl_seconds=1, lease_seconds=60, max_attempts=1)
     config = WorkerConfig(queue=queue, prompt="", models=(), indexes=(), limits=limits, concurrency=1)
     async with http_client(config) as client:
         for host in ("llama-model.team.svc:8000", "x.team.svc.cluster.local", "127.0.0.9:1", "localhost:1"):
@@ -234,7 +234,7 @@ async def test_builds_and_retrievers_reach_a_milvus_outside_by_the_proxy(
 ) -> None:
     for uri in ("http://handbook-milvus.team.svc:19530", "https://milvus.example.com"):
         with suppress(MilvusException):
-            MilvusClient(uri=uri, timeout=1)
+            MilvusClient(uri=uri, timeout=60)
     assert set(proxy[1]) == {"milvus.example.com:443"}
 
 

@@ -365,7 +365,7 @@ async def test_a_tool_connects_to_no_such_address_whatever_its_name_is(
         return await looked_up("169.254.169.254" if name == "metadata.test" else name, port, **options)
 
     monkeypatch.setattr(loop, "getaddrinfo", lookup)
-    reply = await called(over_http(f"http://{host}/latest/meta-data", timeout_seconds=2))
+    reply = await called(over_http(f"http://{host}/latest/meta-data", timeout_seconds=30))
     assert reply.outcome is CallOutcome.FAILED
     assert "may not connect to the address" in (reply.problem or ""), reply.problem
     assert reply.tries == 1
@@ -447,10 +447,11 @@ async def test_what_a_function_does_wrong_is_a_failure_with_words(
 ) -> None:
     functions.NAPS.clear()
     started = asyncio.get_running_loop().time()
-    reply = await called(in_python(function, timeout_seconds=0.1, max_result_kib=1))
+    seconds = 0.1 if outcome is CallOutcome.TIMED_OUT else 30
+    reply = await called(in_python(function, timeout_seconds=seconds, max_result_kib=1))
     functions.NAPS.set()
     assert (reply.outcome, says in (reply.problem or "")) == (outcome, True), reply.problem
-    assert asyncio.get_running_loop().time() - started < 2
+    assert asyncio.get_running_loop().time() - started < 20
 
 
 # Whether an Unsafe call happened

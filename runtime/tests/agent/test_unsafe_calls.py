@@ -81,13 +81,18 @@ def answer(status: int, body: str = "no", **headers: str) -> str:
 
 
 async def called(
-    port: int, *, effect: Effect = Effect.UNSAFE, method: HttpMethod = HttpMethod.POST, times: int = 1
+    port: int,
+    *,
+    effect: Effect = Effect.UNSAFE,
+    method: HttpMethod = HttpMethod.POST,
+    times: int = 1,
+    seconds: float = 30,
 ) -> list[Reply]:
     config = ToolConfig(
         name="t",
         http=HttpEndpoint(url=f"http://127.0.0.1:{port}/pay", method=method),
         effect=effect,
-        timeout_seconds=0.5,
+        timeout_seconds=seconds,
         max_result_kib=1,
     )
     addresses = AddressCheck(allow_loopback=True)
@@ -153,7 +158,7 @@ async def test_what_is_known_of_an_unsafe_call_that_failed(
     respond: Respond, certainty: Certainty, says: str
 ) -> None:
     async with raw(respond) as server:
-        (reply,) = await called(server.port)
+        (reply,) = await called(server.port, seconds=0.5 if respond is hangs else 30)
     assert len(server.requests) == 1
     assert reply.outcome in (CallOutcome.FAILED, CallOutcome.TIMED_OUT)
     assert (reply.certainty, says in (reply.problem or "")) == (certainty, True), reply.problem
@@ -167,7 +172,7 @@ async def test_a_call_that_was_never_sent_is_not_unknown(monkeypatch: pytest.Mon
         await asyncio.sleep(30)
 
     monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", never)
-    (late,) = await called(9)
+    (late,) = await called(9, seconds=0.5)
     assert (late.outcome, late.certainty) == (CallOutcome.TIMED_OUT, Certainty.KNOWN)
 
 
@@ -232,8 +237,8 @@ async def test_a_thread_that_the_system_refuses_gives_its_place_back(monkeypatch
         patched.setattr(threading.Thread, "start", refuse)
         for _ in range(2):
             with pytest.raises(NotBegunError):
-                await threads.result(lambda: 7, is_coroutine=False, seconds=0.1)
-    assert await threads.result(lambda: 7, is_coroutine=False, seconds=1) == 7
+                await threads.result(lambda: 7, is_coroutine=False, seconds=30)
+    assert await threads.result(lambda: 7, is_coroutine=False, seconds=30) == 7
 
 
 async def test_a_function_over_time_is_unknown_and_one_without_a_thread_was_not_begun() -> None:

@@ -122,14 +122,14 @@ def test_a_whole_submission_is_read() -> None:
                 "input": " why? ",
                 "idempotencyKey": "k",
                 "priority": "Batch",
-                "limits": {"maxSteps": 3, "maxWallSeconds": 1.5},
+                "limits": {"maxSteps": 3, "maxWallSeconds": 7.5},
                 "metadata": {"team": "docs"},
             }
         ).encode()
     )
     assert (request.input, request.priority, request.idempotency_key) == ("why?", Priority.BATCH, "k")
     limits = request.limits.within(TaskLimits())
-    assert limits == TaskLimits(max_steps=3, max_tokens=200_000, max_wall_seconds=1.5)
+    assert limits == TaskLimits(max_steps=3, max_tokens=200_000, max_wall_seconds=7.5)
 
 
 @pytest.mark.parametrize(

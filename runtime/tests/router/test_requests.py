@@ -34,7 +34,7 @@ LINE = {
     "termination": "--",
     "queueMilliseconds": "12",
     "firstByteMilliseconds": "340",
-    "totalMilliseconds": "1500",
+    "totalMilliseconds": "7500",
 }
 
 
@@ -146,7 +146,7 @@ def test_an_answered_request() -> None:
         aborted=False,
         queue_seconds=0.012,
         first_byte_seconds=0.34,
-        total_seconds=1.5,
+        total_seconds=7.5,
     )
 
 

@@ -42,6 +42,15 @@ SHORT = Timeouts(first_token_seconds=0.2, between_tokens_seconds=0.2, total_seco
 TOO_LONG = json.dumps({"error": {"message": "maximum context length is 9 tokens", "param": "input_tokens"}})
 
 
+def until_given_up(reason: Why, seconds: float) -> Timeouts:
+    """Time-outs of which only that passes soon which has this reason."""
+    return Timeouts(
+        first_token_seconds=seconds if reason is Why.NO_FIRST_TOKEN else 30,
+        between_tokens_seconds=seconds if reason is Why.STALLED else 30,
+        total_seconds=60,
+    )
+
+
 def broken(*parts: Part) -> list[Part]:
     """A stream that begins and then ends with the connection."""
     return [*BEGUN, *parts]
@@ -156,7 +165,7 @@ async def test_what_may_pass_is_tried_again_and_the_first_text_taken_back(
     answer: Sequence[Part], reason: Why
 ) -> None:
     async with serving(answer, answer, whole("Twice.")) as server:
-        reply, seen = await asked(server.url, timeouts=SHORT)
+        reply, seen = await asked(server.url, timeouts=until_given_up(reason, 5))
     assert (reply.outcome, reply.text, reply.tries) == (Outcome.SUCCEEDED, "Twice.", 3)
     has_begun = len(answer) > 1 and answer[1] == BEGUN[1]
     assert [event.problem.reason for event in seen.withdrawn if isinstance(event, Withdrawn)] == (
@@ -169,7 +178,7 @@ async def test_what_does_not_pass_in_time_is_told_with_its_reason(
     answer: Sequence[Part], reason: Why
 ) -> None:
     async with serving(*[answer] * 3, whole("Too late.")) as server:
-        reply, seen = await asked(server.url, timeouts=SHORT)
+        reply, seen = await asked(server.url, timeouts=until_given_up(reason, 0.2))
     assert reply.problem is not None
     assert reply.problem.reason is reason
     assert (reply.tries, reply.text, seen.text) == (3, "", "")

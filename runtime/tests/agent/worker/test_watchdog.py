@@ -10,7 +10,7 @@ from flotilla_runtime.agent.worker.watchdog import Watchdog
 
 
 def block() -> None:
-    time.sleep(1.2)  # as a tool's author may do
+    time.sleep(6)  # as a tool's author may do
 
 
 async def inner() -> None:
@@ -20,7 +20,7 @@ async def inner() -> None:
 
 async def test_what_blocks_the_loop_is_named_once_with_its_task() -> None:
     lags: list[float] = []
-    watchdog = Watchdog(lags.append, blocked_after_seconds=0.3, said_every_seconds=60)
+    watchdog = Watchdog(lags.append, blocked_after_seconds=5, said_every_seconds=60)
     watching = asyncio.create_task(watchdog.run())
     await asyncio.sleep(0.1)
 
@@ -40,7 +40,7 @@ async def test_what_blocks_the_loop_is_named_once_with_its_task() -> None:
     module, _, rest = line["at"].partition(":")
     assert module.endswith("test_watchdog")
     assert rest == f"{block.__code__.co_firstlineno + 1} block"
-    assert line["seconds"] >= 0.3
+    assert line["seconds"] >= 5
     assert max(lags) >= 0.9
 
 

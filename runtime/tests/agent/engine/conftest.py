@@ -1,0 +1,14 @@
+"""The engine's tests run on a loop whose clock jumps, so no time-out in them depends on the machine."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from tests.support.virtual_time import VirtualTimeLoop
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], Any]]:
+    return {"virtual": VirtualTimeLoop}
