@@ -118,7 +118,7 @@ test-faults: caches ## Put faults into a copy of the code, one after another; ea
 	@$(E2E) -m seeded_faults $(ARGS)
 
 .PHONY: upgrade-check
-upgrade-check: tools ## FROM=commit: check that an upgrade from that commit replaces no pod and writes no child
+upgrade-check: tools ## FROM=commit: check that an upgrade from that commit changes nothing but what is announced
 	@test -n "$(FROM)" || { echo "say which commit to upgrade from: make upgrade-check FROM=COMMIT"; exit 2; }
 	@$(E2E) -m upgrade_check $(FROM)
 

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from local_cluster.directories import CHECKOUT
+from upgrade_check.announced import LIST, Announced, announced_between, announced_in, judged
 from upgrade_check.check import upgrade
 from upgrade_check.cluster import as_a_user_writes
-from upgrade_check.findings import Sight, changed, replaced, sight_of, written
+from upgrade_check.findings import Findings, Sight, changed, replaced, sight_of, written
 from upgrade_check.release import Release, release_at, this_release
 
 
@@ -116,6 +117,91 @@ def test_objects_are_applied_as_users_write_them_and_act() -> None:
 def test_a_commit_that_does_not_exist_is_told(tmp_path: Path) -> None:
     with pytest.raises(subprocess.CalledProcessError):
         release_at("no-such-commit", tmp_path / "release")
+
+
+FOUND = Findings(
+    pods_replaced=["pod n/a-gateway-1 is another", "pod n/a-redis-0 is another"],
+    children_written=["create serviceaccounts n/a-gateway"],
+)
+
+
+def change(kind: str, what: str) -> Announced:
+    return Announced(kind=kind, what=what, changelog="Said.")
+
+
+GATEWAYS = change("pods_replaced", "pod */*-gateway-* is another")
+QUEUE = change("pods_replaced", "pod n/a-redis-0 is another")
+ACCOUNT = change("children_written", "create serviceaccounts */*-gateway")
+
+
+@pytest.mark.parametrize(
+    ("announced", "unannounced", "missing"),
+    [
+        pytest.param([GATEWAYS, QUEUE, ACCOUNT], [], [], id="all was announced"),
+        pytest.param([GATEWAYS, ACCOUNT], ["pod n/a-redis-0 is another"], [], id="one was not"),
+        pytest.param(
+            [GATEWAYS, QUEUE, ACCOUNT, change("refused", "*")],
+            [],
+            [change("refused", "*")],
+            id="what was announced did not happen",
+        ),
+        pytest.param(
+            [GATEWAYS, QUEUE, change("pods_replaced", "create serviceaccounts */*-gateway")],
+            ["create serviceaccounts n/a-gateway"],
+            [change("pods_replaced", "create serviceaccounts */*-gateway")],
+            id="the kind is another",
+        ),
+        pytest.param(
+            [GATEWAYS, QUEUE, change("children_written", "create serviceaccounts */a")],
+            ["create serviceaccounts n/a-gateway"],
+            [change("children_written", "create serviceaccounts */a")],
+            id="a pattern covers the whole finding",
+        ),
+    ],
+)
+def test_exactly_what_was_announced_may_happen(
+    announced: list[Announced], unannounced: list[str], missing: list[Announced]
+) -> None:
+    found = judged(FOUND, announced)
+    assert [line for _, line in found.unannounced] == unannounced
+    assert list(found.missing) == missing
+    assert len(found.announced) == 3 - len(unannounced)
+    assert found.is_clean is not bool(unannounced or missing)
+
+
+def test_brackets_and_dots_of_a_finding_stand_for_themselves() -> None:
+    refused = change("refused", "422 spec.tools[0].name: *")
+    assert refused.covers("refused", "422 spec.tools[0].name: too long\n(and more)")
+    assert not refused.covers("refused", "422 spec.tools0.name: too long")
+
+
+def test_what_the_release_before_announced_has_happened() -> None:
+    assert announced_between(CHECKOUT, CHECKOUT) == ()
+
+
+@pytest.mark.parametrize(
+    ("entry", "fault"),
+    [
+        pytest.param("- kind: refused", "exactly the keys changelog, kind, what", id="keys are missing"),
+        pytest.param("- just words", "exactly the keys", id="no mapping"),
+        pytest.param(
+            "- {kind: moved, what: x, changelog: y}", "kind 'moved' must be one of", id="no such kind"
+        ),
+        pytest.param("- {kind: refused, what: 7, changelog: y}", "what of .* must be a text", id="a number"),
+    ],
+)
+def test_a_wrong_entry_is_named(tmp_path: Path, entry: str, fault: str) -> None:
+    (tmp_path / LIST).parent.mkdir(parents=True)
+    (tmp_path / LIST).write_text(entry)
+    with pytest.raises(ValueError, match=fault):
+        announced_in(tmp_path)
+    assert announced_in(tmp_path / "before the list") == ()
+
+
+def test_the_changelog_tells_of_every_announced_change() -> None:
+    unreleased = (CHECKOUT / "CHANGELOG.md").read_text().partition("## Unreleased")[2].split("\n## ")[0]
+    said = " ".join(unreleased.split())
+    assert [one for one in announced_in(CHECKOUT) if one.changelog not in said] == []
 
 
 def edited(folder: Path, path: str, sound: str, broken: str) -> None:
