@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import httpx2
 
 from flotilla_cli.kubectl import Kubectl, KubectlError, command_of, kubectl_of
-from flotilla_cli.tokens import token_of_file, token_of_user
+from flotilla_cli.tokens import token_of_file, token_of_user, token_value
 
 FLEETS: Final = "agentfleets.flotilla.dev"
 FORWARDED: Final = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+)")
@@ -160,9 +160,7 @@ def _client(url: str, token: str | None, trusted: ssl.SSLContext | bool, name: s
         if name is not None:
             request.extensions["sni_hostname"] = name
 
-    if token is not None and not (token and token.isascii() and token.isprintable()):
-        raise GatewayError("the token cannot be sent: it must be one line of printable ASCII characters")
-    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    headers = {} if token is None else {"Authorization": f"Bearer {token_value(token, 'the token')}"}
     return httpx2.Client(
         base_url=url,
         headers=headers,

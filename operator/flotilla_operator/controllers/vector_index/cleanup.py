@@ -28,6 +28,7 @@ from urllib.parse import unquote, urlsplit
 import aiohttp
 
 from flotilla_operator.telemetry.answers import ONE_ANSWER, read_answer
+from flotilla_runtime.contract.failure_texts import what_failed, without
 
 DEADLINE_SECONDS = 20.0
 DESCRIPTOR = "flotilla.descriptor"  # the property of a collection, written by the runtime's build steps
@@ -56,6 +57,10 @@ DONE = Cleanup(state=CleanupState.DONE)
 NOT_FOUND = frozenset({100, 1600})  # no such collection, no such alias
 
 
+class LinkLocalError(OSError):
+    """The address is one where clouds keep the credentials of their machines."""
+
+
 class CleanupError(Exception):
     """Milvus refused a request, or did not answer as Milvus does."""
 
@@ -79,9 +84,7 @@ async def remove(remains: Remains) -> Cleanup:
         async with asyncio.timeout(DEADLINE_SECONDS):
             await _remove(remains)
     except Exception as error:
-        why = (
-            str(error) if isinstance(error, CleanupError) else f"{type(error).__name__}: {error}".rstrip(": ")
-        )
+        why = without(what_failed(error), [remains.token])
         return Cleanup(
             state=CleanupState.GIVEN_UP,
             message=f"the collections {remains.prefix}* were not removed from {remains.uri} "
@@ -91,7 +94,7 @@ async def remove(remains: Remains) -> Cleanup:
 
 
 async def _remove(remains: Remains) -> None:
-    headers = {"Authorization": f"Bearer {remains.token}"} if remains.token else {}
+    headers = {} if remains.token is None else {"Authorization": f"Bearer {remains.token}"}
     connector = aiohttp.TCPConnector(socket_factory=socket_unless_link_local)
     through = await _way_to(remains)
     async with aiohttp.ClientSession(headers=headers, connector=connector, auto_decompress=False) as session:
@@ -151,7 +154,7 @@ def _refuse_link_local(address: str) -> None:
     host = ipaddress.ip_address(address.partition("%")[0])
     mapped = host.ipv4_mapped if isinstance(host, ipaddress.IPv6Address) else None
     if (mapped or host).is_link_local:
-        raise OSError(errno.EACCES, "the operator connects to no link-local address")
+        raise LinkLocalError(errno.EACCES, "the operator connects to no link-local address")
 
 
 def promoted_by(described: Any) -> str:

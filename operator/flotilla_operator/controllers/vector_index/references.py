@@ -129,7 +129,7 @@ async def _look_at_callers(seen: References, owner: Owner, spec: VectorIndexSpec
     if named is None:
         return
     secret = await world.secret(owner.namespace, named.name)
-    if secret is not None and any(value.strip() for value in secret.data.values()):
+    if secret is not None and any(secret.problem(key) is None for key in secret.data):
         return
     reason = Reason.SECRET_KEY_MISSING
     problem = f"the Secret {named.name!r} holds no key, so nobody can search; add an entry for each caller"
@@ -197,9 +197,9 @@ async def _look_at_entry(seen: References, owner: Owner, world: World, entry: _E
     if secret is None:
         reason = Reason.SECRET_MISSING
         problem = f"there is no Secret {entry.name!r} in this namespace; create it"
-    elif entry.key not in secret.data:
+    elif (wrong := secret.problem(entry.key)) is not None:
         reason = Reason.SECRET_KEY_MISSING
-        problem = f"the Secret {entry.name!r} has no entry {entry.key!r}; add it"
+        problem = wrong
     elif (
         entry.to is not None
         and (why := world.why_not_sent(secret, entry.to, through=entry.through)) is not None
