@@ -282,12 +282,10 @@ def test_a_step_that_fails_reports_its_reason_and_whether_another_try_helps(
         pytest.param("HF_TOKEN", BuildReason.SECRET_UNUSABLE, id="the token of the hub"),
     ],
 )
-@pytest.mark.parametrize("value", ["hush\nX-Evil: 1", "hush\x01", "hush é", " "])
-def test_a_secret_that_no_header_can_have_ends_the_step(
-    variable: str, reason: BuildReason, value: str
-) -> None:
-    with pytest.raises(BuildError) as refused:
-        secrets_of({variable: value})
-    assert (refused.value.reason, refused.value.permanent) == (reason, True)
-    assert variable in refused.value.message
-    assert "hush" not in refused.value.message
+def test_a_secret_that_no_header_can_have_ends_the_step(variable: str, reason: BuildReason) -> None:
+    for value in ("hush\nX-Evil: 1", "hush\x01", "hush é", " "):
+        with pytest.raises(BuildError) as refused:
+            secrets_of({variable: value})
+        assert (refused.value.reason, refused.value.permanent) == (reason, True)
+        assert variable in refused.value.message
+        assert "hush" not in refused.value.message
