@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 import httpx2
 
 from flotilla_cli.kubectl import Kubectl, KubectlError, command_of, kubectl_of
-from flotilla_cli.tokens import token_of_file, token_of_user
+from flotilla_cli.tokens import token_of_file, token_of_user, token_value
 from flotilla_runtime.contract import gateway_audience
 
 FLEETS: Final = "agentfleets.flotilla.dev"
@@ -264,9 +264,7 @@ def _client(url: str, token: str | None, trusted: ssl.SSLContext, name: str | No
         if name is not None:
             request.extensions["sni_hostname"] = name
 
-    if token is not None and not (token and token.isascii() and token.isprintable()):
-        raise GatewayError("the token cannot be sent: it must be one line of printable ASCII characters")
-    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    headers = {} if token is None else {"Authorization": f"Bearer {token_value(token, 'the token')}"}
     return httpx2.Client(
         base_url=url,
         headers=headers,

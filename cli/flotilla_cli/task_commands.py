@@ -20,6 +20,7 @@ from flotilla_cli.kubectl import KubectlError
 from flotilla_cli.task_texts import plain, task_page, task_table
 from flotilla_cli.tasks import TaskFailedError, approval_command, checked, new_key, patiently
 from flotilla_cli.tokens import TokenError
+from flotilla_runtime.contract.failure_texts import what_failed
 
 Commands = Any  # argparse's action of subcommands, whose type is not public
 Asked = Callable[[httpx2.Client, argparse.Namespace], tuple[dict[str, Any], str]]
@@ -152,7 +153,7 @@ def complaint(problem: Exception) -> str:
         case httpx2.InvalidURL() | UnicodeError():  # the latter of a host that no DNS can have
             return f"--url is no URL: {problem}"
         case httpx2.HTTPError():
-            return f"the gateway cannot be reached: {problem}"
+            return f"the gateway cannot be reached: {what_failed(problem)}"
     return str(problem)
 
 

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from flotilla_runtime.contract import SecretError, secret_value
+from flotilla_runtime.contract.failure_texts import what_failed
+
 PLUGIN_SECONDS: Final = 60.0
 
 
@@ -22,8 +25,16 @@ def token_of_file(token_file: Path | None) -> str | None:
     try:
         text = sys.stdin.read() if str(token_file) == "-" else token_file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as problem:
-        raise TokenError(f"--token-file {token_file} cannot be read: {problem}") from None
-    return text.strip()
+        raise TokenError(f"--token-file {token_file} cannot be read: {what_failed(problem)}") from None
+    return token_value(text, f"the token in {token_file}")
+
+
+def token_value(raw: str, where: str) -> str:
+    """The token without what is around it; raises TokenError for one that no header can have."""
+    try:
+        return secret_value(raw, where)
+    except SecretError as problem:
+        raise TokenError(str(problem)) from None
 
 
 def token_of_user(kubeconfig: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> str | None:
@@ -31,7 +42,7 @@ def token_of_user(kubeconfig: Mapping[str, Any], environment: Mapping[str, str] 
     users = kubeconfig.get("users") or []
     user: Mapping[str, Any] = (users[0].get("user") or {}) if users else {}
     if user.get("token"):
-        return str(user["token"])
+        return token_value(str(user["token"]), "the token of your kubeconfig")
     if user.get("tokenFile"):
         return token_of_file(Path(user["tokenFile"]))
     return _of_plugin(user["exec"], environment) if user.get("exec") else None
@@ -56,4 +67,4 @@ def _of_plugin(plugin: Mapping[str, Any], environment: Mapping[str, str]) -> str
             f"the credential plugin {plugin['command']} of your kubeconfig gave no token ({kind}); give one "
             "by --token-file"
         ) from None
-    return None if token is None else str(token)
+    return None if token is None else token_value(str(token), "the token of your credential plugin")

@@ -60,6 +60,7 @@ class BadHub:
     endless: bool = False
     sent: int = 0
     downloads: list[str] = field(default_factory=list)
+    authorizations: list[str | None] = field(default_factory=list)
 
     def application(self) -> web.Application:
         application = web.Application()
@@ -69,7 +70,8 @@ class BadHub:
         application.router.add_get("/org/model/resolve/{revision}/{file:.+}", self._resolve)
         return application
 
-    async def _model(self, _: web.Request) -> web.Response:
+    async def _model(self, request: web.Request) -> web.Response:
+        self.authorizations.append(request.headers.get("Authorization"))
         return web.json_response(
             {"id": "org/model", "modelId": "org/model", "sha": COMMIT, "siblings": self.siblings}
         )
@@ -150,6 +152,43 @@ def test_a_name_that_is_none_is_refused_before_anything_is_changed(
     assert hub.downloads == []
     assert (folder / "config.json").read_text() == "of an older revision"
     assert [path.name for path in folder.iterdir()] == ["config.json"]
+
+
+@pytest.mark.attack("A token with a line break or of another encoding stands in a condition")
+@pytest.mark.parametrize(
+    ("token", "says"),
+    [
+        pytest.param("hf_hush\nX-Evil: 1", "a line break", id="a line break in it"),
+        pytest.param("hf_hush\x01", "control character", id="a control character"),
+        pytest.param("hf_hushé", "not ASCII", id="UTF-8"),
+        pytest.param("hf_hush\udcff", "no text in UTF-8", id="latin-1"),
+        pytest.param("hf_hush" * 10_000, "too long", id="70,000 characters"),
+        pytest.param(" \n", "is empty", id="nothing"),
+    ],
+)
+@pytest.mark.parametrize("module", ["flotilla_runtime.models", "flotilla_runtime.models.facts"])
+def test_a_token_that_no_header_can_have_is_told_and_not_quoted(
+    token: str, says: str, module: str, hub: BadHub, tmp_path: Path, unused_tcp_port: int
+) -> None:
+    with served(hub.application(), unused_tcp_port) as url:
+        fetched = run_fetcher(url, tmp_path, SOURCE, token=token, module=module)
+    assert "hush" not in fetched.output + fetched.message
+    assert hub.authorizations == []
+    if module == "flotilla_runtime.models":
+        assert fetched.reason == Reason.UNAUTHORISED
+        assert "the environment variable HF_TOKEN" in fetched.message
+        assert says in fetched.message
+        assert "spec.model.tokenSecretRef" in fetched.message
+
+
+@pytest.mark.parametrize("token", ["hf_hush\n", " hf_hush\r\n"])
+def test_a_line_break_at_the_end_of_the_token_does_not_count(
+    token: str, hub: BadHub, tmp_path: Path, unused_tcp_port: int
+) -> None:
+    with served(hub.application(), unused_tcp_port) as url:
+        fetched = run_fetcher(url, tmp_path, SOURCE, token=token)
+    assert fetched.status == 0, fetched.output
+    assert set(hub.authorizations) == {"Bearer hf_hush"}
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,14 @@ from typing import Final
 
 import httpx2
 
+from flotilla_runtime.contract.failure_texts import what_failed
+
 UNSENDABLE: Final = "the request cannot be sent, because its key has characters that no header may have"
 NO_URL: Final = "the URL is none"
+
+
+class BadAnswerError(ValueError):
+    """The answer of an endpoint cannot be used; the message has nothing of its body."""
 
 
 def said_of(error: Exception) -> str:
@@ -14,4 +20,4 @@ def said_of(error: Exception) -> str:
         return UNSENDABLE
     if isinstance(error, httpx2.InvalidURL):
         return NO_URL
-    return f"{type(error).__name__} {error}".strip()
+    return what_failed(error)

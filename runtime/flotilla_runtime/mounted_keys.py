@@ -1,16 +1,19 @@
 """The keys of callers in a mounted secret: each entry is one caller, and its value is that caller's key.
 
-Keys are never logged. Only their hashes are kept.
+Keys are never logged. Only their hashes are kept. An entry that can be no key is nobody's, and is told.
 """
 
 import asyncio
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import structlog
+
+from flotilla_runtime.contract.failure_texts import what_failed
+from flotilla_runtime.secret_files import entries_in
 
 READ_EVERY_SECONDS: Final = 1.0
 
@@ -23,6 +26,7 @@ class MountedKeys:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._hashes: Mapping[str, bytes] = {}
+        self._problems: Sequence[str] = ()
 
     async def follow(self, interval_seconds: float = READ_EVERY_SECONDS) -> None:
         """Read the entries again and again, forever: without this, a revoked key would stay valid."""
@@ -36,10 +40,16 @@ class MountedKeys:
     async def refresh(self) -> None:
         """Read the entries. While the directory cannot be read, the entries read before stay valid."""
         try:
-            hashes = await asyncio.to_thread(_key_hashes, self._directory)
+            found = await asyncio.to_thread(entries_in, self._directory)
         except OSError as problem:
-            log.warning("caller_keys_unreadable", directory=str(self._directory), problem=str(problem))
+            log.warning(
+                "caller_keys_unreadable", directory=str(self._directory), problem=what_failed(problem)
+            )
             return
+        hashes = {name: _hash(key.encode()) for name, key in found.values.items()}
+        if found.problems != self._problems:
+            log.warning("caller_keys_unusable", problems=found.problems)
+        self._problems = found.problems
         if hashes != self._hashes:
             log.info("caller_keys_changed", callers=sorted(hashes))
         self._hashes = hashes
@@ -63,12 +73,3 @@ def bearer_token(authorization: str | None) -> str | None:
 
 def _hash(secret: bytes) -> bytes:
     return hashlib.sha256(secret).digest()
-
-
-def _key_hashes(directory: Path) -> dict[str, bytes]:
-    """The hash of every entry, by its name. Names with two dots in front are Kubernetes' own links."""
-    entries = sorted(
-        path for path in directory.iterdir() if not path.name.startswith("..") and path.is_file()
-    )
-    keys = {path.name: path.read_bytes().strip() for path in entries}
-    return {name: _hash(key) for name, key in keys.items() if key}

@@ -68,9 +68,11 @@ def run_fetcher(
         **os.environ,
         "HF_ENDPOINT": url,
         "HF_HOME": str(scratch / "home"),
-        "HF_TOKEN": token or "",
         "PYTHONPATH": str(ROOT / "runtime"),
     }
+    environment.pop("HF_TOKEN", None)
+    if token is not None:
+        environment["HF_TOKEN"] = token
     done = subprocess.run(
         [
             *under,

@@ -25,6 +25,7 @@ from kubernetes.aio.config.kube_config import load_kube_config
 
 from flotilla_operator.cluster.client import JSON, AnswerTooLongError, Request, error_from
 from flotilla_operator.objects.resources import Manifest
+from flotilla_runtime.contract.failure_texts import what_failed
 
 USER_AGENT: Final = "flotilla-operator"
 REQUEST_TIMEOUT_SECONDS: Final = 15.0
@@ -144,6 +145,10 @@ def _asking(before_write: Callable[[], None]) -> aiohttp.TraceConfig:
     return trace
 
 
+class NoAnswerError(ConnectionError):
+    """The API server did not answer. The message says why, and nothing of the request."""
+
+
 @contextmanager
 def _as_connection_error() -> Iterator[None]:
     """Raise ConnectionError for aiohttp's errors; a TimeoutError is passed on."""
@@ -152,7 +157,7 @@ def _as_connection_error() -> Iterator[None]:
     except TimeoutError:
         raise
     except aiohttp.ClientError as error:
-        raise ConnectionError(str(error) or repr(error)) from error
+        raise NoAnswerError(what_failed(error)) from error
 
 
 async def _read(response: aiohttp.ClientResponse, longest: int | None) -> bytearray:

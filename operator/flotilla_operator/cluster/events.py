@@ -22,6 +22,7 @@ from flotilla_operator.cluster.crash_points import CrashPoint, go_on
 from flotilla_operator.cluster.ownership import Reconciled
 from flotilla_operator.cluster.writes import Event, EventType
 from flotilla_operator.objects.resources import EVENTS, FLOTILLA_GROUP, Manifest
+from flotilla_runtime.contract.failure_texts import what_failed
 
 CONTROLLER: Final = f"{FLOTILLA_GROUP}/operator"
 NOTE_LIMIT: Final = 1024
@@ -124,9 +125,9 @@ class Recorder:
         except ApiError as error:
             if error.status == 404:
                 self._series.pop(identity, None)
-            log.info("event_not_written", reason=event.reason, error=str(error))
+            log.info("event_not_written", reason=event.reason, error=what_failed(error))
         except (TimeoutError, OSError) as error:
-            log.info("event_not_written", reason=event.reason, error=repr(error))
+            log.info("event_not_written", reason=event.reason, error=what_failed(error))
 
     async def _begin(self, owner: Reconciled, event: Event, at: float) -> Series:
         self._count += 1

@@ -22,6 +22,7 @@ import structlog
 from flotilla_operator.cluster.client import ApiError, Client
 from flotilla_operator.cluster.crash_points import CrashPoint, go_on
 from flotilla_operator.objects.resources import LEASES, Manifest
+from flotilla_runtime.contract.failure_texts import what_failed
 
 log = structlog.get_logger(__name__)
 
@@ -106,7 +107,7 @@ class LeaderLease:
                         log.info("leader_elected", identity=self._settings.identity)
                         return
             except Exception as error:
-                log.warning("lease_not_acquired", error=str(error) or repr(error))
+                log.warning("lease_not_acquired", error=what_failed(error))
             await asyncio.sleep(self._settings.retry_period_seconds / 2)
 
     async def hold(self) -> None:
@@ -122,7 +123,7 @@ class LeaderLease:
                 self._fence.close()
                 raise
             except Exception as error:
-                log.warning("lease_not_renewed", error=str(error) or repr(error))
+                log.warning("lease_not_renewed", error=what_failed(error))
             self._fence.check()
 
     async def release(self) -> None:
@@ -138,7 +139,7 @@ class LeaderLease:
                 await self._write(free)
             log.info("lease_released", identity=self._settings.identity)
         except Exception as error:
-            log.warning("lease_not_released", error=str(error) or repr(error))
+            log.warning("lease_not_released", error=what_failed(error))
 
     async def _take(self) -> bool:
         sent_at = self._clock()

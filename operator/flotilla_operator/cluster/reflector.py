@@ -25,6 +25,7 @@ from flotilla_operator.cluster.client import ApiError, Client, error_from
 from flotilla_operator.cluster.stripped import stripped
 from flotilla_operator.objects.resources import NOT_ALWAYS_SERVED, Manifest, Resource
 from flotilla_operator.objects.retries import Draw, RetryDelay
+from flotilla_runtime.contract.failure_texts import what_failed
 
 GONE = 410
 NOT_FOUND = 404
@@ -205,7 +206,7 @@ class Reflector:
 
     def _note(self, error: Exception) -> None:
         self.mirror.observer.failed(self.mirror.resource, error)
-        log.warning("watch_failed", resource=self.mirror.resource.plural, error=str(error) or repr(error))
+        log.warning("watch_failed", resource=self.mirror.resource.plural, error=what_failed(error))
 
     def _delay_seconds(self, error: Exception, failures: int) -> float:
         asked = error.retry_after_seconds if isinstance(error, ApiError) else None
@@ -238,9 +239,7 @@ class Sweeper:
             except FAILURES as error:
                 failures += 1
                 self.mirror.observer.failed(self.mirror.resource, error)
-                log.warning(
-                    "sweep_failed", resource=self.mirror.resource.plural, error=str(error) or repr(error)
-                )
+                log.warning("sweep_failed", resource=self.mirror.resource.plural, error=what_failed(error))
                 await asyncio.sleep(BACKOFF.seconds_after(failures, self._draw))
                 continue
             failures = 0

@@ -44,6 +44,7 @@ from flotilla_operator.objects.resources import (
     resource_of,
 )
 from flotilla_operator.objects.unseen import is_unseen
+from flotilla_runtime.contract.failure_texts import what_failed
 
 ANNOTATION_APPLIED_HASH: Final = f"{FLOTILLA_GROUP}/applied-hash"
 NOT_FOUND: Final = 404
@@ -137,7 +138,7 @@ class Writer:
         except ApiError as error:
             return _refused_by_server(write, error)
         except (OSError, TimeoutError) as error:
-            return _refusal(write, WriteReason.FAILED, f"no answer: {str(error) or repr(error)}")
+            return _refusal(write, WriteReason.FAILED, f"no answer: {what_failed(error)}")
         return None
 
     async def write_status(self, owner: Reconciled, status: Mapping[str, Any]) -> float | None:
@@ -466,7 +467,7 @@ def _kind(write: Write) -> type[Write]:
 
 def _refused_by_server(write: Write, error: ApiError) -> RefusedWrite:
     reason = refusal_reason(error)
-    said = error.message if reason is not WriteReason.FAILED else str(error)
+    said = error.message if reason is not WriteReason.FAILED else what_failed(error)
     return replace(
         _refusal(write, reason, said),
         asks_for_fewer=error.status == TOO_MANY_REQUESTS,

@@ -17,6 +17,7 @@ from flotilla_operator.controllers.errors import ConfigError
 from flotilla_operator.placement.groups import RACK, ZONE
 from flotilla_operator.placement.topology import HOSTNAME
 from flotilla_operator.workloads.node_cache import plain_path
+from flotilla_runtime.contract.failure_texts import what_failed
 
 Seconds = Annotated[float, Field(gt=0)]
 Image = Annotated[str, Field(min_length=1)]
@@ -246,6 +247,6 @@ def read_config(path: Path) -> OperatorConfig:
     except json.JSONDecodeError as error:
         raise ConfigError(
             field=str(path),
-            problem=f"the configuration is not JSON: {error}",
+            problem=f"the configuration is not JSON: {what_failed(error)}",
             fix="use the file that the chart writes",
         ) from None

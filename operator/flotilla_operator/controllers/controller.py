@@ -31,6 +31,7 @@ from flotilla_operator.objects.resources import SECRETS, Key, Manifest, Referenc
 from flotilla_operator.objects.send_to import why_not_sent
 from flotilla_operator.objects.used_by import Used, User, why_not_used
 from flotilla_operator.telemetry.measurements import Measurements
+from flotilla_runtime.contract import SecretForm, what_is_wrong
 
 Facts = TypeVar("Facts")
 Decision = TypeVar("Decision")
@@ -50,6 +51,13 @@ class Secret:
     controller_uid: str | None = None
     send_to: str | None = None
     used_by: str | None = None
+
+    def problem(self, key: str, form: SecretForm = SecretForm.HEADER) -> str | None:
+        """Why the entry is missing or cannot be used, and the fix; None if it can."""
+        if key not in self.data:
+            return f"the Secret {self.name!r} has no entry {key!r}; add it"
+        wrong = what_is_wrong(self.data[key], form)
+        return None if wrong is None else f"the entry {key!r} of the Secret {self.name!r} {wrong}"
 
     def version(self, key: str) -> str:
         """A hash that changes when this entry's value changes, and not when another entry is added.

@@ -5,6 +5,8 @@ import sys
 
 import structlog
 
+from flotilla_runtime.contract.failure_texts import OfLibraries, tell_uncaught, traced
+
 
 def configure_logs(level: str) -> None:
     """Log from this level on, but libraries only from warnings on: kopf would log every event."""
@@ -13,7 +15,7 @@ def configure_logs(level: str) -> None:
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
+        traced,
     ]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -22,6 +24,7 @@ def configure_logs(level: str) -> None:
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stdout)
+    handler.addFilter(OfLibraries())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -31,6 +34,7 @@ def configure_logs(level: str) -> None:
             ],
         )
     )
+    tell_uncaught()
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())

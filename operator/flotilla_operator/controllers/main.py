@@ -25,6 +25,7 @@ from flotilla_operator.controllers.config import OperatorConfig
 from flotilla_operator.controllers.controller import Controller
 from flotilla_operator.controllers.outside import Network, Place
 from flotilla_operator.objects.resources import PODS, Resource
+from flotilla_runtime.contract.failure_texts import what_failed
 
 # Running reconciles get this long to end before they are cancelled. The lease is released after that.
 GRACE_SECONDS: Final = 0.5
@@ -100,7 +101,7 @@ class Operator:
             try:
                 await self._reconcile_while_leading()
             except NotLeadingError as error:
-                log.warning("leadership_lost", error=str(error))
+                log.warning("leadership_lost", error=what_failed(error))
 
     async def _reconcile_while_leading(self) -> None:
         """Reconcile until the lease is lost, which raises `NotLeadingError`."""
@@ -136,7 +137,7 @@ class Operator:
                 await mirrors[0].list_anew()
             except FAILURES as error:
                 failures += 1
-                log.warning("pods_not_listed", error=str(error) or repr(error))
+                log.warning("pods_not_listed", error=what_failed(error))
                 await asyncio.sleep(BACKOFF.seconds_after(failures, self._parts.clock.draw))
             else:
                 mirrors.pop(0)

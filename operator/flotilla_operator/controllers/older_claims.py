@@ -17,6 +17,7 @@ from flotilla_operator.cluster.reflector import BACKOFF, FAILURES
 from flotilla_operator.cluster.writes import JsonPatch
 from flotilla_operator.objects.resources import PERSISTENT_VOLUME_CLAIMS, Manifest
 from flotilla_runtime import contract
+from flotilla_runtime.contract.failure_texts import what_failed
 
 LABEL_PATH: Final = f"/metadata/labels/{contract.LABEL_INSTANCE.replace('/', '~1')}"
 NOT_FOUND: Final = 404
@@ -73,7 +74,9 @@ class OlderClaims:
         except FAILURES as error:
             if isinstance(error, ApiError) and error.status in (NOT_FOUND, INVALID):
                 return True
-            log.warning("claim_keeps_its_label", namespace=ref.namespace, name=ref.name, error=str(error))
+            log.warning(
+                "claim_keeps_its_label", namespace=ref.namespace, name=ref.name, error=what_failed(error)
+            )
             return False
         log.info("claim_lost_its_label", namespace=ref.namespace, name=ref.name)
         return True

@@ -38,6 +38,7 @@ from flotilla_operator.objects.refused_writes import RefusedWrite, WriteReason
 from flotilla_operator.objects.resources import NEVER_WATCHED, Key, Manifest, Reference, Resource, resource_at
 from flotilla_operator.telemetry.metrics import Metrics
 from flotilla_operator.telemetry.scrape import Scraper
+from flotilla_runtime.contract.failure_texts import what_failed
 
 RECONCILE_TIMEOUT_SECONDS: Final = 120.0
 STALLED_LOOK_SECONDS: Final = 600.0
@@ -263,14 +264,14 @@ class Reconciler:
         asked = error.retry_after_seconds if isinstance(error, ApiError) else None
         delay_seconds = self._hands.queue.retry(key, asked or 0.0)
         if isinstance(error, ApiError) and error.status == CONFLICT:
-            log.info("reconcile_conflict", key=_name(key), error=str(error))
+            log.info("reconcile_conflict", key=_name(key), error=what_failed(error))
             return
         expected = isinstance(error, ApiError | TimeoutError | OSError)
         say = log.warning if expected else log.exception
         say(
             "reconcile_failed",
             key=_name(key),
-            error=str(error) or repr(error),
+            error=what_failed(error),
             retry_in_seconds=round(delay_seconds, 1),
         )
         if self._hands.queue.failures(key) == 1 or not expected:
@@ -281,7 +282,7 @@ class Reconciler:
         manifest = self._world.caches.get(controller.resource, key.namespace, key.name)
         if manifest is None:
             return
-        note = f"the reconcile failed and is repeated: {str(error) or repr(error)}"
+        note = f"the reconcile failed and is repeated: {what_failed(error)}"
         event = Event(type=EventType.WARNING, reason="ReconcileFailed", note=note)
         await self._hands.recorder.record(Reconciled(resource=controller.resource, manifest=manifest), event)
 

@@ -21,6 +21,7 @@ from kubernetes.aio.client.configuration import Configuration
 from flotilla_operator.cluster.connection import load_configuration
 from flotilla_operator.objects.resources import Manifest, Resource
 from flotilla_operator.objects.retries import Draw, RetryDelay
+from flotilla_runtime.contract.failure_texts import what_failed
 
 SERVER_TIMEOUT_SECONDS: Final = 300
 IDLE_SECONDS: Final = 0.1  # how long kopf keeps an object that nothing more is reported of
@@ -80,6 +81,10 @@ def connection_info(configuration: Configuration) -> kopf.ConnectionInfo:
     )
 
 
+class KopfEndedError(Exception):
+    """kopf ended, and the message says how."""
+
+
 class KopfThread:
     """Runs kopf in a thread of its own, again and again, until cancelled."""
 
@@ -121,8 +126,8 @@ class KopfThread:
         threading.Thread(target=self._in_thread, name="kopf", daemon=True).start()
         try:
             await asyncio.shield(self._ended)
-        except RuntimeError as error:
-            return str(error)
+        except KopfEndedError as error:
+            return what_failed(error)
         finally:
             if self._theirs is not None and self._stop is not None and not self._ended.done():
                 self._theirs.call_soon_threadsafe(self._stop.set)
@@ -156,7 +161,7 @@ class KopfThread:
             if error is None:
                 self._ended.set_result(None)
             else:
-                self._ended.set_exception(RuntimeError(f"kopf ended with an error: {error!r}"))
+                self._ended.set_exception(KopfEndedError(f"kopf ended with an error: {what_failed(error)}"))
 
         self._call_ours(set_ended)
 

@@ -19,13 +19,17 @@ class RequestOptions(TypedDict):
 ONE_ANSWER: Final = RequestOptions(allow_redirects=False, headers={"Accept-Encoding": "identity"})
 
 
+class AnswerError(ValueError):
+    """The answer has another status, or no end."""
+
+
 async def read_answer(response: aiohttp.ClientResponse) -> bytes:
-    """The body of the answer; raises ValueError unless its status is 200 and it has at most 1 MiB."""
+    """The body of the answer; raises AnswerError unless its status is 200 and it has at most 1 MiB."""
     if response.status != OK:
-        raise ValueError(f"the answer has the status {response.status}")
+        raise AnswerError(f"the answer has the status {response.status}")
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk
         if len(body) > BODY_LIMIT_BYTES:
-            raise ValueError(f"the answer is longer than {BODY_LIMIT_BYTES} bytes")
+            raise AnswerError(f"the answer is longer than {BODY_LIMIT_BYTES} bytes")
     return bytes(body)

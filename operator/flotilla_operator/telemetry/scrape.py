@@ -27,6 +27,7 @@ import structlog
 from flotilla_operator.objects.retries import Draw, RetryDelay
 from flotilla_operator.telemetry.answers import ONE_ANSWER, read_answer
 from flotilla_operator.telemetry.measurements import Measurement, Measurements, Target
+from flotilla_runtime.contract.failure_texts import what_failed
 
 INTERVALS_UNTIL_UNKNOWN: Final = 3
 LONGEST_PAUSE_SECONDS: Final = 30.0
@@ -163,7 +164,7 @@ class Scraper:
                 failures = 0
             except Exception as error:  # no answer may end the scrape: deep JSON raises RecursionError
                 failures += 1
-                log.debug("scrape_failed", url=target.url, error=str(error) or repr(error))
+                log.debug("scrape_failed", url=target.url, error=what_failed(error))
                 if failures == INTERVALS_UNTIL_UNKNOWN:
                     self._measurements.forget(target.key)
             self._observer.scraped(succeeded=failures == 0)

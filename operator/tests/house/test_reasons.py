@@ -178,6 +178,7 @@ EXPECTED: list[tuple[type[StrEnum], Iterable[object]]] = [
             *column(
                 test_refused_builds.test_a_build_that_cannot_go_on_says_why_and_leaves_what_is_live, "reason"
             ),
+            *column(test_refused_builds.test_a_secret_that_no_header_can_have_ends_the_step, "reason"),
             *column(
                 test_refused_builds.test_a_step_that_fails_reports_its_reason_and_whether_another_try_helps,
                 "reason",

@@ -80,6 +80,32 @@ async def test_without_a_key_in_its_environment_it_stands_in_nobodys_way(
     assert await sent_to("http", "/invocations", None) == [{"type": "answered"}]
 
 
+@pytest.mark.parametrize("raw", [f"{KEY}\n", f" {KEY}\r\n"])
+async def test_a_line_break_at_the_end_of_the_key_does_not_count_and_vllm_gets_what_it_asks_for(
+    raw: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(contract.ENV_ENGINE_KEY, raw)
+    asked: list[Message] = []
+
+    async def vllm(scope: Message, receive: Receive, send: Send) -> None:
+        asked.append(scope)
+
+    async def nowhere(message: Message) -> None:
+        raise AssertionError("it was not let through")
+
+    scope = {"type": "http", "path": "/v1/models", "headers": [(b"authorization", RIGHT.encode())]}
+    await Guard(vllm)(scope, nothing_to_receive, nowhere)
+    assert asked[0]["headers"] == [(b"authorization", f"Bearer {raw}".encode())]
+
+
+@pytest.mark.attack("A key with a line break at its end, or none, lets everybody into an engine, or nobody")
+@pytest.mark.parametrize("raw", ["", " \n"])
+async def test_an_empty_key_lets_nobody_in(raw: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(contract.ENV_ENGINE_KEY, raw)
+    for authorization in (None, "Bearer ", "Bearer", f"Bearer {raw}"):
+        assert (await sent_to("http", "/v1/models", authorization))[0]["status"] == 401
+
+
 def test_every_stage_finds_the_file_that_its_environment_names() -> None:
     spec = spec_of(parallelism={"pipeline": 2})
     identity = GroupIdentity(name="llama-abcde", server_id=1, revision="r")

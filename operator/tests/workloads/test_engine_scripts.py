@@ -136,10 +136,28 @@ def test_the_first_answer_is_asked_for_with_the_engines_key(engine: Engine) -> N
     assert engine.authorization == "Bearer secret"
 
 
+@pytest.mark.parametrize("key", ["hush\n", " hush\r\n"])
+def test_a_line_break_at_the_end_of_the_key_does_not_count(engine: Engine, key: str) -> None:
+    engine.answer = {"choices": [{"text": "y"}]}
+    done = run(engine_checks.FIRST_ANSWER, engine, "/v1/completions", "prompt", VLLM_API_KEY=key)
+    assert (done.returncode, engine.authorization) == (0, "Bearer hush")
+
+
+@pytest.mark.attack("A key with a line break at its end, or none, lets everybody into an engine, or nobody")
+@pytest.mark.parametrize("key", ["hush\r\nX-Evil: 1", "hush é", " \n", "hush\x7f"])
+def test_a_key_that_no_header_may_have_is_told_and_not_quoted(engine: Engine, key: str) -> None:
+    done = run(engine_checks.FIRST_ANSWER, engine, "/v1/completions", "prompt", VLLM_API_KEY=key)
+    assert done.returncode == 1
+    assert "VLLM_API_KEY is empty or cannot be a header" in done.stderr
+    assert "hush" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("status", "answer", "words"),
     [
-        pytest.param(500, {}, "no answer yet: HTTP Error 500", id="an engine that fails its first request"),
+        pytest.param(
+            500, {}, "no answer yet: the engine answers 500", id="an engine that fails its first request"
+        ),
         pytest.param(200, {"choices": []}, "an answer without a result", id="an empty answer"),
     ],
 )

@@ -35,7 +35,7 @@ from flotilla_runtime.agent.worker.patience import until_answered
 from flotilla_runtime.agent.worker.texts import Texts
 from flotilla_runtime.agent.worker.tool_watch import ToolWatch
 from flotilla_runtime.agent.worker.worker import RENEWALS_PER_LEASE, Tracing, Worker
-from flotilla_runtime.contract import CONFIG_PATH, ENV_POD_NAME, EXIT_PERMANENT, WorkerConfig
+from flotilla_runtime.contract import CONFIG_PATH, ENV_POD_NAME, EXIT_PERMANENT, SecretError, WorkerConfig
 from flotilla_runtime.logs import configure_logs
 from flotilla_runtime.serving import serving
 
@@ -156,7 +156,10 @@ def main() -> None:
     options = parser.parse_args()
     configure_logs()
     config = WorkerConfig.model_validate_json(options.config.read_bytes())
-    asyncio.run(work(config, AddressCheck(allow_loopback=options.tools_on_loopback)))
+    try:
+        asyncio.run(work(config, AddressCheck(allow_loopback=options.tools_on_loopback)))
+    except SecretError as problem:
+        sys.exit(str(problem))  # the last line of a pod becomes its message, which the operator shows
 
 
 if __name__ == "__main__":

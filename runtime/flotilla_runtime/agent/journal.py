@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from flotilla_runtime.agent.errors import BrokenEntryError
 from flotilla_runtime.contract import Effect
+from flotilla_runtime.contract.failure_texts import what_failed
 
 # Raised with every new type of entry or new word. Tasks with words that a worker does not know wait for one
 # of a newer format.
@@ -324,7 +325,7 @@ def decode(text: str | bytes) -> Entry:
         document = json.loads(text)
         return _read(document)
     except (ValueError, TypeError, AttributeError) as problem:
-        raise BrokenEntryError(str(problem)) from problem
+        raise BrokenEntryError(what_failed(problem)) from problem
 
 
 def _read(document: Mapping[str, Any]) -> Entry:

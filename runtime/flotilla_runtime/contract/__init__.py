@@ -14,7 +14,7 @@ from flotilla_runtime.contract.admission import (
     FleetCapacity,
     ModelCapacity,
 )
-from flotilla_runtime.contract.database_url import DatabaseUrl, read_database_url
+from flotilla_runtime.contract.database_url import DatabaseUrl, DatabaseUrlError, read_database_url
 from flotilla_runtime.contract.durations import SMALLEST_TICK_SECONDS, TICKS_PER_DOUBLING, percentile
 from flotilla_runtime.contract.executors import EXECUTOR_QUEUE, ExecutorConfig, ExecutorKeys
 from flotilla_runtime.contract.fleet import (
@@ -184,6 +184,14 @@ from flotilla_runtime.contract.router import (
     ServerState,
     router_urls,
 )
+from flotilla_runtime.contract.secret_values import (
+    LONGEST_SECRET,
+    SecretError,
+    SecretForm,
+    secret_of,
+    secret_value,
+    what_is_wrong,
+)
 from flotilla_runtime.contract.telemetry import TELEMETRY_HEADERS_DIRECTORY, TelemetryConfig
 
 __all__ = [
@@ -253,6 +261,7 @@ __all__ = [
     "LABEL_REVISION",
     "LABEL_STAGE",
     "LABEL_STEP",
+    "LONGEST_SECRET",
     "MANAGED_BY",
     "MODEL_FACTS_CONTAINER",
     "PARSER_VERSION",
@@ -297,6 +306,7 @@ __all__ = [
     "ChunkingConfig",
     "CollectionConfig",
     "DatabaseUrl",
+    "DatabaseUrlError",
     "DeadLetter",
     "DocumentCounts",
     "Effect",
@@ -342,6 +352,8 @@ __all__ = [
     "RouterServer",
     "RouterStatus",
     "RouterTask",
+    "SecretError",
+    "SecretForm",
     "ServerState",
     "SourceConfig",
     "SqlQuery",
@@ -364,5 +376,8 @@ __all__ = [
     "percentile",
     "read_database_url",
     "router_urls",
+    "secret_of",
+    "secret_value",
     "url_host",
+    "what_is_wrong",
 ]

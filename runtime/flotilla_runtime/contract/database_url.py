@@ -36,24 +36,28 @@ class DatabaseUrl:
         return f"postgresql://{host}:{self.port}"
 
 
+class DatabaseUrlError(ValueError):
+    """The URL cannot be used. The message has no part of it."""
+
+
 def read_database_url(text: str) -> DatabaseUrl:
-    """The parts of a URL; a ValueError says what is wrong, and never has a part of it."""
+    """The parts of a URL; a DatabaseUrlError says what is wrong, and never has a part of it."""
     try:
         parts = urlsplit(text.strip())
         port = parts.port or DatabaseUrl.USUAL_PORT
     except ValueError:
-        raise ValueError("it is no URL") from None
+        raise DatabaseUrlError("it is no URL") from None
     if parts.scheme not in DatabaseUrl.SCHEMES:
-        raise ValueError("it does not begin with postgresql://")
+        raise DatabaseUrlError("it does not begin with postgresql://")
     host, name = parts.hostname or "", unquote(parts.path.removeprefix("/"))
     if not host or any(mark in host for mark in ",%/") or not 0 < port <= DatabaseUrl.HIGHEST_PORT:
-        raise ValueError("it does not name one host")
+        raise DatabaseUrlError("it does not name one host")
     if not name or not parts.username:
-        raise ValueError("it needs a user and the name of a database")
+        raise DatabaseUrlError("it needs a user and the name of a database")
     options = tuple(parse_qsl(parts.query, keep_blank_values=True))
     for option, value in options:
         if value not in DatabaseUrl.OPTIONS.get(option, ()):
-            raise ValueError("of the options only sslmode, and sslrootcert=system, are allowed")
+            raise DatabaseUrlError("of the options only sslmode, and sslrootcert=system, are allowed")
     return DatabaseUrl(
         host=host,
         port=port,

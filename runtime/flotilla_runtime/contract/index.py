@@ -55,6 +55,7 @@ class BuildReason(StrEnum):
     CHUNKS_TOO_LONG = "ChunksTooLong"
     MILVUS_UNREACHABLE = "MilvusUnreachable"
     WORKSPACE_INCOMPLETE = "WorkspaceIncomplete"
+    SECRET_UNUSABLE = "SecretUnusable"  # noqa: S105 (a reason, not a secret)
     TOO_MANY_DEAD_LETTERS = "TooManyDeadLetters"
     COUNT_MISMATCH = "CountMismatch"
     UNEXPECTED = "Unexpected"

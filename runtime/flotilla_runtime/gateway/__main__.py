@@ -9,6 +9,7 @@ import random
 import secrets
 import signal
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ from flotilla_runtime.agent.store.s3 import opened
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.store.texts import TextStore
 from flotilla_runtime.backoff import Backoff
-from flotilla_runtime.contract import CONFIG_PATH, ENV_POD_NAME, GatewayAuth, GatewayConfig
+from flotilla_runtime.contract import CONFIG_PATH, ENV_POD_NAME, GatewayAuth, GatewayConfig, SecretError
+from flotilla_runtime.contract.failure_texts import what_failed
 from flotilla_runtime.gateway.a2a.endpoints import A2AFrontEnd
 from flotilla_runtime.gateway.admitting import CapacityFile, say_admission
 from flotilla_runtime.gateway.application import Measured, TaskAPI, status_application, task_application
@@ -140,8 +142,8 @@ async def reach(store: TaskStore, reached: asyncio.Event) -> None:
         try:
             await store.ping()
         except Exception as error:
-            if str(error) != said:
-                said = str(error)
+            if what_failed(error) != said:
+                said = what_failed(error)
                 log.warning("redis_awaited", problem=said)
         else:
             reached.set()
@@ -257,7 +259,10 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=Path(CONFIG_PATH))
     options = parser.parse_args()
     configure_logs()
-    asyncio.run(serve(GatewayConfig.model_validate_json(options.config.read_bytes()), os.environ))
+    try:
+        asyncio.run(serve(GatewayConfig.model_validate_json(options.config.read_bytes()), os.environ))
+    except SecretError as problem:
+        sys.exit(str(problem))  # the last line of a pod becomes its message, which the operator shows
 
 
 if __name__ == "__main__":

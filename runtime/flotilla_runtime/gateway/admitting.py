@@ -13,6 +13,7 @@ import structlog
 from pydantic import ValidationError
 
 from flotilla_runtime.contract import Admission, FleetCapacity
+from flotilla_runtime.contract.failure_texts import what_failed
 from flotilla_runtime.gateway.problems import ProblemError
 
 READ_EVERY_SECONDS: Final = 5.0
@@ -40,7 +41,7 @@ class CapacityFile:
             except FileNotFoundError:
                 self._capacity = FleetCapacity()
             except (OSError, ValidationError) as problem:
-                log.warning("capacity_unreadable", path=str(self._path), problem=str(problem))
+                log.warning("capacity_unreadable", path=str(self._path), problem=what_failed(problem))
         return self._capacity
 
 
@@ -60,7 +61,7 @@ async def say_admission(
                 log.info("admitted", most=now.most, limit=now.limit, model=now.model)
             before = now
         except ProblemError as problem:
-            log.warning("admission_unsaid", problem=str(problem))
+            log.warning("admission_unsaid", problem=what_failed(problem))
         except Exception:
             log.exception("admission_unsaid")
         await asyncio.sleep(every_seconds)

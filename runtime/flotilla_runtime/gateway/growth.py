@@ -18,6 +18,8 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
+from flotilla_runtime.contract.failure_texts import what_failed
+
 LOOK_EVERY_SECONDS: Final = 3.0
 LOOK_RARELY_SECONDS: Final = 15.0
 LISTEN_SECONDS: Final = 5.0  # channels that nobody waits for any more are left at least this often
@@ -74,8 +76,8 @@ class Growth:
             try:
                 await self._listen()
             except (RedisError, OSError) as problem:
-                if str(problem) != said:
-                    said = str(problem)
+                if what_failed(problem) != said:
+                    said = what_failed(problem)
                     log.warning("events_not_pushed", problem=said)
             except Exception:
                 log.exception("events_not_pushed")

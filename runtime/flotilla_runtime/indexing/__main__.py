@@ -29,8 +29,11 @@ from flotilla_runtime.contract import (
     BuildConfig,
     BuildReason,
     BuildStep,
+    SecretError,
     StepReport,
+    secret_of,
 )
+from flotilla_runtime.contract.failure_texts import what_failed
 from flotilla_runtime.direct import DIRECT
 from flotilla_runtime.indexing.embedding import EmbeddingClient
 from flotilla_runtime.indexing.errors import BuildError
@@ -85,15 +88,16 @@ async def run_step(
 ) -> StepReport:
     """Connect to Milvus and the embedder, and run one step."""
     timeout = httpx2.Timeout(EMBEDDING_TIMEOUT_SECONDS, connect=10.0)
+    milvus_token, key, hub_token = secrets_of(environment)
     async with httpx2.AsyncClient(timeout=timeout, mounts=DIRECT) as http:
-        store = Store(config.milvus, environment.get(ENV_MILVUS_TOKEN))
+        store = Store(config.milvus, milvus_token)
         context = StepContext(
             config=config,
             workspace=Workspace(Path(config.workspace), config.build),
             store=store,
-            embedder=EmbeddingClient(config.embedder, http, key=environment.get(ENV_EMBEDDER_KEY)),
+            embedder=EmbeddingClient(config.embedder, http, key=key),
             tokenizer_folder=tokenizer_folder,
-            hub_token=environment.get(ENV_HUB_TOKEN),
+            hub_token=hub_token,
             job=job,
             index_uid=index_uid,
         )
@@ -110,6 +114,18 @@ async def run_step(
                 parser.close()
         finally:
             store.close()
+
+
+def secrets_of(environment: Mapping[str, str]) -> tuple[str | None, str | None, str | None]:
+    """The token of Milvus, the key of the embedder and the token of the hub; raises BuildError."""
+    try:
+        return (
+            secret_of(environment, ENV_MILVUS_TOKEN, "spec.milvus.tokenSecretRef"),
+            secret_of(environment, ENV_EMBEDDER_KEY, "router.authSecretRef of spec.embedding.modelRef"),
+            secret_of(environment, ENV_HUB_TOKEN, "model.tokenSecretRef of spec.embedding.modelRef"),
+        )
+    except SecretError as problem:
+        raise BuildError(BuildReason.SECRET_UNUSABLE, str(problem)) from None
 
 
 def attempt(step: BuildStep, options: argparse.Namespace) -> tuple[StepReport, int]:
@@ -134,7 +150,7 @@ def attempt(step: BuildStep, options: argparse.Namespace) -> tuple[StepReport, i
             status = EXIT_PERMANENT if error.permanent else EXIT_RETRY
             return StepReport(step=step, reason=error.reason, message=error.message), status
         LOG.exception("step_failed", step=step)
-        return StepReport(step=step, reason=BuildReason.UNEXPECTED, message=repr(error)), EXIT_RETRY
+        return StepReport(step=step, reason=BuildReason.UNEXPECTED, message=what_failed(error)), EXIT_RETRY
     LOG.info("step_done", step=step, counts=counts_text(report))
     return report, 0
 

@@ -17,6 +17,7 @@ import httpx2
 
 from flotilla_runtime.backoff import Backoff, Draw
 from flotilla_runtime.contract import HEADER_PRIORITY, BuildReason, Embedder
+from flotilla_runtime.contract.failure_texts import without
 from flotilla_runtime.engine_errors import says_too_long
 from flotilla_runtime.http_errors import said_of
 from flotilla_runtime.indexing.errors import BuildError
@@ -61,6 +62,7 @@ class EmbeddingClient:
     ) -> None:
         self.embedder = embedder
         self._http = http
+        self._key = key
         self._headers = {HEADER_PRIORITY: priority} | ({"Authorization": f"Bearer {key}"} if key else {})
         self._patience = patience or Patience()
 
@@ -89,7 +91,7 @@ class EmbeddingClient:
         answer = await self._send("POST", "/embeddings", body)
         if answer.status_code in REFUSED:
             if len(texts) == 1:
-                return [Refused(message=_problem(answer), too_long=says_too_long(answer.text))]
+                return [Refused(message=self._said(answer), too_long=says_too_long(answer.text))]
             half = len(texts) // 2
             return [*await self.embed(texts[:half]), *await self.embed(texts[half:])]
         return [*self._vectors(answer.json(), len(texts))]
@@ -111,6 +113,10 @@ class EmbeddingClient:
                     f"{self.embedder.model} have {len(vector)} numbers; set it to {len(vector)}",
                 )
         return [normalized(vector) for vector in vectors] if self.embedder.normalize else vectors
+
+    def _said(self, answer: httpx2.Response) -> str:
+        """What the embedder says, without our key."""
+        return without(_problem(answer), [self._key])
 
     async def _send(self, method: str, path: str, body: Any) -> httpx2.Response:
         started = self._patience.clock()
@@ -138,7 +144,7 @@ class EmbeddingClient:
         except httpx2.TransportError as error:
             return None, said_of(error)
         if answer.status_code in MAY_PASS:
-            return None, f"{answer.status_code} {_problem(answer)}"
+            return None, f"{answer.status_code} {self._said(answer)}"
         if answer.status_code in UNAUTHORIZED:
             raise BuildError(
                 BuildReason.EMBEDDER_UNAUTHORIZED,
@@ -149,11 +155,11 @@ class EmbeddingClient:
             raise BuildError(
                 BuildReason.MODEL_UNKNOWN,
                 f"spec.embedding.modelRef: {self.embedder.url}{path} does not serve {self.embedder.model} "
-                f"({_problem(answer)}); check that the task of the model is Embed",
+                f"({self._said(answer)}); check that the task of the model is Embed",
             )
         if answer.is_success or (answer.status_code in REFUSED and method == "POST"):
             return answer, ""
-        return None, f"{answer.status_code} {_problem(answer)}"
+        return None, f"{answer.status_code} {self._said(answer)}"
 
 
 def normalized(vector: Vector) -> Vector:

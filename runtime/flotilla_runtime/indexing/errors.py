@@ -19,6 +19,7 @@ PERMANENT = frozenset(
         BuildReason.MODEL_UNKNOWN,
         BuildReason.DIMENSION_MISMATCH,
         BuildReason.CHUNKS_TOO_LONG,
+        BuildReason.SECRET_UNUSABLE,
         BuildReason.TOO_MANY_DEAD_LETTERS,
     }
 )

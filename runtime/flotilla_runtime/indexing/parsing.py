@@ -18,6 +18,7 @@ from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path, PurePosixPath
 
+from flotilla_runtime.contract.failure_texts import what_failed
 from flotilla_runtime.indexing.errors import DocumentError, DocumentReason
 from flotilla_runtime.indexing.formats.html import parse_html
 from flotilla_runtime.indexing.formats.markdown import parse_markdown
@@ -58,7 +59,7 @@ def parse(content: bytes, path: str) -> ParsedDocument:
                 f"the parser had {peak // BYTES_PER_MIB} MiB of memory when it was refused more, and may "
                 f"have {limit // BYTES_PER_MIB} MiB; {MORE_MEMORY}",
             ) from None
-        raise DocumentError(DocumentReason.BROKEN, f"the parser failed: {error!r}") from error
+        raise DocumentError(DocumentReason.BROKEN, f"the parser failed: {what_failed(error)}") from error
 
 
 def memory_of_parser(pod_limit_bytes: int | None) -> int:

@@ -9,6 +9,7 @@ Calls block, so asynchronous code runs them in threads: pymilvus' asynchronous c
 on Milvus Lite. Reads on which a decision depends are strongly consistent.
 """
 
+import base64
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pymilvus import MilvusClient, MilvusException
 
 from flotilla_runtime.contract import BuildReason, CollectionConfig, Embedder, MilvusConnection
+from flotilla_runtime.contract.failure_texts import what_failed, without
 from flotilla_runtime.indexing.embedding import Vector
 from flotilla_runtime.indexing.errors import BuildError
 from flotilla_runtime.indexing.records import Chunk
@@ -107,7 +109,8 @@ class Store:
                 raise self._not_answered(error.__cause__) from error
             raise BuildError(
                 BuildReason.MILVUS_UNREACHABLE,
-                f"Milvus at {self._connection.uri} refused a request ({error.code}): {error.message}",
+                f"Milvus at {self._connection.uri} refused a request ({error.code}): "
+                f"{self._told(error.message)}",
             ) from error
         except grpc.RpcError as error:
             raise self._not_answered(error) from error
@@ -116,8 +119,15 @@ class Store:
                 BuildReason.MILVUS_UNREACHABLE, f"Milvus at {self._connection.uri} did not answer in time"
             ) from error
 
+    def _told(self, said: str | None) -> str:
+        """What Milvus says, without the token, which pymilvus sends in base64."""
+        token = self._token or ""
+        parts = [token, *token.split(":", 1), base64.b64encode(token.encode()).decode().rstrip("=")]
+        return without(said or "", sorted(parts, key=len, reverse=True))
+
     def _not_answered(self, error: Any) -> BuildError:
-        said = f"{error.code().name}: {error.details()}" if isinstance(error, grpc.Call) else repr(error)
+        said = f"{error.code().name}: {self._told(error.details())}" if isinstance(error, grpc.Call) else ""
+        said = said or what_failed(error)
         return BuildError(
             BuildReason.MILVUS_UNREACHABLE, f"Milvus at {self._connection.uri} did not answer ({said})"
         )

@@ -6,6 +6,7 @@ model's claim. Without that file, `PlainTokenizer` is used. It should count more
 tokenizer, so chunks become shorter than necessary, but never too long.
 """
 
+import logging
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download
@@ -13,10 +14,12 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from tokenizers import Tokenizer as FastTokenizer
 
 from flotilla_runtime.contract import BuildReason, Embedder
+from flotilla_runtime.contract.failure_texts import what_failed
 from flotilla_runtime.indexing.errors import BuildError
 from flotilla_runtime.indexing.pieces import PlainTokenizer, Tokenizer
 
 TOKENIZER_FILE = "tokenizer.json"
+logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # with HF_DEBUG it writes down requests
 
 
 class ModelTokenizer:
@@ -53,7 +56,7 @@ def find_tokenizer(embedder: Embedder, folder: Path, hub_token: str | None) -> s
     except LocalEntryNotFoundError as error:  # no connection, so another try can help; a missing file cannot
         raise BuildError(
             BuildReason.EMBEDDER_UNREACHABLE,
-            f"the tokenizer of the embedding model cannot be fetched from the hub: {error}",
+            f"the tokenizer of the embedding model cannot be fetched from the hub: {what_failed(error)}",
         ) from None
     except HfHubHTTPError:
         return None

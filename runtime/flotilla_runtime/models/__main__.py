@@ -7,17 +7,17 @@ as the JSON of a `contract.EngineFiles`).
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from flotilla_runtime.contract import EngineFiles, FilesRole
+from flotilla_runtime.contract import ENV_HUB_TOKEN, EngineFiles, FilesRole, SecretError, secret_of
+from flotilla_runtime.contract.failure_texts import tell_uncaught
 from flotilla_runtime.models import facts, files
-from flotilla_runtime.models.failures import EXIT_STATUS, SOURCE, ModelError, Reason, report
+from flotilla_runtime.models.failures import EXIT_STATUS, SOURCE, TOKEN, ModelError, Reason, report
 from flotilla_runtime.models.hub_source import hub_name, hub_source
 from flotilla_runtime.models.shapes import SHAPES
 
 TERMINATION_LOG = Path("/dev/termination-log")
-TOKEN_VARIABLE = "HF_TOKEN"  # noqa: S105 - the name of a variable
 
 
 def parser() -> argparse.ArgumentParser:
@@ -65,16 +65,29 @@ def wanted(options: argparse.Namespace) -> list[EngineFiles]:
     return [model, *options.also]
 
 
-def prepare(thing: EngineFiles, token: str | None, attempts: int) -> None:
+def prepare(thing: EngineFiles, attempts: int) -> None:
     """Return when the files are complete; raises ModelError."""
     folder, shape = Path(thing.folder), SHAPES[thing.role]
     if thing.source is None:
         files.verify(folder, shape, thing.field)
         say(f"the folder {folder} holds {shape.noun}")
     else:
-        fetch_from_hub(thing, thing.source, token, attempts)
+        fetch_from_hub(thing, thing.source, hub_token(os.environ), attempts)
     if thing.highest_rank is not None:
         files.verify_rank(folder, thing.highest_rank, thing.field)
+
+
+def hub_token(environment: Mapping[str, str]) -> str | None:
+    """The token for the hub, None for none; raises ModelError for one that cannot be sent."""
+    try:
+        return secret_of(environment, ENV_HUB_TOKEN)
+    except SecretError as problem:
+        raise ModelError(
+            Reason.UNAUTHORISED,
+            field=TOKEN,
+            problem=f"no token was sent, because {problem}",
+            fix="mend the entry of the Secret",
+        ) from None
 
 
 def fetch_from_hub(thing: EngineFiles, source: str, token: str | None, attempts: int) -> None:
@@ -107,13 +120,14 @@ def fetch_from_hub(thing: EngineFiles, source: str, token: str | None, attempts:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns 0, or the exit status of the reason."""
+    tell_uncaught()
     top = parser()
     options = top.parse_args(arguments)
     if options.source is not None and options.to is None:
         top.error("--source needs --to")
     try:
         for thing in wanted(options):
-            prepare(thing, os.environ.get(TOKEN_VARIABLE) or None, options.attempts)
+            prepare(thing, options.attempts)
     except ModelError as failure:
         report(failure, options.termination_log)
         return EXIT_STATUS[failure.reason]

@@ -24,6 +24,7 @@ from typing import Any
 from pydantic import BaseModel, JsonValue, TypeAdapter
 
 from flotilla_runtime import contract
+from flotilla_runtime.contract.failure_texts import tell_uncaught
 from flotilla_runtime.models import files
 from flotilla_runtime.models.config_fields import CONFIG_FIELDS
 from flotilla_runtime.models.failures import ModelError
@@ -75,6 +76,16 @@ def of_repository(name: str, revision: str | None, token: str | None) -> contrac
         return facts_of(config, sum(weight_files(listing.sizes).values()) or None, None)
     except (ModelError, *UNREADABLE):
         return None
+
+
+def of_source(source: str, revision: str | None) -> contract.ModelFacts | None:
+    """The facts from the hub, if the source is one of it. The fetcher tells of a token that is none."""
+    name = hub_name(source)
+    try:
+        token = contract.secret_of(os.environ, contract.ENV_HUB_TOKEN)
+    except contract.SecretError:
+        return None
+    return None if name is None else of_repository(name, revision, token)
 
 
 def weight_files(sizes: Mapping[str, int]) -> dict[str, int]:
@@ -140,6 +151,7 @@ def leave(facts: contract.ModelFacts | None, termination_log: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Report the facts. Always returns 0: without facts the pod starts too, only the operator knows less."""
+    tell_uncaught()
     parser = argparse.ArgumentParser(prog="python -m flotilla_runtime.models.facts", description=__doc__)
     parser.add_argument("--source", required=True, help="the model, hf://organisation/name")
     parser.add_argument("--to", type=Path, required=True, help="the folder for the model's files")
@@ -155,9 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if contents is not None and not files.wrong_files(options.to, contents.sizes):
         facts = of_folder(options.to)
     else:
-        token = os.environ.get(contract.ENV_HUB_TOKEN) or None
-        name = hub_name(options.source)
-        facts = None if name is None else of_repository(name, options.revision, token)
+        facts = of_source(options.source, options.revision)
     leave(facts, options.termination_log)
     sys.stdout.write(
         "the size of the model is known\n" if facts else "the size of the model is not known yet\n"

@@ -9,6 +9,7 @@ hub's answers, which are checked here.
 """
 
 import errno
+import logging
 import os
 import resource
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from flotilla_runtime.contract.failure_texts import shown_address, what_failed
 from flotilla_runtime.models.failures import (
     CACHE,
     REVISION,
@@ -42,6 +44,7 @@ from flotilla_runtime.models.listing import Listing, listed
 from flotilla_runtime.models.shapes import MODEL, Shape
 
 METADATA_TIMEOUT_SECONDS = 30.0
+logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # with HF_DEBUG it writes down requests
 DOWNLOADS_AT_ONCE = 8
 # What the client may write beside the files: its own notes on each of them.
 NOTES_LIMIT_BYTES = 64 * 1024**2
@@ -134,12 +137,16 @@ def _refuse_paths_of_files(answer: httpx2.Response) -> None:
         refuse_paths(answer.headers)
 
 
+class BadHeaderError(ValueError):
+    """A header of the hub's answer is not used."""
+
+
 def refuse_paths(headers: Mapping[str, str]) -> None:
-    """Raise ValueError for an answer with a path in a header from which the client makes one."""
+    """Raise BadHeaderError for an answer with a path in a header from which the client makes one."""
     for name in HEADERS_IN_PATHS:
         value = headers.get(name, "").strip().removeprefix("W/")
         if "/" in value or "\0" in value:
-            raise ValueError(f"the hub's header {name} has a path in it")
+            raise BadHeaderError(f"the hub's header {name} has a path in it")
 
 
 def explained(raised: Exception, repository: Repository) -> ModelError:
@@ -163,7 +170,7 @@ def _explained_refusal(raised: Exception, repository: Repository) -> ModelError 
         return ModelError(
             Reason.REPOSITORY_MISSING,
             field=repository.field,
-            problem=f"there is no repository {source} at {constants.ENDPOINT}",
+            problem=f"there is no repository {source} at {shown_address(constants.ENDPOINT)}",
             fix=f"correct the name{hint}",
         )
     if isinstance(raised, RevisionNotFoundError):
@@ -198,18 +205,18 @@ def _unauthorised(repository: Repository, problem: str) -> ModelError:
 def _explained_trouble(raised: Exception, repository: Repository) -> ModelError:
     if isinstance(raised, OSError) and raised.errno in (*DISK_FULL, *DENIED):
         return not_written(raised, repository)
-    first_line = str(raised).strip().partition("\n")[0] or type(raised).__name__
+    at = shown_address(constants.ENDPOINT)
     return TransientError(
         Reason.DOWNLOAD_FAILED,
         field=repository.field,
-        problem=f"{repository.source} could not be fetched from {constants.ENDPOINT}: {first_line}",
+        problem=f"{repository.source} could not be fetched from {at}: {what_failed(raised)}",
         fix="check that the pod can reach the hub (proxy, network policy, HF_ENDPOINT)",
     )
 
 
 def not_written(raised: OSError, repository: Repository) -> ModelError:
     """The error for a folder to which the model could not be written."""
-    said = os.strerror(raised.errno) if raised.errno else str(raised)
+    said = os.strerror(raised.errno) if raised.errno else type(raised).__name__
     if raised.errno in DISK_FULL:
         return disk_full(f"the disk became full while {repository.source} was fetched ({said})")
     if raised.errno in DENIED:

@@ -5,12 +5,20 @@ import asyncio
 import math
 import os
 import signal
+import sys
 from functools import partial
 from pathlib import Path
 
 import httpx2
 
-from flotilla_runtime.contract import CONFIG_PATH, ENV_EMBEDDER_KEY, ENV_MILVUS_TOKEN, RetrieverConfig
+from flotilla_runtime.contract import (
+    CONFIG_PATH,
+    ENV_EMBEDDER_KEY,
+    ENV_MILVUS_TOKEN,
+    RetrieverConfig,
+    SecretError,
+    secret_of,
+)
 from flotilla_runtime.direct import DIRECT
 from flotilla_runtime.indexing.store import Store
 from flotilla_runtime.logs import configure_logs
@@ -27,7 +35,9 @@ async def serve(config: RetrieverConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     deadline_seconds = config.deadline_milliseconds / 1000
-    store = Store(config.milvus, os.environ.get(ENV_MILVUS_TOKEN))
+    milvus_token = secret_of(os.environ, ENV_MILVUS_TOKEN, "spec.milvus.tokenSecretRef")
+    key = secret_of(os.environ, ENV_EMBEDDER_KEY, "router.authSecretRef of spec.embedding.modelRef")
+    store = Store(config.milvus, milvus_token)
     limits = httpx2.Limits(max_connections=100, max_keepalive_connections=20)
     async with httpx2.AsyncClient(limits=limits, timeout=deadline_seconds, mounts=DIRECT) as http:
         generations = Generations(store, config.alias)
@@ -35,7 +45,7 @@ async def serve(config: RetrieverConfig) -> None:
             store,
             generations,
             http,
-            key=os.environ.get(ENV_EMBEDDER_KEY),
+            key=key,
             address_of=partial(address_of, config=config),
         )
         application = RetrieverApplication(config, retriever, generations).build()
@@ -50,7 +60,10 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=Path(CONFIG_PATH))
     options = parser.parse_args()
     configure_logs()
-    asyncio.run(serve(RetrieverConfig.model_validate_json(options.config.read_bytes())))
+    try:
+        asyncio.run(serve(RetrieverConfig.model_validate_json(options.config.read_bytes())))
+    except SecretError as problem:
+        sys.exit(str(problem))  # the last line of a pod becomes its message, which the operator shows
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from flotilla_runtime.contract.failure_texts import what_failed
 from flotilla_runtime.indexing.errors import BuildError
 from flotilla_runtime.indexing.store import Descriptor, Store
 
@@ -44,7 +45,7 @@ class Generations:
             LOG.warning("alias_unresolved", problem=error.message)
             return
         except Exception as error:  # any error: the alias is read again later
-            self.problem = f"the live generation could not be read from Milvus: {error!r}"
+            self.problem = f"the live generation could not be read from Milvus: {what_failed(error)}"
             LOG.exception("alias_unresolved")
             return
         if live is not None and (

@@ -30,6 +30,7 @@ import structlog
 
 from flotilla_runtime import contract
 from flotilla_runtime.contract import ListenFamily, RouterConfig
+from flotilla_runtime.contract.failure_texts import tell_uncaught, traced
 from flotilla_runtime.router.admin_socket import write_run_file
 from flotilla_runtime.router.agent import RouterAgent
 from flotilla_runtime.router.agent_http import serve
@@ -49,10 +50,12 @@ def main(arguments: list[str]) -> int:
             config.model_copy(update={"listen_family": family}), Path(options.to or config.run_directory)
         )
     else:
+        tell_uncaught()
         structlog.configure(
             processors=[
                 structlog.processors.add_log_level,
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
+                traced,
                 structlog.processors.JSONRenderer(),
             ],
             wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
@@ -80,7 +83,7 @@ def write_files(config: RouterConfig, directory: Path) -> None:
     """Write all files with which HAProxy starts, including the keys of the known callers."""
     texts = render(config)
     if config.caller_keys_directory is not None:
-        texts[RunFiles.KEYS_MAP] = map_text(read_caller_keys(Path(config.caller_keys_directory)))
+        texts[RunFiles.KEYS_MAP] = map_text(read_caller_keys(Path(config.caller_keys_directory)).by_hash)
     directory.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         write_run_file(RunFiles(str(directory)), name, text)

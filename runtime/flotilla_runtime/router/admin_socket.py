@@ -11,6 +11,7 @@ from pathlib import Path
 
 import structlog
 
+from flotilla_runtime.contract.failure_texts import what_failed
 from flotilla_runtime.router import replies
 from flotilla_runtime.router.certificate import Certificate
 from flotilla_runtime.router.commands import Command, shown, text
@@ -49,7 +50,7 @@ class AdminSocket:
                     writer.close()
         except (OSError, TimeoutError) as error:
             raise RouterProcessError(
-                f"HAProxy did not answer {named!r} on the admin socket {self._path}: {error!r}"
+                f"HAProxy did not answer {named!r} on the admin socket {self._path}: {what_failed(error)}"
             ) from error
 
     async def execute(self, commands: Iterable[Command]) -> dict[Command, str]:
@@ -96,14 +97,18 @@ class AdminSocket:
         try:
             reader, writer = await asyncio.open_unix_connection(self._path, limit=LINE_BYTES)
         except OSError as error:
-            raise RouterProcessError(f"the admin socket {self._path} cannot be opened: {error!r}") from error
+            raise RouterProcessError(
+                f"the admin socket {self._path} cannot be opened: {what_failed(error)}"
+            ) from error
         try:
             writer.write(f"show events {REQUEST_RING} -w{'n' if only_new else ''}\n".encode())
             await writer.drain()
             while line := await reader.readline():
                 yield line.decode(errors="replace").strip()
         except (OSError, ValueError) as error:
-            raise RouterProcessError(f"reading HAProxy's request lines failed: {error!r}") from error
+            raise RouterProcessError(
+                f"reading HAProxy's request lines failed: {what_failed(error)}"
+            ) from error
         finally:
             writer.close()
 

@@ -27,6 +27,7 @@ from pathlib import Path
 import structlog
 
 from flotilla_runtime.contract import RouterConfig, RouterServer, RouterStatus, ServerState
+from flotilla_runtime.contract.failure_texts import what_failed
 from flotilla_runtime.router import pods
 from flotilla_runtime.router.admin_socket import AdminSocket, write_run_file
 from flotilla_runtime.router.cache_looks import CacheLooks
@@ -99,6 +100,7 @@ class RouterAgent:
         self._arrivals = CounterRate()
         self._busy_at = clock()
         self._certificate_problem: str | None = None
+        self._key_problems: tuple[str, ...] = ()
         self.metrics = RouterMetrics()
         promise = Promise(
             first_byte_seconds=config.promised_first_byte_seconds,
@@ -186,7 +188,7 @@ class RouterAgent:
         try:
             own = await self._routers.ask(self._own_pod)
         except (OSError, TimeoutError, ValueError) as error:
-            log.warning("own_pod_unknown", error=repr(error))
+            log.warning("own_pod_unknown", error=what_failed(error))
             self._presumed = True
         else:
             if own is not None and not pods.is_terminating(own):
@@ -210,7 +212,7 @@ class RouterAgent:
                 if self._engines.synced and self._routers.synced:
                     await self._one_round()
             except RouterProcessError as error:
-                log.warning("haproxy_unreachable", error=str(error))
+                log.warning("haproxy_unreachable", error=what_failed(error))
             try:
                 await asyncio.wait_for(self._changed.wait(), LOOK_SECONDS)
             except TimeoutError:
@@ -264,10 +266,14 @@ class RouterAgent:
         if self._config.caller_keys_directory is None:
             return {}
         try:
-            return read_caller_keys(Path(self._config.caller_keys_directory))
+            found = read_caller_keys(Path(self._config.caller_keys_directory))
         except OSError as error:  # the kubelet may be replacing the files right now
-            log.warning("caller_keys_unreadable", error=repr(error))
+            log.warning("caller_keys_unreadable", error=what_failed(error))
             return {} if self._last is None else dict(self._last.desired.keys)
+        if found.problems != self._key_problems:
+            log.warning("caller_keys_unusable", problems=found.problems)
+        self._key_problems = found.problems
+        return dict(found.by_hash)
 
     async def _observe(self) -> Observed:
         return await self._socket.observe(

@@ -6,23 +6,29 @@ module, in HAProxy's format (upper-case hexadecimal).
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+
+from flotilla_runtime.secret_files import entries_in
 
 ANONYMOUS = "anonymous"  # the name of every caller when no keys are required
 
 
-def read_caller_keys(directory: Path) -> dict[str, str]:
-    """The callers by the hash of their key. Without the directory there are none; empty entries are ignored.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallerKeys:
+    """The callers by the hash of their key, and what is wrong with the entries that can be no key."""
 
-    Kubernetes replaces a secret's files with a link whose name starts with '..'; such names are not entries.
-    """
+    by_hash: Mapping[str, str]
+    problems: tuple[str, ...] = ()
+
+
+def read_caller_keys(directory: Path) -> CallerKeys:
+    """The keys of the mounted secret. Without the directory there are none."""
     if not directory.is_dir():
-        return {}
-    entries = sorted(
-        path for path in directory.iterdir() if not path.name.startswith("..") and path.is_file()
-    )
-    keys = ((path.read_bytes().strip(), path.name) for path in entries)
-    return {hashlib.sha256(key).hexdigest().upper(): caller for key, caller in keys if key}
+        return CallerKeys(by_hash={})
+    found = entries_in(directory)
+    hashes = {hashlib.sha256(key.encode()).hexdigest().upper(): name for name, key in found.values.items()}
+    return CallerKeys(by_hash=hashes, problems=found.problems)
 
 
 def map_text(keys: Mapping[str, str]) -> str:

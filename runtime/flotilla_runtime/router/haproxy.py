@@ -229,7 +229,9 @@ def _engine_key(config: RouterConfig) -> Iterable[str]:
     error = _unauthorized(config)
     file = RunFiles(config.run_directory).path(_error_file(error))
     return (
-        f'    http-request set-header Authorization "Bearer ${{{config.engine_key_environment}}}"',
+        # Spaces and line breaks around the key do not count; nor do they for the engine's guard.
+        f'    http-request set-header Authorization "Bearer %[env({config.engine_key_environment}),'
+        r'ltrim( \t\r\n),rtrim( \t\r\n)]"',
         f"    http-response set-var(txn.refused) str({RefusalReason.REPLICA_UNAUTHORIZED.value}) "
         "if { status 401 }",
         f"    http-response return status {error.status} content-type application/json file {file} "

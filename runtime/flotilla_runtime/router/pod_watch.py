@@ -21,6 +21,8 @@ import structlog
 
 from flotilla_runtime.backoff import Backoff
 from flotilla_runtime.contract import url_host
+from flotilla_runtime.contract.failure_texts import what_failed
+from flotilla_runtime.secret_files import secret_in
 
 ACCOUNT_DIRECTORY = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 PAGE_PODS = 500
@@ -33,6 +35,14 @@ BACKOFF = Backoff(base_seconds=0.2, limit_seconds=15.0, least_share=0.5)
 UNREADABLE = (LookupError, TypeError, AttributeError)  # raised for JSON that is not an object of the API
 
 log = structlog.get_logger(__name__)
+
+
+class NoAnswerError(ConnectionError):
+    """The API server did not answer. The message says why, and nothing of the request."""
+
+
+class UnreadableError(ValueError):
+    """The API server's answer has another structure."""
 
 
 class StaleVersion(Exception):  # noqa: N818 (it is named by what happened)
@@ -59,8 +69,8 @@ class KubernetesAccess:
 
     def headers(self) -> dict[str, str]:
         """The headers of one request."""
-        token = None if self.token_path is None else self.token_path.read_text().strip()
-        return {"Accept": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+        token = {} if self.token_path is None else {"Authorization": f"Bearer {secret_in(self.token_path)}"}
+        return {"Accept": "application/json", **token}
 
     def session(self) -> aiohttp.ClientSession:
         """A session that trusts the cluster's certificate."""
@@ -111,7 +121,7 @@ class PodWatch:
                     failures += 1
                 except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
                     self.is_current = False
-                    log.warning("pod_watch_failed", selector=self._selector, error=repr(error))
+                    log.warning("pod_watch_failed", selector=self._selector, error=what_failed(error))
                     failures += 1
                 await asyncio.sleep(self._backoff.seconds_after(1 + failures, random.uniform))
 
@@ -132,11 +142,11 @@ class PodWatch:
                 response.raise_for_status()
                 page = await response.json()
         except aiohttp.ClientError as error:
-            raise ConnectionError(repr(error)) from error
+            raise NoAnswerError(what_failed(error)) from error
         try:
             return next((pod for pod in page["items"] if pod["metadata"]["name"] == name), None)
         except UNREADABLE as error:
-            raise ValueError(f"the list of pods cannot be parsed: {error!r}") from error
+            raise UnreadableError(f"the list of pods cannot be parsed: {what_failed(error)}") from error
 
     async def _follow(self, session: aiohttp.ClientSession) -> None:
         if self._version is None:
@@ -145,7 +155,7 @@ class PodWatch:
             try:
                 self._take(event)
             except UNREADABLE as error:
-                raise StaleVersion(f"an event of the watch cannot be parsed: {error!r}") from error
+                raise StaleVersion(f"an event of the watch cannot be parsed: {what_failed(error)}") from error
 
     async def _list(self, session: aiohttp.ClientSession) -> None:
         pods: dict[str, Mapping[str, Any]] = {}
@@ -161,7 +171,7 @@ class PodWatch:
                 pods |= {pod["metadata"]["name"]: pod for pod in page.get("items") or ()}
                 version, more = page["metadata"]["resourceVersion"], page["metadata"].get("continue")
             except UNREADABLE as error:
-                raise ValueError(f"the list of pods cannot be parsed: {error!r}") from error
+                raise UnreadableError(f"the list of pods cannot be parsed: {what_failed(error)}") from error
             if not more:
                 break
             query["continue"] = more
@@ -187,7 +197,7 @@ class PodWatch:
                 async for line in response.content:
                     yield json.loads(line)
             except ValueError as error:
-                raise StaleVersion(f"an event of the watch cannot be parsed: {error}") from error
+                raise StaleVersion(f"an event of the watch cannot be parsed: {what_failed(error)}") from error
 
     def _take(self, event: Mapping[str, Any]) -> None:
         kind, body = event["type"], event["object"]

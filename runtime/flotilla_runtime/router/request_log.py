@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 
 import structlog
 
+from flotilla_runtime.contract.failure_texts import what_failed
 from flotilla_runtime.router.admin_socket import AdminSocket
 from flotilla_runtime.router.errors import RouterProcessError
 from flotilla_runtime.router.metrics import RouterMetrics
@@ -56,7 +57,7 @@ class RequestLog:
                     if record is not None:
                         self.count(record)
             except RouterProcessError as error:
-                log.info("request_lines_ended", error=str(error))
+                log.info("request_lines_ended", error=what_failed(error))
             await asyncio.sleep(RECONNECT_SECONDS)
 
     def count(self, record: RequestRecord) -> None:

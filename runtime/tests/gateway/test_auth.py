@@ -50,15 +50,21 @@ async def test_each_entry_of_the_secret_is_a_caller_and_an_empty_one_is_none(tmp
     assert (await refusal_of(keys, "Bearer ")).status is HTTPStatus.UNAUTHORIZED
 
 
-async def test_a_key_may_be_of_any_bytes_and_troubles_no_other(tmp_path: Path) -> None:
-    (tmp_path / "ann").write_bytes(b"a-key")
-    (tmp_path / "bob").write_bytes(b"\xff\xfe\x00key\n")
-    (tmp_path / "eve").write_bytes("clé à".encode())
+async def test_a_key_that_no_header_can_have_is_nobodys_is_told_and_troubles_no_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unusable = {"bob": b"\xff\xfe\x00key\n", "eve": "hush clé à".encode(), "huge": b"hush" * 2**18}
+    for name, key in {"ann": b" a-key\r\n", **unusable}.items():
+        (tmp_path / name).write_bytes(key)
     keys = CallerKeys(tmp_path)
     await keys.refresh()
-    for name, key in (("ann", b"a-key"), ("bob", b"\xff\xfe\x00key"), ("eve", "clé à".encode())):
-        header = b"Bearer " + key
-        assert (await keys.identify(header.decode("latin-1"), Verb.GET)).name == f"secret:{name}"
+    assert (await keys.identify("Bearer a-key", Verb.GET)).name == "secret:ann"
+    for key in unusable.values():
+        refusal = await refusal_of(keys, (b"Bearer " + key.strip()).decode("latin-1"))
+        assert refusal.status is HTTPStatus.UNAUTHORIZED
+    told = capsys.readouterr().out
+    assert all(f"the entry {name} " in told for name in unusable)
+    assert "hush" not in told
 
 
 async def accepted(keys: CallerKeys, key: str) -> bool:

@@ -24,7 +24,7 @@ from flotilla_runtime.contract import (
     MilvusConnection,
     SourceConfig,
 )
-from flotilla_runtime.indexing.__main__ import attempt
+from flotilla_runtime.indexing.__main__ import attempt, secrets_of
 from flotilla_runtime.indexing.embedding import EmbeddingClient, Patience
 from flotilla_runtime.indexing.errors import BuildError, DocumentReason
 from flotilla_runtime.indexing.parsing import ParserProcess, parse
@@ -272,3 +272,20 @@ def test_a_step_that_fails_reports_its_reason_and_whether_another_try_helps(
     options = argparse.Namespace(config=file, shard=0, job="j", index_uid="", tokenizer=folder)
     report, ended = attempt(BuildStep.PLAN, options)
     assert (report.reason, ended) == (reason, status)
+
+
+@pytest.mark.parametrize(
+    ("variable", "reason"),
+    [
+        pytest.param("FLOTILLA_MILVUS_TOKEN", BuildReason.SECRET_UNUSABLE, id="the token of Milvus"),
+        pytest.param("FLOTILLA_EMBEDDER_KEY", BuildReason.SECRET_UNUSABLE, id="the key of the embedder"),
+        pytest.param("HF_TOKEN", BuildReason.SECRET_UNUSABLE, id="the token of the hub"),
+    ],
+)
+def test_a_secret_that_no_header_can_have_ends_the_step(variable: str, reason: BuildReason) -> None:
+    for value in ("hush\nX-Evil: 1", "hush\x01", "hush é", " "):
+        with pytest.raises(BuildError) as refused:
+            secrets_of({variable: value})
+        assert (refused.value.reason, refused.value.permanent) == (reason, True)
+        assert variable in refused.value.message
+        assert "hush" not in refused.value.message

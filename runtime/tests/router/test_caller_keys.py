@@ -15,11 +15,14 @@ def test_a_secret_as_the_kubelet_mounts_it(tmp_path: Path) -> None:
     (tmp_path / "..data").symlink_to(data.name)
     for name in ("fleet", "empty"):
         (tmp_path / name).symlink_to(f"..data/{name}")
-    assert read_caller_keys(tmp_path) == {SHA256_OF_ONE: "fleet"}
+    found = read_caller_keys(tmp_path)
+    assert found.by_hash == {SHA256_OF_ONE: "fleet"}
+    assert len(found.problems) == 1
+    assert found.problems[0].startswith("the entry empty is empty; ")
 
 
 def test_a_secret_that_is_not_there_lets_nobody_in(tmp_path: Path) -> None:
-    assert read_caller_keys(tmp_path / "missing") == {}
+    assert read_caller_keys(tmp_path / "missing").by_hash == {}
 
 
 def test_the_map_is_sorted() -> None:

@@ -166,7 +166,7 @@ async def test_haproxy_restarts_with_the_keys_it_had(tmp_path: Any) -> None:
     (tmp_path / "fleet").write_text("old")
     async with two_replicas(caller_keys_directory=str(tmp_path)) as (_, router, caller):
         (tmp_path / "fleet").write_text("new")
-        known = map_text(read_caller_keys(tmp_path))
+        known = map_text(read_caller_keys(tmp_path).by_hash)
         await until(lambda: (router.directory / "keys.map").read_text() == known)
         await router.stop_agent()
         await router.stop_haproxy()

@@ -342,14 +342,15 @@ class References:
         secret = await self._secret(field_path, ref.name, missing)
         if secret is None:
             return
-        if ref.key not in secret.data:
-            missing.append(_no_entry(field_path, ref.name, ref.key))
+        if (wrong := secret.problem(ref.key, contract.SecretForm.TEXT)) is not None:
+            missing.append(Missing(reason=Reason.SECRET_KEY_MISSING, message=f"{field_path}: {wrong}"))
             return
         try:
             url = contract.read_database_url(secret.data[ref.key].decode())
-        except ValueError as problem:
-            said = "it is no text" if isinstance(problem, UnicodeDecodeError) else problem
-            message = f"{field_path}: the entry {ref.key!r} of the Secret {ref.name!r} cannot be used: {said}"
+        except contract.DatabaseUrlError as problem:
+            message = (
+                f"{field_path}: the entry {ref.key!r} of the Secret {ref.name!r} cannot be used: {problem}"
+            )
             missing.append(Missing(reason=Reason.TOOL_UNUSABLE, message=message))
             return
         self._may_be_sent(field_path, secret, url.address, missing)
@@ -359,8 +360,8 @@ class References:
         redis, missing = self._spec.queue.redis, self._found.missing_queue
         if redis.mode is not RedisMode.EXTERNAL or (ref := redis.url_secret_ref) is None:
             return
-        field_path = "spec.queue.redis.urlSecretRef"
-        if not await self._entry(field_path, ref.name, ref.key, missing):
+        field_path, text = "spec.queue.redis.urlSecretRef", contract.SecretForm.TEXT
+        if not await self._entry(field_path, ref.name, ref.key, missing, form=text):
             return
         secret = await self._secret(field_path, ref.name, missing)
         usual = SENTINEL_PORT if redis.sentinel is not None else REDIS_PORT
@@ -370,7 +371,7 @@ class References:
         if redis.sentinel is None or (password := redis.sentinel.password_secret_ref) is None:
             return
         field_path = "spec.queue.redis.sentinel.passwordSecretRef"
-        if await self._entry(field_path, password.name, password.key, missing):
+        if await self._entry(field_path, password.name, password.key, missing, form=text):
             secret = await self._secret(field_path, password.name, missing)
             if secret is not None:
                 self._goes_to_redis(field_path, secret, hosts)
@@ -393,7 +394,10 @@ class References:
         field_path = "spec.queue.payloads.secretRef"
         secret = await self._secret(field_path, ref.name, missing)
         if secret is not None:
-            missing += [_no_entry(field_path, ref.name, key) for key in ENTRIES if key not in secret.data]
+            wrong = [said for key in ENTRIES if (said := secret.problem(key)) is not None]
+            missing += [
+                Missing(reason=Reason.SECRET_KEY_MISSING, message=f"{field_path}: {said}") for said in wrong
+            ]
             also = named_proxies(self._spec.gateway.pod.env)
             self._may_be_sent(field_path, secret, endpoint_of(payloads), missing, also_through=also)
 
@@ -481,6 +485,7 @@ class References:
         *,
         to: Sequence[str | None] = (),
         user: User | None = None,
+        form: contract.SecretForm = contract.SecretForm.HEADER,
     ) -> bool:
         """Whether a secret has this entry, may be sent to the URLs `to`, and is for `user`, the object whose
         spec names it. What is wrong is added to `missing`.
@@ -488,8 +493,8 @@ class References:
         secret = await self._secret(field_path, name, missing)
         if secret is None:
             return False
-        if key not in secret.data:
-            missing.append(_no_entry(field_path, name, key))
+        if (wrong := secret.problem(key, form)) is not None:
+            missing.append(Missing(reason=Reason.SECRET_KEY_MISSING, message=f"{field_path}: {wrong}"))
             return False
         if not all(self._may_be_sent(field_path, secret, url, missing) for url in to):
             return False

@@ -28,6 +28,7 @@ import aiohttp
 
 from flotilla_operator.telemetry.answers import ONE_ANSWER, read_answer
 from flotilla_runtime.contract.addresses import is_forbidden
+from flotilla_runtime.contract.failure_texts import what_failed, without
 
 DEADLINE_SECONDS = 20.0
 DESCRIPTOR = "flotilla.descriptor"  # the property of a collection, written by the runtime's build steps
@@ -56,6 +57,10 @@ DONE = Cleanup(state=CleanupState.DONE)
 NOT_FOUND = frozenset({100, 1600})  # no such collection, no such alias
 
 
+class ForbiddenAddressError(OSError):
+    """The address is one to which nobody is led by what a user names."""
+
+
 class CleanupError(Exception):
     """Milvus refused a request, or did not answer as Milvus does."""
 
@@ -82,9 +87,7 @@ async def remove(remains: Remains, *, allow_loopback: bool = False) -> Cleanup:
         async with asyncio.timeout(DEADLINE_SECONDS):
             await _remove(remains, _Addresses(allow_loopback=allow_loopback))
     except Exception as error:
-        why = (
-            str(error) if isinstance(error, CleanupError) else f"{type(error).__name__}: {error}".rstrip(": ")
-        )
+        why = without(what_failed(error), [remains.token])
         return Cleanup(
             state=CleanupState.GIVEN_UP,
             message=f"the collections {remains.prefix}* were not removed from {remains.uri} "
@@ -94,7 +97,7 @@ async def remove(remains: Remains, *, allow_loopback: bool = False) -> Cleanup:
 
 
 async def _remove(remains: Remains, addresses: "_Addresses") -> None:
-    headers = {"Authorization": f"Bearer {remains.token}"} if remains.token else {}
+    headers = {} if remains.token is None else {"Authorization": f"Bearer {remains.token}"}
     connector = aiohttp.TCPConnector(socket_factory=addresses.socket if remains.proxy is None else None)
     through = await _way_to(remains, addresses)
     async with aiohttp.ClientSession(headers=headers, connector=connector, auto_decompress=False) as session:
@@ -158,7 +161,7 @@ class _Addresses:
     def check(self, address: str) -> None:
         """Raise OSError for a forbidden address."""
         if is_forbidden(address, allow_loopback=self.allow_loopback):
-            raise OSError(
+            raise ForbiddenAddressError(
                 errno.EACCES,
                 f"the operator does not connect to {address}: it is of its own machine, link-local, or where "
                 "clouds keep credentials",

@@ -41,6 +41,7 @@ from flotilla_operator.workloads.vector_index.milvus import milvus_objects
 from flotilla_operator.workloads.vector_index.retriever import retriever
 from flotilla_operator.workloads.vector_index.retriever_key import retriever_key
 from flotilla_runtime import contract
+from flotilla_runtime.contract.failure_texts import what_failed
 
 
 def parsed(manifest: Manifest) -> VectorIndexSpec:
@@ -105,7 +106,7 @@ async def _leaving(
     try:
         remains = await _remains(manifest, owner, world) if held else None
     except Exception as error:
-        unreadable = f"the collections were not removed ({type(error).__name__}: {error}); drop them by hand"
+        unreadable = f"the collections were not removed ({what_failed(error)}); drop them by hand"
     return Leaving(
         manifest=manifest,
         owner=owner,
@@ -124,6 +125,10 @@ def _deletes(manifest: Manifest) -> bool:
     return retention.get("deletionPolicy") == DeletionPolicy.DELETE
 
 
+class NotSentError(Exception):
+    """The token of Milvus may not be sent there."""
+
+
 async def _remains(manifest: Manifest, owner: Owner, world: World) -> Remains | None:
     """Where the collections are. It reads only the fields it needs: the rest may be invalid."""
     there = _mapping(_mapping(manifest.get("spec")).get("milvus"))
@@ -133,24 +138,18 @@ async def _remains(manifest: Manifest, owner: Owner, world: World) -> Remains | 
     token = TokenSecretRef.model_validate(named) if named is not None else None
     secret = await world.secret(owner.namespace, token.name) if token is not None else None
     if secret is not None and (why := world.why_not_sent(secret, there["uri"])) is not None:
-        raise ValueError(f"spec.milvus.tokenSecretRef: the Secret {secret.name!r} is not sent: {why}")
+        raise NotSentError(f"spec.milvus.tokenSecretRef: the Secret {secret.name!r} is not sent: {why}")
     content = secret.data.get(token.key) if secret is not None and token is not None else None
+    where = "spec.milvus.tokenSecretRef: the token"
     return Remains(
         uri=str(there["uri"]),
         database=str(there.get("database", Milvus.model_fields["database"].default)),
-        token=_text(content) if content is not None else None,
+        token=None if content is None else contract.secret_value(content, where),
         alias=alias_name(owner),
         prefix=collection_prefix(owner),
         index_uid=owner.uid,
         proxy=proxies_of(world.config).of(str(there["uri"])),
     )
-
-
-def _text(token: bytes) -> str:
-    try:
-        return token.decode()
-    except UnicodeDecodeError:
-        raise ValueError("spec.milvus.tokenSecretRef: the token is not UTF-8 text") from None
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

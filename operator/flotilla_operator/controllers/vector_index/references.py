@@ -141,7 +141,7 @@ async def _look_at_callers(seen: References, owner: Owner, spec: VectorIndexSpec
     elif (why := world.why_not_mounted(owner.namespace, secret, _user(owner))) is not None:
         reason = Reason.SECRET_FOR_OTHERS
         problem = f"the Secret {named.name!r} is not mounted: {why}"
-    elif any(value.strip() for value in secret.data.values()):
+    elif any(secret.problem(key) is None for key in secret.data):
         return
     else:
         reason = Reason.SECRET_KEY_MISSING
@@ -215,9 +215,9 @@ async def _look_at_entry(seen: References, owner: Owner, world: World, entry: _E
     if secret is None:
         reason = Reason.SECRET_MISSING
         problem = f"there is no Secret {entry.name!r} in this namespace; create it"
-    elif entry.key not in secret.data:
+    elif (wrong := secret.problem(entry.key)) is not None:
         reason = Reason.SECRET_KEY_MISSING
-        problem = f"the Secret {entry.name!r} has no entry {entry.key!r}; add it"
+        problem = wrong
     elif (kept_back := _kept_back(owner, secret, world, entry)) is not None:
         reason, problem = kept_back
     else:

@@ -3,6 +3,9 @@
 vLLM asks for its key under some prefixes only and answers chats elsewhere too (POST /invocations, which
 SageMaker wants). It loads this class from a file that its environment names, in front of all it has of its
 own. Plain ASGI: what wraps a response would stand in the way of streams and of callers that leave.
+
+Spaces and line breaks around the key do not count, since no caller could send them. vLLM counts them when it
+asks for its key itself, so it gets the header with them. An empty key lets nobody in.
 """
 
 import hmac
@@ -27,12 +30,16 @@ class Guard:
 
     def __init__(self, app: Application) -> None:
         self._app = app
-        self._key = os.environ.get("VLLM_API_KEY", "").encode()
+        raw = os.environ.get("VLLM_API_KEY")
+        self._raw = None if raw is None else raw.encode(errors="surrogateescape")
+        self._key = None if self._raw is None else self._raw.strip(b" \t\r\n")
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer, or let pass."""
-        if scope["type"] not in ASKED_OF or scope["path"] in OPEN_PATHS or self._has_key(scope["headers"]):
+        if scope["type"] not in ASKED_OF or scope["path"] in OPEN_PATHS:
             await self._app(scope, receive, send)
+        elif self._has_key(scope["headers"]):
+            await self._app({**scope, "headers": self._as_vllm_asks(scope["headers"])}, receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": POLICY_VIOLATION})
         else:
@@ -43,4 +50,12 @@ class Guard:
     def _has_key(self, headers: list[tuple[bytes, bytes]]) -> bool:
         given = next((value for name, value in headers if name.lower() == b"authorization"), b"")
         scheme, _, key = given.partition(b" ")
-        return not self._key or (scheme.lower() == b"bearer" and hmac.compare_digest(key, self._key))
+        if self._key is None:
+            return True
+        return bool(self._key) and scheme.lower() == b"bearer" and hmac.compare_digest(key, self._key)
+
+    def _as_vllm_asks(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        if self._raw == self._key:
+            return headers
+        others = [(name, value) for name, value in headers if name.lower() != b"authorization"]
+        return [*others, (b"authorization", b"Bearer " + (self._raw or b""))]

@@ -60,7 +60,7 @@ def main() -> None:
             idle = idle + 1 if is_idle(metrics) else 0
             time.sleep(BETWEEN_LOOKS_SECONDS)
     except ConnectionRefusedError as problem:
-        print(f"the engine is gone: {problem}")  # noqa: T201 (the kubelet's log is all there is)
+        print(f"the engine is gone: {problem.strerror}")  # noqa: T201 (the kubelet's log is all there is)
 
 
 if __name__ == "__main__":

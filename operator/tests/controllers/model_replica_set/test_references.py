@@ -115,6 +115,10 @@ async def looked_at(
         pytest.param(CALLERS, [], {}, Reason.SECRET_MISSING, id="no keys of callers"),
         pytest.param(TLS, [], {}, Reason.SECRET_MISSING, id="no certificate"),
         pytest.param(TOKEN, [], {"hf": {"x": b"x"}}, Reason.SECRET_KEY_MISSING, id="no entry for the token"),
+        pytest.param(TOKEN, [], {"hf": {"token": b" \n"}}, Reason.SECRET_KEY_MISSING, id="an empty token"),
+        pytest.param(
+            TOKEN, [], {"hf": {"token": b"x\0"}}, Reason.SECRET_KEY_MISSING, id="a token that is no header"
+        ),
         pytest.param(
             TLS, [], {"tls": {"tls.crt": b"x"}}, Reason.SECRET_KEY_MISSING, id="a certificate without a key"
         ),

@@ -334,7 +334,7 @@ def test_a_token_that_is_not_text_is_waited_for_until_the_deadline() -> None:
     assert over.finalizers == ()
     [event] = over.events
     assert event.reason == "CleanupIncomplete"
-    assert "not UTF-8" in event.note
+    assert "no text in UTF-8" in event.note
 
 
 @pytest.mark.parametrize(

@@ -174,6 +174,13 @@ def broken_model() -> dict[str, Any]:
             id="no entry for the token of Milvus",
         ),
         pytest.param(
+            lambda: with_secret({"token": "é".encode()}),
+            MILVUS,
+            "False",
+            Reason.SECRET_KEY_MISSING,
+            id="a token for Milvus that no header can have",
+        ),
+        pytest.param(
             lambda: with_secret({"token": b"x", ANNOTATION: b"milvus.elsewhere"}),
             MILVUS,
             "False",
@@ -275,6 +282,7 @@ def failed_with(reason: BuildReason) -> Stage:
         pytest.param(BuildReason.WORKSPACE_INCOMPLETE, BUILT, "False", id="the workspace was lost"),
         pytest.param(BuildReason.TOO_MANY_DEAD_LETTERS, VALIDATED, "True", id="too many dead letters"),
         pytest.param(BuildReason.COUNT_MISMATCH, VALIDATED, "False", id="chunks are lost"),
+        pytest.param(BuildReason.SECRET_UNUSABLE, BUILT, "True", id="a token that no header can have"),
         pytest.param(BuildReason.UNEXPECTED, BUILT, "False", id="something nobody thought of"),
     ],
 )

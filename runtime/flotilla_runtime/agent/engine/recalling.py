@@ -19,6 +19,7 @@ from flotilla_runtime.agent.errors import BrokenEntryError
 from flotilla_runtime.agent.failures import LimitReachedError
 from flotilla_runtime.agent.journal import CallOutcome, Done, EndReason
 from flotilla_runtime.agent.protocols import TaskJournal
+from flotilla_runtime.contract.failure_texts import what_failed
 
 Answer = TypeVar("Answer")
 
@@ -93,7 +94,9 @@ class Recall:
         try:
             return await asked
         except BrokenEntryError as problem:
-            self._pace.stop(Stop(kind=StopKind.END, reason=EndReason.INFRASTRUCTURE, message=str(problem)))
+            self._pace.stop(
+                Stop(kind=StopKind.END, reason=EndReason.INFRASTRUCTURE, message=what_failed(problem))
+            )
             return await never()
 
     async def _whole(self, done: Done) -> Done:

@@ -33,6 +33,7 @@ from flotilla_runtime.agent.patterns.values import OnPattern, unheard
 from flotilla_runtime.agent.programs import Program
 from flotilla_runtime.agent.protocols import Calls, Finish, Session, TaskJournal
 from flotilla_runtime.agent.tasks import Claim, LoadedTask
+from flotilla_runtime.contract.failure_texts import what_failed
 
 REPLAY_SECONDS: Final = 5.0  # in which an agent that is to stop may still end from its journal alone
 LAST_WORDS_SECONDS: Final = 5.0  # in which an agent that was cancelled must end
@@ -259,7 +260,7 @@ class TaskRun:
         try:
             await self._means.journal.finish(self.claim, finish)
         except NoRoomError as problem:
-            return await self._unwind(Ending.without_result(EndReason.INFRASTRUCTURE, str(problem)))
+            return await self._unwind(Ending.without_result(EndReason.INFRASTRUCTURE, what_failed(problem)))
         return RunOutcome.ENDED
 
     async def _unwind(self, ending: Ending) -> RunOutcome:

@@ -20,7 +20,7 @@ from flotilla_runtime.agent.store.tool_requests import ToolRequests
 from flotilla_runtime.agent.tools.python_tool import MOST_THREADS, Functions
 from flotilla_runtime.agent.tools.references import ProgramError
 from flotilla_runtime.agent.tools.runner import ToolRunner
-from flotilla_runtime.contract import CONFIG_PATH, ENV_POD_NAME, EXIT_PERMANENT, ExecutorConfig
+from flotilla_runtime.contract import CONFIG_PATH, ENV_POD_NAME, EXIT_PERMANENT, ExecutorConfig, SecretError
 from flotilla_runtime.logs import configure_logs
 from flotilla_runtime.serving import serving
 
@@ -64,7 +64,10 @@ def main() -> None:
     options = parser.parse_args()
     configure_logs()
     config = ExecutorConfig.model_validate_json(options.config.read_bytes())
-    asyncio.run(execute(config))
+    try:
+        asyncio.run(execute(config))
+    except SecretError as problem:
+        sys.exit(str(problem))  # the last line of a pod becomes its message, which the operator shows
 
 
 if __name__ == "__main__":

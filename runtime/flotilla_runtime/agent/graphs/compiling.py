@@ -15,6 +15,7 @@ from flotilla_runtime.agent.graphs.loading import GRAPH, STRICT
 from flotilla_runtime.agent.graphs.running import GraphAgent
 from flotilla_runtime.agent.graphs.saver import FlotillaSaver
 from flotilla_runtime.agent.tools.references import ProgramError
+from flotilla_runtime.contract.failure_texts import what_and_where
 
 
 def agent_of(reference: str, found: Any) -> GraphAgent:
@@ -70,7 +71,7 @@ def _called(reference: str, make: Any) -> Any:
     try:
         return make()
     except Exception as problem:
-        what = f"{type(problem).__name__}: {problem}"
+        what = what_and_where(problem)
         raise ProgramError(GRAPH, f"calling {reference} failed: {what}") from problem
 
 

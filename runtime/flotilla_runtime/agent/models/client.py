@@ -13,7 +13,6 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
 
 import httpx2
 
@@ -36,13 +35,17 @@ from flotilla_runtime.agent.models.values import (
     OnEvent,
     Usage,
     Withdrawn,
-    shown_address,
 )
 from flotilla_runtime.agent.retries import MODEL_RETRIES, RetryPolicy
 from flotilla_runtime.backoff import Draw
-from flotilla_runtime.contract import HEADER_PRIORITY, HEADER_SESSION, HEADER_TRACE
-
-LONGEST_KEY: Final = 4096
+from flotilla_runtime.contract import (
+    HEADER_PRIORITY,
+    HEADER_SESSION,
+    HEADER_TRACE,
+    secret_value,
+    what_is_wrong,
+)
+from flotilla_runtime.contract.failure_texts import shown_address
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,14 +130,13 @@ class ModelClient:
         name = endpoint.key_environment
         if name is None:
             return headers
-        key = self._environment.get(name, "").strip()
-        if not key or len(key) > LONGEST_KEY or not key.isascii() or not key.isprintable():
-            what = "cannot be a key" if key else "is missing or empty"
+        raw = self._environment.get(name, "")
+        if (wrong := what_is_wrong(raw)) is not None:
             message = (
-                f"the API key for {shown_address(endpoint.url)}, in the environment variable {name}, {what}"
+                f"the API key for {shown_address(endpoint.url)}, in the environment variable {name}, {wrong}"
             )
             return ModelProblem(reason=ModelProblemReason.UNAUTHORIZED, message=message)
-        return headers | {"Authorization": f"Bearer {key}"}
+        return headers | {"Authorization": f"Bearer {secret_value(raw, name)}"}
 
 
 def _not_asked(problem: ModelProblem) -> ModelReply:

@@ -27,9 +27,9 @@ from flotilla_runtime.agent.models.values import (
     Timeouts,
     Usage,
     shown,
-    shown_address,
 )
 from flotilla_runtime.contract import HEADER_REPLICA
+from flotilla_runtime.contract.failure_texts import shown_address
 from flotilla_runtime.engine_errors import says_too_long
 
 CONNECT_SECONDS: Final = 5.0

@@ -262,10 +262,3 @@ def shown(text: str) -> str:
     """As much of a received text as a problem's message quotes; half a character becomes a question mark."""
     quoted = text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
     return quoted.encode(errors="replace").decode()
-
-
-def shown_address(url: str) -> str:
-    """A URL as a problem's message names it: without a user and a password."""
-    start, slashes, rest = url.partition("//")
-    host, slash, path = rest.partition("/")
-    return f"{start}{slashes}{host.rpartition('@')[2]}{slash}{path}"

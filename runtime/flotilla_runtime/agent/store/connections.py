@@ -33,7 +33,16 @@ from redis.exceptions import (
     RedisError,
 )
 
-from flotilla_runtime.contract import ENV_REDIS_URL, QueueConfig, RedisTopology, TaskKeys
+from flotilla_runtime.contract import (
+    ENV_REDIS_URL,
+    QueueConfig,
+    RedisTopology,
+    SecretError,
+    SecretForm,
+    TaskKeys,
+    secret_value,
+)
+from flotilla_runtime.secret_files import secret_in
 
 CONNECT_TIMEOUT_SECONDS: Final = 2.0
 ANSWER_TIMEOUT_SECONDS: Final = 5.0
@@ -46,6 +55,18 @@ MOVED: Final = (MovedError, AskError, ReadOnlyError, ClusterDownError)
 Address = tuple[str, int]
 
 
+class RedisUrlError(SecretError):
+    """The URL of Redis cannot be used. The message has no part of it."""
+
+
+class PasswordError(ConnectionError):
+    """The password cannot be used, so no connection comes about until the secret is mended."""
+
+
+class NoPrimaryError(ConnectionError):
+    """No server is known that has the fleet's keys."""
+
+
 class PasswordFile(CredentialProvider):
     """The password in a mounted secret, read for each connection, so that a new one needs no restart."""
 
@@ -55,7 +76,10 @@ class PasswordFile(CredentialProvider):
 
     def get_credentials(self) -> tuple[str] | tuple[str, str]:
         """User and password in the form that redis-py expects."""
-        password = self._path.read_text(encoding="utf-8").strip()
+        try:
+            password = secret_in(self._path, SecretForm.TEXT)
+        except SecretError as problem:
+            raise PasswordError(str(problem)) from None
         return (self._user, password) if self._user else (password,)
 
     async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
@@ -65,11 +89,11 @@ class PasswordFile(CredentialProvider):
 
 def connect(config: QueueConfig, environment: Mapping[str, str] = os.environ) -> "Redis":
     """A client for the primary that has the fleet's keys; nothing is sent yet."""
-    hosts, url = hosts_of(config.url or environment[ENV_REDIS_URL])
-    settings: dict[str, Any] = {**_settings(config), **parse_url(url)}
+    hosts, url = hosts_of(config.url or _url_in(environment))
+    settings: dict[str, Any] = {**_settings(config), **_named_in(url)}
     if config.topology is RedisTopology.SINGLE:
         if len(hosts) > 1:
-            raise ValueError(
+            raise RedisUrlError(
                 "the URL of Redis names several hosts; set queue.redis.topology to Sentinel or Cluster, or "
                 "name one host"
             )
@@ -96,11 +120,27 @@ def hosts_of(url: str) -> tuple[list[tuple[str, int | None]], str]:
         named = [urlsplit(f"//{place}") for place in places.split(",") if place]
         hosts = [(host.hostname or "localhost", host.port) for host in named]
     except ValueError:
-        raise ValueError(
+        raise RedisUrlError(
             "the URL of Redis has no readable port; percent-encode the special characters of the password"
         ) from None
     first = places.split(",")[0]
     return hosts, urlunsplit(parts._replace(netloc=f"{user}{at}{first}"))
+
+
+def _named_in(url: str) -> Mapping[str, Any]:
+    """The settings that a URL names. redis-py's errors are not told, because they may have a part of it."""
+    try:
+        return dict(parse_url(url))
+    except ValueError:
+        raise RedisUrlError(
+            "the URL of Redis cannot be read; write redis://USER:PASSWORD@HOST:PORT/DATABASE, or rediss:// "
+            "for TLS, with parameters that redis-py knows"
+        ) from None
+
+
+def _url_in(environment: Mapping[str, str]) -> str:
+    where = f"the environment variable {ENV_REDIS_URL} (queue.redis.urlSecretRef)"
+    return secret_value(environment.get(ENV_REDIS_URL, ""), where, SecretForm.TEXT)
 
 
 class Whereabouts(Protocol):
@@ -141,11 +181,11 @@ class ClusterWhereabouts:
             await cluster.initialize()
             node = cluster.get_node_from_key(self._key)
             if node is None:
-                raise ConnectionError("no node of the Redis Cluster has the slot of the fleet's keys")
+                raise NoPrimaryError("no node of the Redis Cluster has the slot of the fleet's keys")
             self._nodes = [ClusterNode(each.host, each.port) for each in cluster.get_nodes()] or self._nodes
             return str(node.host), int(node.port)
         except RedisClusterException as problem:
-            raise ConnectionError(str(problem)) from problem
+            raise NoPrimaryError("the Redis Cluster cannot be asked for its slots") from problem
         finally:
             await cluster.aclose()
 
@@ -204,7 +244,7 @@ class FoundConnection(Connection):
             return await super().read_response(*args, **settings)
         except MOVED as moved:
             await self.disconnect()
-            raise ConnectionError(f"this server is not the primary of the fleet's keys: {moved}") from moved
+            raise NoPrimaryError("this server is not the primary of the fleet's keys") from moved
 
 
 class FoundSSLConnection(FoundConnection, SSLConnection):
@@ -246,7 +286,7 @@ def _whereabouts(
             },
         )
     if settings.get("db"):
-        raise ValueError("a Redis Cluster has the database 0 alone; leave the path of the URL out")
+        raise RedisUrlError("a Redis Cluster has the database 0 alone; leave the path of the URL out")
     names = ("username", "password", "credential_provider")
     return ClusterWhereabouts(
         [ClusterNode(host, port or REDIS_PORT) for host, port in hosts],

@@ -10,6 +10,7 @@ from redis.exceptions import RedisError
 from flotilla_runtime.agent.levers.buckets import Turn
 from flotilla_runtime.agent.store.script_values import script_source
 from flotilla_runtime.contract import RateLimit, TaskKeys
+from flotilla_runtime.contract.failure_texts import what_failed
 
 IN_ANY_CASE: Final = -1
 
@@ -41,7 +42,7 @@ class RateLimits:
                 pipe.delete(self._keys.limit_place(limit, place))
                 was_in_line, had_a_place = await pipe.execute()
         except (RedisError, OSError) as problem:
-            log.warning("rate_limit_not_counted", limit=limit, problem=str(problem))
+            log.warning("rate_limit_not_counted", limit=limit, problem=what_failed(problem))
             return
         if had_a_place and not was_in_line:
             await self.correct(limit, requests=-1, tokens=-tokens)
@@ -56,6 +57,6 @@ class RateLimits:
         try:
             is_taken, wait_ms, _ = await self._script(keys=[self._keys.leases], args=args)
         except (RedisError, OSError) as problem:
-            log.warning("rate_limit_not_counted", limit=name, problem=str(problem))
+            log.warning("rate_limit_not_counted", limit=name, problem=what_failed(problem))
             return Turn(wait_seconds=0.0, is_taken=True)
         return Turn(wait_seconds=int(wait_ms) / 1000, is_taken=bool(int(is_taken)))

@@ -18,6 +18,7 @@ from typing import Final, TypeVar
 import redis.exceptions
 
 from flotilla_runtime.agent.errors import StoreUnavailableError
+from flotilla_runtime.contract.failure_texts import what_failed
 
 Answer = TypeVar("Answer")
 
@@ -32,6 +33,10 @@ UNAVAILABLE: Final = (
     OSError,
 )
 UNAVAILABLE_CODE: Final = re.compile(r"(?:^|caused error: \(['\"])(?:MISCONF|BUSY|NOREPLICAS|LOADING)\b")
+CODE: Final = re.compile(
+    r"(?:^|caused error: \(?['\"]?)(BUSY|CLUSTERDOWN|ERR|EXECABORT|LOADING|MASTERDOWN|MISCONF|NOAUTH|NOPERM"
+    r"|NOREPLICAS|NOSCRIPT|OOM|READONLY|TRYAGAIN|UNKILLABLE|WRONGPASS|WRONGTYPE)\b"
+)
 # OpenSSL's codes for a certificate that no trusted authority has signed: the signature is of another key (7),
 # the certificate or its root is self-signed (18, 19), or the issuer is unknown (20, 21).
 UNKNOWN_AUTHORITY: Final = frozenset({7, 18, 19, 20, 21})
@@ -53,14 +58,20 @@ def as_unavailable(error: Exception) -> StoreUnavailableError | None:
     if isinstance(error, UNAVAILABLE):
         return StoreUnavailableError(_problem(error))
     if isinstance(error, redis.exceptions.ResponseError) and UNAVAILABLE_CODE.search(str(error)):
-        return StoreUnavailableError(str(error))
+        return StoreUnavailableError(redis_said(error))
     return None
+
+
+def redis_said(error: Exception) -> str:
+    """What failed, with Redis' code for it: its words may quote a command, and so a password."""
+    code = CODE.search(str(error))
+    return what_failed(error) if code is None else f"{what_failed(error)}: {code[1]}"
 
 
 def _problem(error: Exception) -> str:
     """What went wrong, and what to do about a certificate that is not trusted."""
-    said = f"{type(error).__name__}: {error}"
+    said = redis_said(error)
     refused = error.__context__
     if isinstance(refused, ssl.SSLCertVerificationError) and refused.verify_code in UNKNOWN_AUTHORITY:
-        return f"{said} Add the certificate of its authority to the URL, as the parameter ssl_ca_data."
+        return f"{said}. Add the certificate of its authority to the URL, as the parameter ssl_ca_data."
     return said

@@ -8,6 +8,7 @@ from redis.exceptions import RedisError
 
 from flotilla_runtime.agent.store.script_values import script_source
 from flotilla_runtime.contract import TaskKeys
+from flotilla_runtime.contract.failure_texts import what_failed
 
 MOST_BYTES: Final = 32 * 1024 * 1024  # of a fleet's cache
 
@@ -28,7 +29,7 @@ class ResultCache:
         try:
             found: Any = await self._client.mget([self._keys.cached(name) for name in names])
         except (RedisError, OSError) as problem:
-            log.warning("cache_not_read", problem=str(problem))
+            log.warning("cache_not_read", problem=what_failed(problem))
             return [None] * len(names)
         return list(found)
 
@@ -38,4 +39,4 @@ class ResultCache:
         try:
             await self._put(keys=[self._keys.leases], args=args)
         except (RedisError, OSError) as problem:
-            log.warning("cache_not_written", problem=str(problem))
+            log.warning("cache_not_written", problem=what_failed(problem))

@@ -21,6 +21,8 @@ from flotilla_runtime.agent.errors import PayloadsUnavailableError
 from flotilla_runtime.agent.store.s3_signature import NO_BODY, Credentials, Request, signed_headers
 from flotilla_runtime.agent.tools.addresses import AddressCheck, ForbiddenAddressError
 from flotilla_runtime.contract import PAYLOADS_KEY_ENTRY, PAYLOADS_SECRET_ENTRY, PayloadsConfig, QueueConfig
+from flotilla_runtime.contract.failure_texts import what_failed
+from flotilla_runtime.secret_files import secret_in
 
 ANSWER_SECONDS: Final = 30.0
 CONNECT_SECONDS: Final = 5.0
@@ -128,8 +130,8 @@ class S3Objects:
             return None
         directory = Path(self._config.credentials_directory)
         return Credentials(
-            access_key_id=(directory / PAYLOADS_KEY_ENTRY).read_text(encoding="utf-8").strip(),
-            secret_access_key=(directory / PAYLOADS_SECRET_ENTRY).read_text(encoding="utf-8").strip(),
+            access_key_id=secret_in(directory / PAYLOADS_KEY_ENTRY),
+            secret_access_key=secret_in(directory / PAYLOADS_SECRET_ENTRY),
         )
 
     def _connections(self) -> aiohttp.ClientSession:
@@ -179,4 +181,4 @@ def _said(problem: Exception) -> str:
     refused: Any = getattr(problem, "os_error", problem)
     if isinstance(refused, ForbiddenAddressError):
         return f"fleets may not connect to this address of it: {refused.address}"
-    return f"{type(problem).__name__}: {problem}"
+    return what_failed(problem)

@@ -17,6 +17,7 @@ from flotilla_runtime.agent.errors import StoreUnavailableError
 from flotilla_runtime.agent.store.redis_errors import as_unavailable
 from flotilla_runtime.agent.store.script_values import script_source
 from flotilla_runtime.contract import TaskKeys
+from flotilla_runtime.contract.failure_texts import what_failed
 
 KEPT_SECONDS: Final = 3600
 
@@ -116,4 +117,4 @@ def _read(told: str) -> Piece:
 
 
 def _unavailable(problem: Exception) -> StoreUnavailableError:
-    return as_unavailable(problem) or StoreUnavailableError(str(problem))
+    return as_unavailable(problem) or StoreUnavailableError(what_failed(problem))

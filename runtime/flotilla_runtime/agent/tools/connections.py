@@ -14,6 +14,7 @@ from yarl import URL
 from flotilla_runtime.agent.protocols import Certainty
 from flotilla_runtime.agent.tools.addresses import AddressCheck, ForbiddenAddressError
 from flotilla_runtime.agent.tools.results import KIB
+from flotilla_runtime.contract.failure_texts import what_failed
 
 PIECE_BYTES: Final = 64 * KIB  # of an answer's body
 
@@ -89,13 +90,13 @@ def _noting_connections() -> aiohttp.TraceConfig:
 def unsent(problem: Exception, host: str | None) -> str | None:
     """What is told of a request for which no connection came about; None for any other error."""
     if isinstance(problem, ForbiddenAddressError):
-        return str(problem)
+        return what_failed(problem)
     if isinstance(problem, aiohttp.ClientConnectorCertificateError):
-        return f"the certificate of {host} is not trusted: {problem.certificate_error}"
+        return f"the certificate of {host} is not trusted: {what_failed(problem)}"
     if isinstance(problem, aiohttp.ClientConnectorError):
         if isinstance(problem.os_error, ForbiddenAddressError):
             return problem.os_error.strerror or "forbidden"
-        return f"no connection to {host}: {problem.os_error}"
+        return f"no connection to {host}: {what_failed(problem)}"
     return None
 
 

@@ -5,11 +5,13 @@ import re
 from pathlib import Path
 from typing import Final
 
+from flotilla_runtime.contract import SecretError
+from flotilla_runtime.secret_files import files_in, secret_in
+
 NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 OURS: Final = frozenset(
     {"host", "content-length", "transfer-encoding", "connection", "idempotency-key", "accept-encoding"}
 )
-LONGEST_VALUE: Final = 8192
 
 
 class HeaderError(Exception):
@@ -24,8 +26,7 @@ async def headers_of(directory: str | None) -> dict[str, str]:
 def read_headers(directory: str) -> dict[str, str]:
     """The headers in this directory; raises HeaderError."""
     try:
-        files = [file for file in sorted(Path(directory).iterdir()) if not file.name.startswith("..")]
-        return {file.name: _value(file) for file in files if file.is_file()}
+        return {file.name: _value(file) for file in files_in(Path(directory))}
     except OSError as problem:
         raise HeaderError(f"the headers of the tool cannot be read: {problem.strerror}") from None
 
@@ -33,14 +34,7 @@ def read_headers(directory: str) -> dict[str, str]:
 def _value(file: Path) -> str:
     if not NAME.fullmatch(file.name) or file.name.lower() in OURS:
         raise HeaderError(f"the key {file.name} of the headers' secret cannot be the name of a header")
-    content = file.read_bytes()
     try:
-        value = content.decode("ascii").strip()
-    except UnicodeDecodeError:
-        value = ""
-    if not value or not value.isprintable() or len(value) > LONGEST_VALUE:
-        raise HeaderError(
-            f"the key {file.name} of the headers' secret has no value that a header can have: one line of "
-            f"at most {LONGEST_VALUE} printable ASCII characters"
-        )
-    return value
+        return secret_in(file, where=f"the key {file.name} of the headers' secret")
+    except SecretError as problem:
+        raise HeaderError(str(problem)) from None

@@ -29,6 +29,7 @@ from flotilla_runtime.agent.tools.results import IT_HAPPENED, KIB, PERHAPS
 from flotilla_runtime.agent.tools.tries import MAY_PASS, OF_A_PROXY, Answer, failed, tried
 from flotilla_runtime.backoff import Draw
 from flotilla_runtime.contract import HEADER_TRACE, Effect, HttpEndpoint, HttpMethod
+from flotilla_runtime.contract.failure_texts import what_failed
 
 IDEMPOTENCY_KEY: Final = "Idempotency-Key"
 AS_QUERY: Final = frozenset({HttpMethod.GET, HttpMethod.DELETE})
@@ -90,7 +91,7 @@ class HttpTools:
         except (aiohttp.ClientError, OSError, ValueError) as problem:
             if (said := unsent(problem, url.host)) is not None:
                 return Answer(reply=failed(said), may_pass=may_come_about(problem))
-            reply = failed(f"{type(problem).__name__}: {problem}", sent.certainty)
+            reply = failed(what_failed(problem), sent.certainty)
             return Answer(reply=reply, may_pass=call.effect is not Effect.UNSAFE)
 
     async def _asked(
@@ -121,8 +122,10 @@ class HttpTools:
             return Answer(reply=failed(f"answered {response.status}: tools follow no redirect"))
         try:
             text = body.decode(response.charset or "utf-8", errors="replace")
-        except LookupError as problem:
-            return Answer(reply=_said_of(call, response, failed(f"LookupError: {problem}")))
+        except LookupError:
+            return Answer(
+                reply=_said_of(call, response, failed("the answer names a character set that is not known"))
+            )
         if response.status >= 400:
             certainty = Certainty.UNKNOWN if response.status in OF_A_PROXY else Certainty.KNOWN
             refused = failed(f"answered {response.status}: {shown(text)}", certainty)

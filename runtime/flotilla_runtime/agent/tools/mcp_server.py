@@ -25,6 +25,7 @@ from flotilla_runtime.agent.tools.connections import Connections
 from flotilla_runtime.agent.tools.mcp_transport import CURRENT, Exchange, ToolTransport
 from flotilla_runtime.agent.tools.results import KIB
 from flotilla_runtime.contract import McpServer
+from flotilla_runtime.contract.failure_texts import what_failed
 
 OPEN_SECONDS: Final = 10.0
 IDLE_SECONDS: Final = 60.0
@@ -285,4 +286,4 @@ def words_of(problem: BaseException) -> str:
     """The first plain error within a group of them."""
     while isinstance(problem, BaseExceptionGroup):
         problem = problem.exceptions[0]
-    return f"{type(problem).__name__}: {problem}"[:300]
+    return what_failed(problem)[:300]

@@ -35,6 +35,7 @@ from flotilla_runtime.agent.tools.tries import MAY_PASS, OF_A_PROXY, Answer, fai
 from flotilla_runtime.agent.tools.values import Tool
 from flotilla_runtime.backoff import Draw
 from flotilla_runtime.contract import HEADER_TRACE, Effect, McpServer, ToolConfig, ToolTrouble
+from flotilla_runtime.contract.failure_texts import what_failed
 
 IDEMPOTENCY_META: Final = "flotilla.dev/idempotency-key"
 WIRE_FACTOR: Final = 4  # a result comes as text and as structured content, and escaped
@@ -70,7 +71,7 @@ class McpTools:
         try:
             told = await self.connections.tools()
         except (NotOpenedError, MCPError, ValidationError) as problem:
-            said = problem.problem if isinstance(problem, NotOpenedError) else shown(str(problem))
+            said = problem.problem if isinstance(problem, NotOpenedError) else what_failed(problem)
             message = f"the MCP server {self._server.url} does not answer: {said}"
             raise DeclarationError(ToolTrouble.NO_ANSWER, message) from None
         wanted = [choice.name for choice in self._server.tools]

@@ -19,6 +19,7 @@ from yarl import URL
 from flotilla_runtime.agent.tools.connections import PIECE_BYTES, Connections, Sent, may_come_about, unsent
 from flotilla_runtime.agent.tools.header_files import HeaderError, headers_of
 from flotilla_runtime.agent.tools.results import KIB
+from flotilla_runtime.contract.failure_texts import what_failed
 
 NOT_SENT: Final = 599  # what the client is told where no server answered
 GIVEN_UP: Final = 202  # the client then waits for nothing, and a session that is being closed can take it
@@ -97,7 +98,7 @@ class ToolTransport(httpx2.AsyncBaseTransport):
             return httpx2.Response(NOT_SENT)
         except (aiohttp.ClientError, OSError, ValueError) as problem:
             said = unsent(problem, url.host)
-            exchange.problem = said or f"{type(problem).__name__}: {problem}"
+            exchange.problem = said or what_failed(problem)
             exchange.may_pass = may_come_about(problem)
             return httpx2.Response(NOT_SENT)
         return self._answer(response, exchange)
@@ -157,7 +158,7 @@ class _Body(httpx2.AsyncByteStream):
                     raise httpx2.StreamError(self._exchange.problem)
                 yield piece
         except (aiohttp.ClientError, OSError) as problem:
-            self._exchange.problem = f"{type(problem).__name__}: {problem}"
+            self._exchange.problem = what_failed(problem)
             raise httpx2.StreamError(self._exchange.problem) from problem
 
     async def aclose(self) -> None:

@@ -17,6 +17,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from flotilla_runtime.agent.tools.references import ProgramError, referred
+from flotilla_runtime.contract.failure_texts import what_failed
 
 KEY: Final = "idempotency_key"
 RESULT: Final = "result"  # the arguments of a function that checks
@@ -57,6 +58,10 @@ class PythonFunction:
         read = self.arguments.model_validate(dict(arguments))
         given = {self.wraps: read} if self.wraps else {name: getattr(read, name) for name in _fields(read)}
         return given | ({KEY: key} if self.takes_key else {})
+
+
+class LeftError(Exception):
+    """A function ended by what would end the process."""
 
 
 def python_function(field: str, reference: str) -> PythonFunction:
@@ -198,7 +203,11 @@ class Functions:
             try:
                 result = context.run(call)
             except BaseException as raised:
-                problem = raised if isinstance(raised, Exception) else RuntimeError(repr(raised))
+                problem = (
+                    raised
+                    if isinstance(raised, Exception)
+                    else LeftError(f"the function left by {what_failed(raised)}")
+                )
             try:
                 loop.call_soon_threadsafe(end, result, problem)
             except RuntimeError:  # the worker has gone meanwhile
@@ -208,6 +217,6 @@ class Functions:
             threading.Thread(target=work, name="tool", daemon=True).start()
         except (RuntimeError, MemoryError) as problem:
             self._places.release()
-            log.warning("thread_not_started", problem=str(problem))
+            log.warning("thread_not_started", problem=what_failed(problem))
             raise NotBegunError from problem
         return answer

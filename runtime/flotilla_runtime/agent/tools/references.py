@@ -3,6 +3,8 @@
 import importlib
 from typing import Any
 
+from flotilla_runtime.contract.failure_texts import what_and_where
+
 
 class ProgramError(Exception):
     """Code that the fleet names cannot be used; `field` names it, and the message says what to do."""
@@ -33,9 +35,11 @@ def imported(field: str, reference: str, what: str) -> Any:
         if problem.name and (module_name == problem.name or module_name.startswith(f"{problem.name}.")):
             message = f"the image has no module {module_name}; check spec.image and the name"
             raise ProgramError(field, message) from problem
-        raise ProgramError(field, f"importing {module_name} failed: {problem}") from problem
+        raise ProgramError(
+            field, f"importing {module_name} failed: the image has no module {problem.name}"
+        ) from problem
     except Exception as problem:
-        what = f"{type(problem).__name__}: {problem}"
+        what = what_and_where(problem)
         raise ProgramError(field, f"importing {module_name} failed: {what}") from problem
     for name in path.split("."):
         found = getattr(found, name, None)

@@ -23,7 +23,9 @@ from flotilla_runtime.agent.protocols import Call, Reply
 from flotilla_runtime.agent.tools.addresses import AddressCheck, ForbiddenAddressError
 from flotilla_runtime.agent.tools.results import KIB
 from flotilla_runtime.agent.tools.sql_text import Statement
-from flotilla_runtime.contract import DatabaseUrl, SqlQuery, ToolConfig, read_database_url
+from flotilla_runtime.contract import DatabaseUrl, SecretForm, SqlQuery, ToolConfig, read_database_url
+from flotilla_runtime.contract.failure_texts import what_failed
+from flotilla_runtime.secret_files import secret_in
 
 MOST_CONNECTIONS: Final = 16  # of one tool in one worker
 MOST_ADDRESSES: Final = 4
@@ -36,6 +38,10 @@ log = structlog.get_logger(__name__)
 
 class UnreachableError(Exception):
     """The database takes no connection. The message has nothing of its URL."""
+
+
+class RowsError(ValueError):
+    """The rows that came cannot be told."""
 
 
 class SqlTool:
@@ -77,9 +83,9 @@ class SqlTool:
         except (UnreachableError, ForbiddenAddressError) as problem:
             return _failed(str(problem))
         except psycopg.Error as problem:
-            return _failed(problem.diag.message_primary or f"{type(problem).__name__}: {problem}")
+            return _failed(problem.diag.message_primary or what_failed(problem))
         except (ValueError, OverflowError) as problem:
-            return _failed(str(problem))
+            return _failed(what_failed(problem))
 
     async def _asked_of(
         self, connection: psycopg.AsyncConnection[Any], arguments: Mapping[str, Any]
@@ -113,7 +119,7 @@ class SqlTool:
     async def _connected(self) -> psycopg.AsyncConnection[Any]:
         """A connection to an address that was checked. Raises UnreachableError."""
         try:
-            text = await asyncio.to_thread(Path(self._asked.url_path).read_text, "utf-8")
+            text = await asyncio.to_thread(secret_in, Path(self._asked.url_path), SecretForm.TEXT, "it")
             url = read_database_url(text)
         except (OSError, ValueError) as problem:
             said = problem.strerror if isinstance(problem, OSError) else problem
@@ -160,7 +166,7 @@ def _value(row: str) -> Any:
         columns = [name for name, _ in json.loads(row, object_pairs_hook=list)]
         twice = sorted({name for name in columns if columns.count(name) > 1})
         said = f"two columns have the name {twice[0]}; give one another, by `as`" if twice else "no JSON"
-        raise ValueError(f"the rows cannot be told: {said}") from None
+        raise RowsError(f"the rows cannot be told: {said}") from None
 
 
 def _rows(rows: Sequence[Any], *, has_more: bool) -> Reply:

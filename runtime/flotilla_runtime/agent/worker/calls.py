@@ -55,9 +55,12 @@ from flotilla_runtime.contract import (
     ModelConnection,
     RetrieveRequest,
     RetrieveResponse,
+    SecretError,
     WorkerConfig,
 )
+from flotilla_runtime.contract.failure_texts import what_failed
 from flotilla_runtime.http_errors import said_of
+from flotilla_runtime.secret_files import secret_in
 
 MAY_PASS: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 TAKES_NO_CALLS: Final = frozenset(
@@ -137,7 +140,7 @@ class Caller:
             return await self._made(call, session)
         except Exception as problem:
             log.exception("call_broke", call=call.id, kind=call.kind, target=call.target)
-            said = _shown(f"{type(problem).__name__}: {problem}")
+            said = _shown(what_failed(problem))
             return Reply(outcome=CallOutcome.FAILED, problem=said, certainty=Certainty.UNKNOWN)
 
     async def reconcile(self, call: Call, session: Session) -> Reconciled | None:
@@ -201,6 +204,8 @@ class Caller:
         except OSError as error:
             problem = f"the key of the index cannot be read from {index.key_path}: {error.strerror}"
             return Reply(outcome=CallOutcome.FAILED, problem=problem)
+        except SecretError as error:
+            return Reply(outcome=CallOutcome.FAILED, problem=f"the key of the index cannot be sent: {error}")
         try:
             async with asyncio.timeout(limit):
                 body = request.model_dump(by_alias=True, exclude_none=True)
@@ -215,7 +220,11 @@ class Caller:
         try:
             found = RetrieveResponse.model_validate_json(response.content)
         except ValueError as problem:
-            return Reply(outcome=CallOutcome.FAILED, problem=_shown(str(problem)), tries=tries)
+            return Reply(
+                outcome=CallOutcome.FAILED,
+                problem=_shown(f"the index gives no passages: {what_failed(problem)}"),
+                tries=tries,
+            )
         return Reply(
             outcome=CallOutcome.SUCCEEDED,
             value=[passage.model_dump(by_alias=True, exclude_none=True) for passage in found.passages],
@@ -297,7 +306,7 @@ def _with_key(index: IndexConnection) -> httpx2.Headers:
     """The headers of a search. The key's file is read each time, because a new key replaces its content."""
     if index.key_path is None:
         return httpx2.Headers()
-    return httpx2.Headers([(b"Authorization", b"Bearer " + Path(index.key_path).read_bytes().strip())])
+    return httpx2.Headers({"Authorization": f"Bearer {secret_in(Path(index.key_path))}"})
 
 
 def _seconds(header: str | None) -> float | None:

@@ -13,8 +13,8 @@ from typing import Any, Final
 import httpx2
 import structlog
 
-from flotilla_runtime.contract import ModelConnection
-from flotilla_runtime.http_errors import said_of
+from flotilla_runtime.contract import ModelConnection, secret_value
+from flotilla_runtime.http_errors import BadAnswerError, said_of
 
 ANSWERED_WITHIN_SECONDS: Final = 5.0
 ASKED_AGAIN_AFTER_SECONDS: Final = 60.0
@@ -65,17 +65,18 @@ class ContextLengths:
 
     async def _listed(self, model: ModelConnection) -> Any:
         headers = {"Accept-Encoding": "identity"}
-        if model.key_environment is not None:
-            headers["Authorization"] = f"Bearer {self._environment[model.key_environment]}"
+        if (variable := model.key_environment) is not None:
+            key = secret_value(self._environment.get(variable, ""), f"the environment variable {variable}")
+            headers["Authorization"] = f"Bearer {key}"
         url = f"{model.url.rstrip('/')}/models"
         body = bytearray()
         async with self._client.stream("GET", url, headers=headers, follow_redirects=False) as response:
             if not response.is_success:
-                raise ValueError(f"{url} answered {response.status_code}")
+                raise BadAnswerError(f"{url} answered {response.status_code}")
             async for part in response.aiter_raw():
                 body += part
                 if len(body) > LONGEST_ANSWER_BYTES:
-                    raise ValueError(f"the answer of {url} is longer than {LONGEST_ANSWER_BYTES} bytes")
+                    raise BadAnswerError(f"the answer of {url} is longer than {LONGEST_ANSWER_BYTES} bytes")
         return json.loads(body)
 
 

@@ -22,8 +22,8 @@ from flotilla_runtime.agent.levers.guards import Circuits
 from flotilla_runtime.agent.models import Usage, text_bound
 from flotilla_runtime.agent.protocols import Session
 from flotilla_runtime.agent.worker.reservations import cost_of
-from flotilla_runtime.contract import HEADER_PRIORITY, ModelConnection
-from flotilla_runtime.http_errors import said_of
+from flotilla_runtime.contract import HEADER_PRIORITY, ModelConnection, secret_value
+from flotilla_runtime.http_errors import BadAnswerError, said_of
 
 ANSWERED_WITHIN_SECONDS: Final = 2.0
 LONGEST_ANSWER_BYTES: Final = 1024 * 1024
@@ -82,10 +82,9 @@ class QueryEmbedder:
 
     async def _answer(self, query: str, session: Session) -> Any:
         headers = {"Accept-Encoding": "identity", HEADER_PRIORITY: str(session.priority)}
-        if self._model.key_environment is not None:
-            headers["Authorization"] = (
-                f"Bearer {self._environment.get(self._model.key_environment, '').strip()}"
-            )
+        if (variable := self._model.key_environment) is not None:
+            where = f"the environment variable {variable}"
+            headers["Authorization"] = f"Bearer {secret_value(self._environment.get(variable, ''), where)}"
         url = f"{self._model.url.rstrip('/')}/embeddings"
         body = {"model": self._model.model, "input": [query], "encoding_format": "float"}
         read = bytearray()
@@ -93,11 +92,11 @@ class QueryEmbedder:
             "POST", url, json=body, headers=headers, follow_redirects=False
         ) as response:
             if not response.is_success:
-                raise ValueError(f"the model answered {response.status_code}")
+                raise BadAnswerError(f"the model answered {response.status_code}")
             async for part in response.aiter_raw():
                 read += part
                 if len(read) > LONGEST_ANSWER_BYTES:
-                    raise ValueError(f"the answer is longer than {LONGEST_ANSWER_BYTES} bytes")
+                    raise BadAnswerError(f"the answer is longer than {LONGEST_ANSWER_BYTES} bytes")
         return json.loads(read)
 
     def _read(self, answer: Any, expected_tokens: int) -> Embedding:
@@ -106,7 +105,7 @@ class QueryEmbedder:
         first = data[0] if isinstance(data, list) and data else None
         vector = normalized(first.get("embedding")) if isinstance(first, dict) else None
         if vector is None:
-            raise ValueError("the answer has no vector")
+            raise BadAnswerError("the answer has no vector")
         usage = answer.get("usage")
         counted = usage.get("prompt_tokens") if isinstance(usage, dict) else None
         tokens = counted if isinstance(counted, int) and counted >= 0 else expected_tokens

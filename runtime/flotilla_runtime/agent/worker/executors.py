@@ -33,6 +33,7 @@ from flotilla_runtime.agent.tools.results import reply_of
 from flotilla_runtime.agent.worker.patience import until_answered
 from flotilla_runtime.backoff import Draw
 from flotilla_runtime.contract import Effect
+from flotilla_runtime.contract.failure_texts import what_failed
 
 Answer = TypeVar("Answer")
 
@@ -88,7 +89,7 @@ class Executors:
         try:
             request.encoded()
         except RequestTooLargeError as problem:
-            return Reply(outcome=CallOutcome.INVALID, problem=str(problem))
+            return Reply(outcome=CallOutcome.INVALID, problem=what_failed(problem))
         try:
             return reply_of_seen(await self._end_of(request), request, most_kib)
         except asyncio.CancelledError:

@@ -10,6 +10,8 @@ from typing import Final
 
 import structlog
 
+from flotilla_runtime.contract.failure_texts import what_failed
+
 READ_EVERY_SECONDS: Final = 5.0
 
 log = structlog.get_logger(__name__)
@@ -38,7 +40,7 @@ class Revisions:
         except FileNotFoundError:
             return
         except (OSError, ValueError) as problem:
-            log.warning("adopted_revisions_unreadable", path=str(path), problem=str(problem))
+            log.warning("adopted_revisions_unreadable", path=str(path), problem=what_failed(problem))
             return
         if adopted != self._adopted:
             log.info("revisions_adopted", revisions=adopted)

@@ -43,6 +43,7 @@ from flotilla_runtime.agent.worker.stuck import ThreadWatch
 from flotilla_runtime.agent.worker.vitals import Vitals
 from flotilla_runtime.agent.worker.watchdog import Watchdog
 from flotilla_runtime.contract import WorkerConfig
+from flotilla_runtime.contract.failure_texts import what_failed
 
 CLAIM_AT_ONCE: Final = 32
 IDLE_SECONDS: Final = 1.0
@@ -259,7 +260,7 @@ class Worker:
         try:
             await self._store.crashed(claim)
         except (LeaseLostError, StoreUnavailableError) as problem:
-            log.warning("task_run_crashed_unsaid", task=claim.id, problem=str(problem))
+            log.warning("task_run_crashed_unsaid", task=claim.id, problem=what_failed(problem))
 
     def _means(self, task: LoadedTask) -> Means:
         left_seconds = task.record.limits.max_wall_seconds - task.elapsed_seconds
@@ -327,7 +328,7 @@ def _broken(problem: BrokenEntryError) -> Finish:
     return Finish(
         status=TaskStatus.FAILED,
         reason=EndReason.INFRASTRUCTURE,
-        message=str(problem),
+        message=what_failed(problem),
         busy_ms={},
         calls={},
     )

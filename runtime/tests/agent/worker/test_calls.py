@@ -176,10 +176,10 @@ async def test_a_search_sends_the_key_that_its_file_has_now(tmp_path: Path) -> N
 
     key = tmp_path / "manual"
     asking = caller(handler, with_key(key))
-    for content in (b"old\n", b"new", b"cl\xc3\xa9"):
+    for content in (b"old\n", b"new", b"\tnewer \r\n"):
         key.write_bytes(content)
         assert (await asking.make(look(), SESSION)).outcome is CallOutcome.SUCCEEDED
-    assert sent == [b"Bearer old", b"Bearer new", b"Bearer cl\xc3\xa9"]
+    assert sent == [b"Bearer old", b"Bearer new", b"Bearer newer"]
 
 
 async def test_without_a_file_for_its_key_a_search_sends_none() -> None:
@@ -199,15 +199,18 @@ async def test_a_key_that_cannot_be_read_fails_the_search_with_its_path(tmp_path
     assert "the key of the index cannot be read" in (reply.problem or "")
 
 
-async def test_a_key_that_no_header_may_have_is_not_quoted(tmp_path: Path) -> None:
-    (tmp_path / "manual").write_bytes(b"hush\r\nX-Evil: 1")
+@pytest.mark.parametrize(
+    "key", [b"hush\r\nX-Evil: 1", b"hush\0", "hush é".encode(), b"hush\xff", b"hush" * 2**18]
+)
+async def test_a_key_that_no_header_may_have_is_not_quoted(tmp_path: Path, key: bytes) -> None:
+    (tmp_path / "manual").write_bytes(key)
     server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with server, httpx2.AsyncClient() as client:
         config = with_key(tmp_path / "manual", f"http://127.0.0.1:{port}/v1/retrieve")
         reply = await calling(client, config).make(look(), SESSION)
     assert (reply.outcome, reply.tries) == (CallOutcome.FAILED, 1)
-    assert "characters that no header may have" in (reply.problem or "")
+    assert "the key of the index cannot be sent: the file" in (reply.problem or "")
     assert "hush" not in (reply.problem or "")
 
 

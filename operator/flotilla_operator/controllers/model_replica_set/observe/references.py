@@ -155,12 +155,11 @@ async def _missing_secret(wanted: SecretWanted, owner: Owner, world: World) -> M
             message=f"{wanted.field}: there is no Secret {wanted.name!r} in this namespace; create it",
         )
     absent = [key for key in wanted.keys if key not in secret.data]
-    if not absent:
+    asked = absent or (wanted.keys if wanted.is_sent else ())
+    wrong = next((said for key in asked if (said := secret.problem(key)) is not None), None)
+    if wrong is None:
         return _kept_back(wanted, secret, owner, world)
-    return Missing(
-        reason=Reason.SECRET_KEY_MISSING,
-        message=f"{wanted.field}: the Secret {wanted.name!r} has no entry {absent[0]!r}; add it",
-    )
+    return Missing(reason=Reason.SECRET_KEY_MISSING, message=f"{wanted.field}: {wrong}")
 
 
 def _kept_back(wanted: SecretWanted, secret: Secret, owner: Owner, world: World) -> Missing | None:
