@@ -15,5 +15,12 @@ class TemplatePart(StrEnum):
     CONTRIBUTING.md says how one is added and when it may go.
     """
 
+    GATEWAY_MEMORY = "gateway-memory"
+    GATEWAY_REVIEWS = "gateway-reviews"  # its service account, and the token with which it asks
+    ISOLATED_PYTHON = "isolated-python"  # of workers with an image of the user, and of tool executors
+    REDIS_LIVENESS = "redis-liveness"  # a minute of BUSY counts as dead
+    REDIS_MEMORY = "redis-memory"
+    RETRIEVER_MEMORY = "retriever-memory"
+
 
 ALL_PARTS: Final = frozenset(TemplatePart)

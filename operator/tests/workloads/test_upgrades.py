@@ -78,7 +78,9 @@ def executors(manifest: dict[str, Any], images: Images) -> list[dict[str, Any]]:
 def queues(manifest: dict[str, Any], images: Images) -> list[dict[str, Any]]:
     spec = AgentFleet.model_validate(manifest).spec
     executors = fleets.has_executors(spec)
-    return fleets.redis_manifests(agent_fleet.OWNER, spec.queue.redis, images, has_executors=executors)
+    return fleets.redis_manifests(
+        agent_fleet.OWNER, spec.queue.redis, images, digests={}, has_executors=executors
+    )
 
 
 def workload(manifests: list[dict[str, Any]]) -> dict[str, Any]:

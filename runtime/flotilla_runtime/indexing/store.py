@@ -122,8 +122,9 @@ class Store:
     def _told(self, said: str | None) -> str:
         """What Milvus says, without the token, which pymilvus sends in base64."""
         token = self._token or ""
-        parts = [token, *token.split(":", 1), base64.b64encode(token.encode()).decode().rstrip("=")]
-        return without(said or "", sorted(parts, key=len, reverse=True))
+        encoded = base64.b64encode(token.encode()).decode().rstrip("=")
+        longest_first = sorted([token, *token.split(":", 1), encoded], key=len, reverse=True)
+        return without(said or "", longest_first)
 
     def _not_answered(self, error: Any) -> BuildError:
         said = f"{error.code().name}: {self._told(error.details())}" if isinstance(error, grpc.Call) else ""

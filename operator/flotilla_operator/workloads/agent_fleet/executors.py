@@ -19,13 +19,13 @@ from flotilla_operator.workloads.agent_fleet.parts import (
     redis_executor,
 )
 from flotilla_operator.workloads.agent_fleet.pods import (
-    RUNTIME_COMMAND,
     WORKER_RESOURCES,
     pod_annotations,
     pod_port,
     pod_probes,
     queue_config,
     redis_access,
+    runtime_command,
 )
 from flotilla_operator.workloads.agent_fleet.revision import revision_of
 from flotilla_operator.workloads.agent_fleet.tools import function_configs
@@ -88,7 +88,7 @@ def _pod(
         "executor",
         spec.image or images.runtime,
         pull_policy=images.pull_policy,
-        command=RUNTIME_COMMAND,
+        command=runtime_command(images),
         args=["flotilla_runtime.agent.executor"],
         env=environment,
         ports=[pod_port("metrics", contract.PORT_METRICS)],

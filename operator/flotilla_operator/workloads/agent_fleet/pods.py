@@ -47,6 +47,7 @@ from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.ingress import from_everybody, from_monitoring
 from flotilla_operator.workloads.labels import Child
 from flotilla_operator.workloads.pod_options import asks, with_memory_limit, with_options
+from flotilla_operator.workloads.template_parts import TemplatePart
 from flotilla_runtime import contract
 
 # An image that is built on ours may have changed the entrypoint, and an older one finds our code by
@@ -57,6 +58,7 @@ _RUN_MODULE = (
     "run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
 )
 RUNTIME_COMMAND = ["python3", "-I", "-B", "-u", "-c", _RUN_MODULE]
+RUNTIME_COMMAND_OF_BEFORE = ["python3", "-m"]
 GATEWAY_STOP_SECONDS = 30
 WORKER_STOP_SECONDS = 60  # the time of the workers' handover, and a few seconds to write it
 GATEWAY_RESOURCES = {"requests": {"cpu": "50m", "memory": "96Mi"}}
@@ -123,6 +125,12 @@ def gateway_config(
     )
 
 
+def runtime_command(images: Images) -> list[str]:
+    """The command that runs a module of ours, for which the image may not be ours."""
+    is_isolated = TemplatePart.ISOLATED_PYTHON in images.parts
+    return RUNTIME_COMMAND if is_isolated else RUNTIME_COMMAND_OF_BEFORE
+
+
 def _once(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
@@ -160,6 +168,10 @@ def gateway_manifests(
     """
     part = gateway(owner)
     data = objects.config_file(gateway_config(owner, spec, wiring, images, revision))
+    pod = _gateway_pod(owner, spec, wiring, images, data, revision)
+    workload = with_options(
+        objects.deployment(part, replicas=spec.gateway.replicas, parts=pod), spec.gateway.pod
+    )
     return [
         objects.config_map(part, data={**data, **_capacity(wiring)}),
         objects.service(
@@ -181,17 +193,9 @@ def gateway_manifests(
             part, selector=part.selector, min_available=max(0, spec.gateway.replicas - 1)
         ),
         *review_manifests(owner, spec),
-        with_memory_limit(
-            with_options(
-                objects.deployment(
-                    part,
-                    replicas=spec.gateway.replicas,
-                    parts=_gateway_pod(owner, spec, wiring, images, data, revision),
-                ),
-                spec.gateway.pod,
-            ),
-            GATEWAY_MEMORY,
-        ),
+        with_memory_limit(workload, GATEWAY_MEMORY)
+        if TemplatePart.GATEWAY_MEMORY in images.parts
+        else workload,
     ]
 
 
@@ -249,8 +253,9 @@ def _gateway_pod(
     if spec.gateway.auth.mode is AuthMode.SECRET and spec.gateway.auth.secret_ref is not None:
         volumes.append({"name": "callers", "secret": {"secretName": spec.gateway.auth.secret_ref.name}})
         mounts.append({"name": "callers", "mountPath": contract.CALLERS_DIRECTORY, "readOnly": True})
+    has_account = asks_for_reviews(spec) and TemplatePart.GATEWAY_REVIEWS in images.parts
     if asks_for_reviews(spec):
-        its_volumes, its_mounts = review_access()
+        its_volumes, its_mounts = review_access(has_token=has_account)
         volumes += its_volumes
         mounts += its_mounts
     if spec.gateway.tls is not None:
@@ -271,7 +276,7 @@ def _gateway_pod(
     return objects.PodParts(
         containers=[container],
         volumes=volumes,
-        service_account=gateway(owner).name if asks_for_reviews(spec) else None,
+        service_account=gateway(owner).name if has_account else None,
         mounts_token=False,
         annotations={**pod_annotations(data, wiring, environment), contract.LABEL_REVISION: revision},
         termination_grace_seconds=GATEWAY_STOP_SECONDS,
@@ -298,7 +303,7 @@ def _worker_pod(
         "worker",
         spec.image or images.runtime,
         pull_policy=images.pull_policy,
-        command=RUNTIME_COMMAND if spec.image is not None else None,
+        command=runtime_command(images) if spec.image is not None else None,
         args=["flotilla_runtime.agent"],
         env=environment,
         ports=[pod_port("metrics", contract.PORT_METRICS)],

@@ -40,6 +40,7 @@ from flotilla_operator.workloads.images import Images
 from flotilla_operator.workloads.ingress import from_pods
 from flotilla_operator.workloads.labels import Child
 from flotilla_operator.workloads.pod_options import with_options
+from flotilla_operator.workloads.template_parts import TemplatePart
 from flotilla_runtime import contract
 from flotilla_runtime.contract.redis_rights import EXECUTOR_COMMANDS, TASK_COMMANDS, acl_rights
 
@@ -69,6 +70,7 @@ BUFFERS = (
 # A Redis that answers BUSY runs a script that may never end. One that loads its file, or forks, is alive.
 NO_ANSWER_SECONDS = 50
 PROBE_SECONDS = 60
+LIVENESS_OF_BEFORE = {"tcpSocket": {"port": "redis"}, "periodSeconds": 10, "failureThreshold": 6}
 BUSY_STOP_SECONDS = 5  # nothing is saved on the way out: the file has all that was answered
 FSYNC = {Fsync.ALWAYS: "always", Fsync.EVERY_SECOND: "everysec"}
 
@@ -154,11 +156,13 @@ def clients_bytes(spec: RedisSpec) -> int:
     return max(LEAST_CLIENTS_BYTES, memory_bytes(spec) * CLIENTS_PERCENT_OF_MEMORY // 100)
 
 
-def _resources(spec: RedisSpec) -> Manifest:
+def _resources(spec: RedisSpec, images: Images) -> Manifest:
     """The limit is what tasks may take, the same again for the copy that rewrites the file, and the clients.
 
     The user's own resources take the place of all this.
     """
+    if TemplatePart.REDIS_MEMORY not in images.parts:
+        return {"requests": REQUESTS}
     most = 2 * memory_bytes(spec) + clients_bytes(spec) + BASE_BYTES
     return {"requests": REQUESTS, "limits": {"memory": f"{-(-most // 2**20)}Mi"}}
 
@@ -272,7 +276,7 @@ def _pod_parts(owner: Owner, spec: RedisSpec, images: Images, has_executors: boo
         command=["redis-server", f"{contract.CONFIG_DIRECTORY}/{CONFIG_FILE}"],
         env=[{"name": "REDISCLI_AUTH", "valueFrom": {"secretKeyRef": password}}],
         ports=[{"name": "redis", "containerPort": contract.PORT_REDIS, "protocol": "TCP"}],
-        resources=_resources(spec),
+        resources=_resources(spec, images),
         volumeMounts=[
             config_mount,
             {"name": "secret", "mountPath": contract.REDIS_SECRET_DIRECTORY, "readOnly": True},
@@ -283,7 +287,7 @@ def _pod_parts(owner: Owner, spec: RedisSpec, images: Images, has_executors: boo
         # After a crash, Redis may read a long append-only file for minutes.
         startupProbe={**_ping(), "periodSeconds": 2, "failureThreshold": 900},
         readinessProbe={**_ping(), "periodSeconds": 5, "failureThreshold": 2},
-        livenessProbe=_is_alive(),
+        livenessProbe=_is_alive() if TemplatePart.REDIS_LIVENESS in images.parts else LIVENESS_OF_BEFORE,
     )
     return objects.PodParts(
         containers=[container],

@@ -33,19 +33,20 @@ def review_manifests(owner: Owner, spec: AgentFleetSpec) -> list[Manifest]:
     return [objects.service_account(gateway(owner))] if asks_for_reviews(spec) else []
 
 
-def review_access() -> tuple[list[Manifest], list[Manifest]]:
-    """The volumes and mounts with the API server's authority and the gateway's own token."""
-    token = {"path": contract.API_TOKEN_FILE, "expirationSeconds": TOKEN_SECONDS}
-    return (
-        [
-            {"name": "cluster", "configMap": {"name": contract.CLUSTER_CA_CONFIG_MAP}},
-            {"name": "api-token", "projected": {"sources": [{"serviceAccountToken": token}]}},
-        ],
-        [
-            {"name": "cluster", "mountPath": contract.CLUSTER_CA_DIRECTORY, "readOnly": True},
-            {"name": "api-token", "mountPath": contract.API_TOKEN_DIRECTORY, "readOnly": True},
-        ],
-    )
+def review_access(*, has_token: bool) -> tuple[list[Manifest], list[Manifest]]:
+    """The volumes and mounts with the API server's authority and the gateway's own token.
+
+    Gateways of before have no token: they ask with that of their caller.
+    """
+    volumes: list[Manifest] = [{"name": "cluster", "configMap": {"name": contract.CLUSTER_CA_CONFIG_MAP}}]
+    mounts: list[Manifest] = [
+        {"name": "cluster", "mountPath": contract.CLUSTER_CA_DIRECTORY, "readOnly": True}
+    ]
+    if has_token:
+        token = {"path": contract.API_TOKEN_FILE, "expirationSeconds": TOKEN_SECONDS}
+        volumes.append({"name": "api-token", "projected": {"sources": [{"serviceAccountToken": token}]}})
+        mounts.append({"name": "api-token", "mountPath": contract.API_TOKEN_DIRECTORY, "readOnly": True})
+    return volumes, mounts
 
 
 def binding_name(namespace: str, name: str, role: str) -> str:

@@ -17,6 +17,7 @@ from flotilla_operator.workloads.ingress import from_everybody
 from flotilla_operator.workloads.labels import Child
 from flotilla_operator.workloads.pod_options import with_memory_limit, with_options
 from flotilla_operator.workloads.pod_security import scratch
+from flotilla_operator.workloads.template_parts import TemplatePart
 from flotilla_operator.workloads.vector_index.identity import EmbedderModel, alias_name
 from flotilla_operator.workloads.vector_index.milvus import milvus_connection
 from flotilla_operator.workloads.vector_index.retriever_key import retriever_key
@@ -80,6 +81,19 @@ def retriever_objects(
     data = objects.config_file(retriever_config(owner, spec, embedder))
     keyless_file = {contract.KEYLESS_FILE: contract.KEYLESS} if keyless else {}
     service = spec.retriever.service
+    pod = _pod_parts(
+        part,
+        images,
+        keys_secret(owner, spec),
+        [
+            *secret_environment(owner, spec, embedder.spec if embedder else None),
+            *images.proxies.variables(milvus_connection(owner, spec).uri),
+        ],
+        objects.config_hash_annotation(data, secret_versions),
+    )
+    workload = with_options(
+        objects.deployment(part, replicas=spec.retriever.replicas, parts=pod), spec.retriever.pod
+    )
     return [
         objects.config_map(part, data={**data, **keyless_file}),
         objects.service(
@@ -95,26 +109,7 @@ def retriever_objects(
         objects.pod_disruption_budget(
             part, selector=part.selector, min_available=max(0, spec.retriever.replicas - 1)
         ),
-        with_memory_limit(
-            with_options(
-                objects.deployment(
-                    part,
-                    replicas=spec.retriever.replicas,
-                    parts=_pod_parts(
-                        part,
-                        images,
-                        keys_secret(owner, spec),
-                        [
-                            *secret_environment(owner, spec, embedder.spec if embedder else None),
-                            *images.proxies.variables(milvus_connection(owner, spec).uri),
-                        ],
-                        objects.config_hash_annotation(data, secret_versions),
-                    ),
-                ),
-                spec.retriever.pod,
-            ),
-            MEMORY,
-        ),
+        with_memory_limit(workload, MEMORY) if TemplatePart.RETRIEVER_MEMORY in images.parts else workload,
     ]
 
 

@@ -703,7 +703,7 @@ async def test_callers_are_told_of_caches_only_where_every_model_isolates_tenant
     embedder = {"role": "Embed", "endpoint": {"url": "http://models.example/v1", "model": "m"}}
     observed, _ = await stage.look(agent_fleet(models=[*models, embedder]))
     assert {one.role for one in observed.wiring.models if one.isolate_tenants} == set(isolating)
-    gateway = gateway_config(observed.owner, observed.spec, observed.wiring, "r1")
+    gateway = gateway_config(observed.owner, observed.spec, observed.wiring, observed.images, "r1")
     assert gateway.isolates_tenants is told
 
 
