@@ -30,7 +30,7 @@ Untested = Mapping[str, Mapping[str, str]]
 
 
 def rendered_page(held: Iterable[Held], untested: Untested) -> str:
-    """The page. Raises ValueError for a page that `untested` lacks, and for a promise that is held and in it."""
+    """The page. Raises ValueError for a page that `untested` lacks, and for a promise that is in both."""
     rows: dict[str, dict[str, list[str]]] = {page: {} for page in untested}
     for one in held:
         if one.page not in rows:
