@@ -42,8 +42,9 @@ tools: prerequisites ## Build the cluster's programs into the cache (Kubernetes,
 	@$(E2E) -m local_cluster build
 
 .PHONY: generate
-generate: setup ## Generate the CRDs and the API reference from the pydantic models
+generate: setup ## Generate the CRDs and the API reference from the pydantic models, docs/tested.md from the tests
 	@$(RUN) -m flotilla_operator.api.generate
+	@$(E2E) -m tested_page
 
 .PHONY: lock
 lock: setup ## Resolve the dependencies again and write requirements/

@@ -41,6 +41,12 @@ def is_known(plane: ControlPlane, token: str, *audiences: str) -> bool:
     return bool(plane.client.create(REVIEWS, review)["status"].get("authenticated"))
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "`flotilla` sends the kubeconfig's token only where its user says so, and never in clear to "
+    "another machine; it asks no proxy for this machine, and sends nothing to a Service that is "
+    "not the fleet's",
+)
 @pytest.mark.attack("What answers behind a fleet's Service gets the token of a cluster's administrator")
 def test_a_token_for_a_gateway_is_good_there_alone_and_for_minutes(
     control_plane: ControlPlane, namespace: str

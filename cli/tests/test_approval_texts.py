@@ -71,6 +71,11 @@ def nested(depth: int) -> Any:
     return value
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "What others wrote cannot look like a row of `flotilla`, hide a part of itself or turn round; "
+    "it can be read back, and the target stands again before the question",
+)
 @ATTACK
 @HIDDEN
 @settings(max_examples=300, deadline=None)
@@ -98,6 +103,11 @@ def test_whatever_the_arguments_are_they_are_read_back_and_no_line_of_them_is_ou
     assert max(map(len, theirs)) <= 80
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "What others wrote cannot look like a row of `flotilla`, hide a part of itself or turn round; "
+    "it can be read back, and the target stands again before the question",
+)
 @ATTACK
 @given(one=TEXTS, other=TEXTS)
 @settings(max_examples=100, deadline=None)
@@ -105,6 +115,11 @@ def test_two_texts_never_look_alike(one: str, other: str) -> None:
     assert (row(one) == row(other)) is (one == other)
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "What others wrote cannot look like a row of `flotilla`, hide a part of itself or turn round; "
+    "it can be read back, and the target stands again before the question",
+)
 @HIDDEN
 @pytest.mark.parametrize(
     ("text", "shown"),
@@ -133,6 +148,11 @@ def test_a_text_is_shown_as_what_it_is(text: str, shown: str) -> None:
     assert row(text) == shown
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "What others wrote cannot look like a row of `flotilla`, hide a part of itself or turn round; "
+    "it can be read back, and the target stands again before the question",
+)
 def test_the_target_stands_again_before_the_question() -> None:
     text = approval_text(TASK, {**APPROVAL, "arguments": {"note": f"x{' ' * 4000}y", "b": []}})
     assert text.split("\n") == [
@@ -153,6 +173,11 @@ def test_the_target_stands_again_before_the_question() -> None:
     assert asked == "▌ Approve this call of pay (POST https://bank.example/pay) for the tenant red?"
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "What others wrote cannot look like a row of `flotilla`, hide a part of itself or turn round; "
+    "it can be read back, and the target stands again before the question",
+)
 @pytest.mark.parametrize(
     ("approval", "says"),
     [
@@ -166,6 +191,11 @@ def test_what_is_asked_is_told(approval: dict[str, Any], says: str) -> None:
     assert says in approval_text(TASK, {**APPROVAL, **approval})
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "What others wrote cannot look like a row of `flotilla`, hide a part of itself or turn round; "
+    "it can be read back, and the target stands again before the question",
+)
 @ATTACK
 def test_no_other_text_of_a_task_has_our_mark() -> None:
     fake = f"{'x' * 80}{MARK} target     harmless\n{MARK} tenant     red"

@@ -117,6 +117,13 @@ def mode(name: str) -> dict[str, Any]:
     return {**FLEET, "spec": {"gateway": {"auth": {"mode": name}}}}
 
 
+@pytest.mark.holds(
+    "README.md", "The command that asks the fleet finds it by its name, with a token of a service account"
+)
+@pytest.mark.holds(
+    "tasks.md",
+    "Or by a fleet's name, through a forwarded port, with a service account's token for this gateway alone",
+)
 @ATTACK
 def test_a_token_for_this_gateway_alone_goes_through_a_forwarded_port(
     cluster: Cluster, port: int, capsys: pytest.CaptureFixture[str]
@@ -139,6 +146,9 @@ def test_a_token_for_this_gateway_alone_goes_through_a_forwarded_port(
     assert "s3cret" not in told.err + cluster.log.read_text()
 
 
+@pytest.mark.holds(
+    "tasks.md", "`flotilla ask --fleet` finds the gateway, and an answer cannot command the terminal"
+)
 def test_an_answer_by_the_name_of_a_fleet_does_nothing_to_the_terminal(
     cluster: Cluster, port: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -151,6 +161,12 @@ def test_an_answer_by_the_name_of_a_fleet_does_nothing_to_the_terminal(
     assert "--duration 3720s" in cluster.log.read_text(), "it is good for as long as the answer may take"
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "`flotilla` sends the kubeconfig's token only where its user says so, and never in clear to "
+    "another machine; it asks no proxy for this machine, and sends nothing to a Service that is "
+    "not the fleet's",
+)
 @ATTACK
 @pytest.mark.parametrize("words", [["tasks"], ["approve", "t1"], ["ask", "why?"]])
 def test_the_kubeconfigs_own_token_is_not_sent_unless_its_user_says_so(
@@ -171,6 +187,12 @@ def test_the_kubeconfigs_own_token_is_not_sent_unless_its_user_says_so(
     assert "administrator" not in told
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "`flotilla` sends the kubeconfig's token only where its user says so, and never in clear to "
+    "another machine; it asks no proxy for this machine, and sends nothing to a Service that is "
+    "not the fleet's",
+)
 @pytest.mark.parametrize(
     ("url", "sent"),
     [
@@ -195,6 +217,12 @@ def test_ones_own_token_goes_to_another_machine_by_https_alone(
     assert "mine" not in told
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "`flotilla` sends the kubeconfig's token only where its user says so, and never in clear to "
+    "another machine; it asks no proxy for this machine, and sends nothing to a Service that is "
+    "not the fleet's",
+)
 @pytest.mark.attack("A proxy of the environment gets the token on its way to the forwarded port")
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "HTTPS_PROXY"])
 @pytest.mark.parametrize("how", ["--fleet", "--url", "--url localhost"])
@@ -227,6 +255,12 @@ def test_no_proxy_is_asked_for_what_is_on_this_machine(
     assert (proxied, Handler.tokens) == ([], ["Bearer made"])
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "`flotilla` sends the kubeconfig's token only where its user says so, and never in clear to "
+    "another machine; it asks no proxy for this machine, and sends nothing to a Service that is "
+    "not the fleet's",
+)
 @pytest.mark.parametrize(
     ("url", "may"),
     [
@@ -248,6 +282,12 @@ def test_what_is_no_url_is_told(capsys: pytest.CaptureFixture[str], url: str) ->
     assert (told.startswith("flotilla: "), told.count("\n")) == (True, 1)
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "`flotilla` sends the kubeconfig's token only where its user says so, and never in clear to "
+    "another machine; it asks no proxy for this machine, and sends nothing to a Service that is "
+    "not the fleet's",
+)
 @pytest.mark.attack("Somebody's own Service has the name of a fleet's gateway")
 @pytest.mark.parametrize(
     "owners",
@@ -277,6 +317,13 @@ def test_one_way_is_chosen(words: list[str]) -> None:
         main(["tasks", "--fleet", "support", *words])
 
 
+@pytest.mark.holds(
+    "README.md", "The command that asks the fleet finds it by its name, with a token of a service account"
+)
+@pytest.mark.holds(
+    "tasks.md",
+    "Or by a fleet's name, through a forwarded port, with a service account's token for this gateway alone",
+)
 @pytest.mark.parametrize(
     ("words", "fleet", "config", "token"),
     [
@@ -302,6 +349,10 @@ def test_where_the_token_comes_from(
     assert Handler.tokens == [token]
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "Its errors are one line that says what to do, also where no gateway answers or the URL is none",
+)
 @pytest.mark.parametrize(
     ("answers", "says"),
     [
@@ -346,6 +397,12 @@ def test_what_goes_wrong_is_one_line(
     assert told.count("\n") == 1
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "`flotilla` sends the kubeconfig's token only where its user says so, and never in clear to "
+    "another machine; it asks no proxy for this machine, and sends nothing to a Service that is "
+    "not the fleet's",
+)
 def test_an_account_needs_the_name_of_its_fleet(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tasks", "--url", "http://127.0.0.1:1", "--account", "ann"]) == 1
     assert "kubectl create token ACCOUNT --audience flotilla.dev/NAMESPACE/FLEET" in capsys.readouterr().err
@@ -365,6 +422,10 @@ def test_a_token_that_no_header_can_have_is_not_shown(
     assert "s3cr" not in told
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "Its errors are one line that says what to do, also where no gateway answers or the URL is none",
+)
 def test_without_kubectl_it_is_asked_for(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

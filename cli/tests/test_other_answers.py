@@ -43,6 +43,10 @@ def test_every_command_that_asks_a_gateway_is_in_the_table() -> None:
     assert {words[0] for words in COMMANDS} == set(choices) - {"rebalance"}, "which asks kubectl alone"
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "Its errors are one line that says what to do, also where no gateway answers or the URL is none",
+)
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 @pytest.mark.parametrize(
     "answer",
@@ -73,6 +77,10 @@ def test_what_is_none_of_the_task_api_is_one_line(
     assert told.endswith(" answered what is none of the task API; check --url\n")
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "Its errors are one line that says what to do, also where no gateway answers or the URL is none",
+)
 @pytest.mark.parametrize(
     "broken",
     [
@@ -120,6 +128,10 @@ def test_a_refusal_says_what_the_answer_says(
     assert told == f"flotilla: http://gateway/v1/tasks answered 403: {said}\n"
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "Its errors are one line that says what to do, also where no gateway answers or the URL is none",
+)
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 @pytest.mark.parametrize(
     "url", ["http://[::1", "http://h:abc", "http://ä..b", "http://gateway..svc", "http://h\n"]

@@ -47,6 +47,7 @@ class Cluster:
         )
 
 
+@pytest.mark.holds("placement.md", "The annotation or the command asks for it")
 def test_the_set_is_annotated_once_and_followed_to_the_end() -> None:
     cluster = Cluster("Waiting", "Waiting", "Moving", "Moving", "Done")
     told = cluster.ask(namespace="models")
@@ -101,6 +102,10 @@ esac
 """
 
 
+@pytest.mark.holds(
+    "placement.md",
+    "The command ends with status 1 unless all was shown or done, and says when kubectl is missing",
+)
 @pytest.mark.parametrize(
     ("options", "phase", "status"),
     [
@@ -130,6 +135,10 @@ def test_the_command(
     assert (tmp_path / "value").read_text().startswith("apply:" if options else "show:")
 
 
+@pytest.mark.holds(
+    "placement.md",
+    "The command ends with status 1 unless all was shown or done, and says when kubectl is missing",
+)
 def test_without_kubectl_it_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

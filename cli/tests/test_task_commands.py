@@ -79,6 +79,9 @@ def done(ask: Callable[..., tuple[dict[str, Any], str]], gateway: Gateway, *word
     return ask(gateway.client, parser().parse_args([*words, "--url", "http://gateway"]))[1]
 
 
+@pytest.mark.holds(
+    "tasks.md", "`flotilla` lists and shows tasks, decides, resolves, cancels and replays, by URL"
+)
 def test_tasks_are_listed_as_asked_for() -> None:
     gateway = Gateway({"tasks": [TASK], "nextCursor": "t0"})
     text = done(task_commands.tasks, gateway, "tasks", "--status", "Suspended", "--waits-for", "Approval")
@@ -93,6 +96,9 @@ def test_tasks_are_listed_as_asked_for() -> None:
     assert done(task_commands.tasks, Gateway({"tasks": [], "nextCursor": None}), "tasks") == "no tasks"
 
 
+@pytest.mark.holds(
+    "tasks.md", "`flotilla` lists and shows tasks, decides, resolves, cancels and replays, by URL"
+)
 def test_a_task_is_shown_with_its_timeline_and_how_to_decide() -> None:
     lines = done(task_commands.show, Gateway(), "task", "show", "t1").splitlines()
     assert lines[1].split()[:2] == ["status", "Suspended"]
@@ -103,6 +109,11 @@ def test_a_task_is_shown_with_its_timeline_and_how_to_decide() -> None:
     assert lines[-3].split() == ["0.50", "started", "attempt", "1,", "w1"]
 
 
+@pytest.mark.holds(
+    "observability.md",
+    "The critical path is the longest chain of calls and waits, never longer than the task, in the "
+    "API and marked in the timeline",
+)
 def test_the_critical_path_is_told_and_marked_in_the_timeline() -> None:
     steps = [
         {"call": None, "kind": "Queue", "target": None, "seconds": 0.5, "task": None},
@@ -123,6 +134,9 @@ def test_the_critical_path_is_told_and_marked_in_the_timeline() -> None:
     )
 
 
+@pytest.mark.holds(
+    "tasks.md", "`flotilla` lists and shows tasks, decides, resolves, cancels and replays, by URL"
+)
 @pytest.mark.parametrize(
     ("words", "body"),
     [
@@ -144,6 +158,10 @@ class Terminal(io.StringIO):
         return True
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "`flotilla approve` decides on a call that is named, or that it has shown in whole at a terminal",
+)
 @pytest.mark.attack("The arguments of a call are so long that who approves it does not see their end")
 @pytest.mark.parametrize(
     ("typed", "words", "approved"),
@@ -181,6 +199,9 @@ def test_a_call_that_is_not_named_is_shown_in_whole_before_anything_is_decided(
         assert r"this call of p\ray for the tenant red? (y/n): " in shown.splitlines()[-1], "the target again"
 
 
+@pytest.mark.holds(
+    "tasks.md", "`flotilla` lists and shows tasks, decides, resolves, cancels and replays, by URL"
+)
 def test_it_is_said_whether_a_call_happened() -> None:
     gateway = Gateway(UNKNOWN)
     done(task_commands.resolve, gateway, "resolve", "t1", "--happened", "--result", '{"paid": 5}')
@@ -191,6 +212,9 @@ def test_it_is_said_whether_a_call_happened() -> None:
     ]
 
 
+@pytest.mark.holds(
+    "tasks.md", "`flotilla` lists and shows tasks, decides, resolves, cancels and replays, by URL"
+)
 def test_a_task_is_cancelled_and_replayed() -> None:
     gateway = Gateway(answer={"id": "t2", "status": "Cancelled"})
     assert done(task_commands.cancel, gateway, "cancel", "t1") == "cancelled"
@@ -204,6 +228,10 @@ def test_a_task_is_cancelled_and_replayed() -> None:
     ]
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "A replay that is sent again with its key makes no second task, and `flotilla replay` sends one",
+)
 def test_a_replay_that_is_answered_with_503_is_sent_again_with_its_key(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -218,6 +246,10 @@ def test_a_replay_that_is_answered_with_503_is_sent_again_with_its_key(
     assert first == second
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "Its errors are one line that says what to do, also where no gateway answers or the URL is none",
+)
 @pytest.mark.parametrize(
     ("ask", "gateway", "words", "says"),
     [

@@ -57,6 +57,7 @@ SUCCEEDED = (
 )
 
 
+@pytest.mark.holds("tasks.md", "`flotilla ask` waits for the answer and shows its sources")
 def test_an_answer_names_each_source_once_in_the_order_of_citation() -> None:
     clock = Clock()
     answer = ask(Gateway(WAITING, RUNNING, SUCCEEDED).client, "why?", clock=clock, sleep=clock.sleep)
@@ -71,6 +72,7 @@ def test_a_gateway_that_is_away_for_a_while_is_asked_again_and_the_task_stays_on
     assert len(set(gateway.keys)) == 1
 
 
+@pytest.mark.holds("tasks.md", "`flotilla ask` says what a task waits for")
 def test_what_a_task_waits_for_is_told_once_while_it_waits() -> None:
     clock, told = Clock(), list[str]()
     gateway = Gateway(WAITING, SUSPENDED, SUSPENDED, RUNNING, SUCCEEDED)
@@ -81,6 +83,10 @@ def test_what_a_task_waits_for_is_told_once_while_it_waits() -> None:
     ]
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "`flotilla approve` decides on a call that is named, or that it has shown in whole at a terminal",
+)
 def test_what_waits_for_approval_is_told_with_the_command_that_names_the_call() -> None:
     clock, told = Clock(), list[str]()
     waits = {"kind": "Approval", "call": "turn/1/tool/pay#approval"}

@@ -8,6 +8,7 @@ that holds it.
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeGuard
 
 MARK = "pytest.mark.holds"
 
@@ -44,7 +45,7 @@ def _tests(
             yield prefix + node.name, node
 
 
-def _is_mark(node: ast.AST) -> bool:
+def _is_mark(node: ast.AST) -> TypeGuard[ast.Call]:
     return isinstance(node, ast.Call) and ast.unparse(node.func) == MARK
 
 

@@ -178,6 +178,19 @@ def operator(site: Site, folder: Path) -> Iterator[None]:
             process.wait(timeout=60)
 
 
+@pytest.mark.holds(
+    "argocd.md",
+    "Argo CD itself runs the health check: an Application is Healthy when its fleet is Ready, and not before",
+)
+@pytest.mark.holds(
+    "argocd.md", "Argo CD sees no drift for five minutes, and a set that something else scales stays as it is"
+)
+@pytest.mark.holds("argocd.md", "Both Applications are deleted within a minute, with the chart's hooks")
+@pytest.mark.holds(
+    "argocd.md",
+    "A retained claim outlives its Application, which has the fleet's name, also where Argo CD "
+    "tracks by label",
+)
 def test_argo_cd_syncs_the_chart_and_a_fleet_and_deletes_them(site: Site, tmp_path: Path) -> None:
     """Each step begins where the one before it ended."""
     site.create("flotilla")

@@ -124,6 +124,12 @@ def test_what_an_honest_hub_lists_arrives(hub: BadHub, fetch: Callable[[], Fetch
     assert (fetched.folder / "model.safetensors").read_bytes() == WEIGHTS
 
 
+@pytest.mark.holds(
+    "engine.md",
+    "A list with a name that leads elsewhere, twice the same name or no size is refused before "
+    "anything is deleted or written",
+)
+@pytest.mark.holds("security.md", "A hub's names, sizes, hashes and endless answers reach no other model")
 @pytest.mark.attack("A hub lists `/etc/passwd` or `x/../../y` as a file")
 @pytest.mark.parametrize(
     "name",
@@ -191,6 +197,11 @@ def test_a_line_break_at_the_end_of_the_token_does_not_count(
     assert set(hub.authorizations) == {"Bearer hf_hush"}
 
 
+@pytest.mark.holds(
+    "engine.md",
+    "A list with a name that leads elsewhere, twice the same name or no size is refused before "
+    "anything is deleted or written",
+)
 @pytest.mark.parametrize(
     "size",
     [pytest.param(None, id="none"), pytest.param("1", id="a text"), pytest.param(-1, id="below nothing")],
@@ -201,6 +212,10 @@ def test_a_file_without_a_size_is_refused(size: Any, hub: BadHub, fetch: Callabl
     assert hub.downloads == []
 
 
+@pytest.mark.holds(
+    "engine.md", "A fetched file whose hash is not the listed one is removed, and fetched again"
+)
+@pytest.mark.holds("security.md", "A hub's names, sizes, hashes and endless answers reach no other model")
 @pytest.mark.attack("A hub sends other content than it lists, or never ends")
 @pytest.mark.parametrize(
     ("name", "content"),
@@ -225,6 +240,9 @@ def test_a_file_of_the_right_size_and_another_content_is_removed(
     assert hub.downloads[before:] == [name], "only this file is fetched again"
 
 
+@pytest.mark.holds(
+    "engine.md", "A fetched file whose hash is not the listed one is removed, and fetched again"
+)
 def test_a_file_that_is_there_with_another_content_is_fetched_again(
     hub: BadHub, fetch: Callable[[], Fetched], tmp_path: Path
 ) -> None:
@@ -237,6 +255,7 @@ def test_a_file_that_is_there_with_another_content_is_fetched_again(
     assert (folder / "model.safetensors").read_bytes() == WEIGHTS
 
 
+@pytest.mark.holds("engine.md", "A hub that lists no hashes is held to its sizes")
 def test_a_hub_that_gives_no_hashes_is_held_to_its_sizes(hub: BadHub, fetch: Callable[[], Fetched]) -> None:
     """As some mirrors: the fetcher goes on without hashes, and never without sizes."""
     hub.siblings = [{"rfilename": file["rfilename"], "size": file["size"]} for file in HONEST]
@@ -247,6 +266,8 @@ def test_a_hub_that_gives_no_hashes_is_held_to_its_sizes(hub: BadHub, fetch: Cal
     assert fetched.status == 0, fetched.output
 
 
+@pytest.mark.holds("engine.md", "No file grows beyond the largest one that is listed")
+@pytest.mark.holds("security.md", "A hub's names, sizes, hashes and endless answers reach no other model")
 @pytest.mark.attack("A hub sends other content than it lists, or never ends")
 def test_an_answer_without_an_end_fills_no_disk(hub: BadHub, fetch: Callable[[], Fetched]) -> None:
     hub.endless = True
@@ -256,6 +277,7 @@ def test_an_answer_without_an_end_fills_no_disk(hub: BadHub, fetch: Callable[[],
     assert sum(path.stat().st_size for path in fetched.folder.rglob("*") if path.is_file()) < LIMIT
 
 
+@pytest.mark.holds("security.md", "A hub's names, sizes, hashes and endless answers reach no other model")
 @pytest.mark.parametrize("header", ["ETag", "X-Linked-ETag", "X-Repo-Commit"])
 def test_a_header_that_leads_elsewhere_is_refused(
     header: str, hub: BadHub, fetch: Callable[[], Fetched]
@@ -267,6 +289,7 @@ def test_a_header_that_leads_elsewhere_is_refused(
     assert hub.downloads == []
 
 
+@pytest.mark.holds("engine.md", "A folder that is or has a symbolic link is refused with `FolderLinked`")
 @pytest.mark.parametrize(
     "link",
     [

@@ -87,6 +87,10 @@ def test_an_index_over_a_missing_or_empty_folder_says_which_and_is_built_once_it
     assert site.objects.get("VectorIndex", "early")["status"]["documents"]["indexed"] == 1
 
 
+@pytest.mark.holds(
+    "decisions/0007-index-builds.md",
+    "Documents that cannot be read are counted and named, and too many keep the live index",
+)
 def test_documents_that_cannot_be_read_are_counted_and_named_and_the_rest_is_served(
     site: Site, double: str, tmp_path: Path
 ) -> None:

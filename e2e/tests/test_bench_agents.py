@@ -44,6 +44,7 @@ def test_figures_that_are_as_wanted_miss_nothing() -> None:
     assert {miss.wanted.path[0] for miss in misses({}, wanted(TASKS))} == GOOD.keys()
 
 
+@pytest.mark.holds("performance.md", "The figures of the task benchmarks are what they count")
 @pytest.mark.parametrize(
     ("figure", "value"),
     [

@@ -20,6 +20,10 @@ flotilla_controller_reconcile_errors_total{kind="AgentFleet"} 2.0
 """
 
 
+@pytest.mark.holds(
+    "performance.md",
+    "The benchmarks of resting objects count each reconcile once, and half of their objects wait",
+)
 def test_all_reconciles_count_once() -> None:
     assert reconciles_in(METRICS) == 122
 
@@ -49,6 +53,10 @@ def test_an_object_is_told_when_its_condition_is_about_the_newest_spec(
     assert is_told(manifest | ({"status": status} if status else {}), "Placed") is told
 
 
+@pytest.mark.holds(
+    "performance.md",
+    "The benchmarks of resting objects count each reconcile once, and half of their objects wait",
+)
 def test_half_of_the_objects_wait_and_all_are_valid() -> None:
     models = {kind.name: kind.model for kind in KINDS}
     made = [manifest for _, manifest in all_objects(1000)]

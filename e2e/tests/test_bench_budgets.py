@@ -81,6 +81,8 @@ def test_a_tree_that_adds_up_has_no_fault() -> None:
     assert judged() == {}
 
 
+@pytest.mark.holds("recovery.md", "The checker sees each fault")
+@pytest.mark.holds("performance.md", "The figures of the task benchmarks are what they count")
 @pytest.mark.parametrize(
     ("root", "fault"),
     [
@@ -152,6 +154,7 @@ def test_a_tree_makes_200_calls_on_four_levels() -> None:
     assert LIMITS.keys() == set(Limit)
 
 
+@pytest.mark.holds("recovery.md", "The checkers share no code with the runtime")
 @pytest.mark.parametrize("module", [judge, plans])
 def test_the_checker_shares_no_code_with_the_runtime(module: Any) -> None:
     tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))

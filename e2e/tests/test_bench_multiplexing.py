@@ -81,6 +81,7 @@ def load(utilisation: float, warm: float = 1.0) -> Load:
     return Load(utilisation=utilisation, warm_prefill_share=warm, task_p95_seconds=30, seconds=90)
 
 
+@pytest.mark.holds("performance.md", "The figures of the task benchmarks are what they count")
 @pytest.mark.parametrize(
     ("own", "extra", "missed"),
     [

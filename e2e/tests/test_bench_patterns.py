@@ -45,6 +45,7 @@ def test_calls_that_were_made_again_count_once_and_choices_are_none() -> None:
     )
 
 
+@pytest.mark.holds("performance.md", "The figures of the task benchmarks are what they count")
 @pytest.mark.parametrize(
     ("changes", "missed"),
     [

@@ -65,6 +65,8 @@ def test_a_task_that_ran_through_has_no_fault() -> None:
     assert judged(task(*DONE), *ARRIVED) == {}
 
 
+@pytest.mark.holds("recovery.md", "The checker sees each fault")
+@pytest.mark.holds("performance.md", "The figures of the task benchmarks are what they count")
 @pytest.mark.parametrize(
     ("facts_of_task", "arrivals", "fault"),
     [
@@ -119,6 +121,7 @@ def test_what_the_runtime_may_do_is_no_fault() -> None:
     assert judged(task(DONE[0], withdrawn, *DONE[1:]), *ARRIVED) == {}, "nor one that did not happen"
 
 
+@pytest.mark.holds("recovery.md", "The checkers share no code with the runtime")
 @pytest.mark.parametrize("module", [judge, facts, arrivals, generations, calls, plans, resumes])
 def test_the_checker_shares_no_code_with_the_runtime(module: Any) -> None:
     tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))

@@ -31,6 +31,7 @@ def test_the_cores_of_a_role_are_its_time_over_the_clocks() -> None:
     }
 
 
+@pytest.mark.holds("performance.md", "What the router adds is the difference of runs in alternation")
 def test_with_and_without_take_turns_at_being_first_and_slow_streams_are_only_in_the_first_round() -> None:
     steps = [(side, phase.name) for side, phase in order(phases(6), rounds=3)]
     assert [side for side, name in steps if name == "steady"] == [
@@ -63,6 +64,7 @@ def test_one_slow_round_of_three_changes_no_figure() -> None:
     assert middle_of([run(2), run(90, 100), run(1)]).figures["p95_ms"] == 2
 
 
+@pytest.mark.holds("performance.md", "What the router adds is the difference of runs in alternation")
 def test_what_is_added_is_the_difference_and_every_figure_that_is_wanted_is_there() -> None:
     asked = phases(6)
     middle = {(phase.name, side): run(*ANSWERS[side]) for phase in asked for side in phase.sides}

@@ -126,6 +126,7 @@ def test_a_test_that_does_not_pass_from_its_set_up_to_its_end_stops_nothing(tmp_
     assert {attack.operator_mib for attack in found if attack.stopped} == {12.5}
 
 
+@pytest.mark.holds("security.md", '`make bench-strangers` plays each row of the tables "who tries what"')
 def test_each_attack_of_the_page_is_played_and_none_that_it_does_not_list() -> None:
     files = set(CHECKOUT.glob("*/tests/**/test_*.py")) - {Path(__file__)}
     marks = [mark for file in files for mark in MARK.findall(file.read_text(encoding="utf-8"))]

@@ -34,6 +34,7 @@ def test_whole_streams_miss_nothing() -> None:
     assert missed(figures) == set()
 
 
+@pytest.mark.holds("performance.md", "The streams benchmark counts a broken stream where it belongs")
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_broken_stream_is_counted_in_the_phase_in_which_it_ended(phase: str) -> None:
     figures = counted(record(Outcome.WHOLE, phase), record(Outcome.CLEAN_ERROR, phase))
@@ -56,6 +57,7 @@ def test_a_kill_that_met_no_stream_shows_nothing() -> None:
     assert missed(counted(hit_by_kill=0)) == {"ended_by_kill"}
 
 
+@pytest.mark.holds("performance.md", "The streams benchmark counts a broken stream where it belongs")
 def test_an_end_that_a_client_cannot_tell_from_a_good_one_is_never_right() -> None:
     assert missed(counted(record(Outcome.UNCLEAN, "kill", replica=KILLED))) == {"unclean_ends"}
     assert missed(counted(record(Outcome.UNCLEAN, "update"))) == {"unclean_ends", "broken_by_update"}

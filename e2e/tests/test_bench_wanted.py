@@ -10,6 +10,10 @@ from wanted import Wanted, at_least, at_most, conclude, exactly, known_to_miss, 
 FIGURES: dict[str, Any] = {"ratio": 3.0, "broken": 0, "serves": True, "share": {"with headers": 0.95}}
 
 
+@pytest.mark.holds(
+    "performance.md",
+    "A benchmark names each figure that is not as wanted, ends with 1, and its last line is one JSON object",
+)
 @pytest.mark.parametrize(
     ("wanted", "told"),
     [
@@ -51,6 +55,10 @@ def test_a_figure_that_is_not_as_wanted_is_told(wanted: Wanted, told: str | None
     assert [str(miss) for miss in misses(FIGURES, [wanted])] == ([] if told is None else [told])
 
 
+@pytest.mark.holds(
+    "performance.md",
+    "A benchmark names each figure that is not as wanted, ends with 1, and its last line is one JSON object",
+)
 @pytest.mark.parametrize(
     ("wanted", "only_print", "status"),
     [

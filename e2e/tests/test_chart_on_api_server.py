@@ -99,6 +99,7 @@ def site(cluster: Site) -> Site:
     return cluster
 
 
+@pytest.mark.holds("install.md", "The chart installs with `helm install` under restricted pod security")
 def test_it_installs_where_restricted_pod_security_is_enforced(site: Site) -> None:
     assert "kubectl get flotilla" in site.helm("get", "notes", RELEASE)
     pods = site.plane.client.get(f"/api/v1/namespaces/{NAMESPACE}/pods")["items"]
@@ -124,6 +125,9 @@ def test_the_notes_name_everything_that_an_uninstall_keeps(site: Site) -> None:
     assert "deletionPolicy Retain" in notes
 
 
+@pytest.mark.holds(
+    "tasks.md", "The verbs `create`, `get` and `list` on `agentfleets/tasks` say who may do what"
+)
 @pytest.mark.parametrize(
     ("role", "may", "may_not"),
     [
@@ -162,6 +166,13 @@ def test_the_clusters_own_roles_know_our_kinds(
     assert [right for right in may_not if site.may(user, *right)] == []
 
 
+@pytest.mark.holds(
+    "install.md", "An uninstall keeps definitions and objects, and they can be deleted afterwards"
+)
+@pytest.mark.holds(
+    "install.md", "The Job after an uninstall deletes its ClusterRole and its ClusterRoleBinding"
+)
+@pytest.mark.holds("install.md", "An upgrade of the chart keeps every object and every running pod")
 async def test_objects_outlive_upgrade_and_uninstall_and_then_everything_can_go(
     site: Site, tmp_path: Path
 ) -> None:

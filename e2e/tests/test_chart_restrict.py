@@ -50,6 +50,11 @@ def of_workers(**source: Any) -> dict[str, Any]:
     return {"workers": volume(**source)}
 
 
+@pytest.mark.holds(
+    "security.md",
+    "`restrict.enabled` bounds Secrets, volumes, images and service accounts on a real API server; "
+    "what is allowed passes",
+)
 @pytest.mark.attack("A user of the kinds reads a Secret of the namespace, or a file of the node")
 @pytest.mark.parametrize(
     ("kind", "spec", "words"),
@@ -98,6 +103,11 @@ def test_no_secret_and_no_file_of_the_node_is_read(
     assert words in refusal
 
 
+@pytest.mark.holds(
+    "security.md",
+    "`restrict.enabled` bounds Secrets, volumes, images and service accounts on a real API server; "
+    "what is allowed passes",
+)
 @pytest.mark.attack("A user of the kinds runs an image or a service account of their choice")
 @pytest.mark.parametrize(
     ("kind", "spec", "words"),
@@ -127,6 +137,11 @@ def test_no_other_image_or_service_account_runs(
     assert words in refusal
 
 
+@pytest.mark.holds(
+    "security.md",
+    "`restrict.enabled` bounds Secrets, volumes, images and service accounts on a real API server; "
+    "what is allowed passes",
+)
 @pytest.mark.parametrize(
     ("kind", "spec"),
     [
@@ -147,6 +162,7 @@ def test_what_is_allowed_passes(
     assert attempt(restricted, namespace, kind, spec) is None
 
 
+@pytest.mark.holds("security.md", "An object that was there before can be deleted")
 @pytest.mark.parametrize(
     ("kind", "not_allowed", "change"),
     [

@@ -117,6 +117,11 @@ def messages(kind: Kind) -> list[str]:
     return [validation["message"] for validation in policy["spec"]["validations"]]
 
 
+@pytest.mark.holds(
+    "security.md",
+    "With `restrict.enabled` every field by which code, a Secret, a label or an annotation comes "
+    "is bounded; a new field of such a form fails a test",
+)
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_the_policy_names_every_field_that_must_be_bounded_and_no_other(kind: Kind) -> None:
     found = bounded(kind)
@@ -166,6 +171,11 @@ def namespace(plane: ControlPlane) -> Iterator[str]:
         yield name
 
 
+@pytest.mark.holds(
+    "security.md",
+    "With `restrict.enabled` every field by which code, a Secret, a label or an annotation comes "
+    "is bounded; a new field of such a form fails a test",
+)
 @pytest.mark.attack("A user of the kinds brings code in a variable, or leads connections elsewhere by one")
 @pytest.mark.parametrize(("kind", "path"), list(found_with("variables")))
 def test_variables_that_bring_code_or_lead_elsewhere_are_refused_everywhere(
@@ -179,6 +189,11 @@ def test_variables_that_bring_code_or_lead_elsewhere_are_refused_everywhere(
         assert "restrict.envNames" in refusal
 
 
+@pytest.mark.holds(
+    "security.md",
+    "With `restrict.enabled` every field by which code, a Secret, a label or an annotation comes "
+    "is bounded; a new field of such a form fails a test",
+)
 @pytest.mark.attack("A user of the kinds puts a key of the pod into an address or a name, as $(NAME)")
 @pytest.mark.parametrize(("kind", "path"), [*found_with("variables"), *found_with("arguments")])
 def test_no_value_refers_to_another_variable(
@@ -191,6 +206,11 @@ def test_no_value_refers_to_another_variable(
     assert f"spec.{path} must not refer to" in refusal
 
 
+@pytest.mark.holds(
+    "security.md",
+    "With `restrict.enabled` every field by which code, a Secret, a label or an annotation comes "
+    "is bounded; a new field of such a form fails a test",
+)
 @pytest.mark.attack(
     "A user of the kinds makes a pod one of somebody else's service, or has an annotation act for it"
 )
@@ -206,6 +226,11 @@ def test_labels_and_annotations_that_something_acts_on_are_refused_everywhere(
     assert attempt(plane.client, namespace, kind, at(path, {"kubernetes.io/description": "ours"})) is None
 
 
+@pytest.mark.holds(
+    "security.md",
+    "With `restrict.enabled` every field by which code, a Secret, a label or an annotation comes "
+    "is bounded; a new field of such a form fails a test",
+)
 @pytest.mark.attack("A user of the kinds mounts a volume over the code of an image")
 @pytest.mark.parametrize(("kind", "path"), list(found_with("mounts")))
 def test_volumes_are_mounted_where_no_code_is(
@@ -225,6 +250,11 @@ def test_labels_of_flotilla_itself_are_refused_at_engines_too(plane: ControlPlan
     assert "spec.pod.labels" in str(attempt(plane.client, namespace, "ModelReplicaSet", spec))
 
 
+@pytest.mark.holds(
+    "security.md",
+    "With `restrict.enabled` every field by which code, a Secret, a label or an annotation comes "
+    "is bounded; a new field of such a form fails a test",
+)
 @pytest.mark.attack("A user of the kinds has vLLM run code, read a file or connect elsewhere by an argument")
 @pytest.mark.parametrize(
     "arguments",
@@ -260,6 +290,11 @@ def test_arguments_that_run_code_read_files_or_lead_elsewhere_are_refused(
     assert "restrict.engineArguments" in refusal
 
 
+@pytest.mark.holds(
+    "security.md",
+    "With `restrict.enabled` every field by which code, a Secret, a label or an annotation comes "
+    "is bounded; a new field of such a form fails a test",
+)
 @pytest.mark.attack(
     "A user of the kinds has a worker call a function of Python's own, as `subprocess:getoutput`"
 )
@@ -278,6 +313,7 @@ def test_no_module_is_named_but_those_that_are_listed(
         assert attempt(plane.client, namespace, kind, reference(path, name)) is None, name
 
 
+@pytest.mark.holds("security.md", "The lists of the chart let through what serves people")
 @pytest.mark.parametrize(
     ("kind", "spec"),
     [

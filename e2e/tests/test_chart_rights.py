@@ -330,6 +330,11 @@ def claim(name: str) -> Manifest:
     return {**kind, "spec": spec}
 
 
+@pytest.mark.holds("security.md", "The operator's rights are those that were reviewed, and each is used")
+@pytest.mark.holds(
+    "security.md",
+    "What the operator's own user may write, and where; its whole life passes with these policies",
+)
 def test_nothing_is_refused_and_every_right_is_used_or_listed_with_its_reason(
     site: Site, tmp_path: Path
 ) -> None:
@@ -350,6 +355,9 @@ def test_nothing_is_refused_and_every_right_is_used_or_listed_with_its_reason(
     assert sorted(UNUSED_HERE - may) == []
 
 
+@pytest.mark.holds(
+    "decisions/0022-tokens-for-one-fleet.md", "The operator may bind the gateways' role and no other"
+)
 @pytest.mark.attack("The operator's account binds another role to an account")
 def test_the_operator_may_bind_the_role_of_gateways_and_no_other(site: Site) -> None:
     kubeconfig = f"--kubeconfig={site.plane.kubeconfig_for(ACCOUNT, groups=GROUPS)}"

@@ -39,6 +39,9 @@ def gateway(demo: Environment) -> Iterator[httpx2.Client]:
         yield client
 
 
+@pytest.mark.holds(
+    "README.md", "Three kinds applied together give a working product that answers questions with sources"
+)
 def test_at_least_two_of_three_answers_name_the_right_page(demo: Environment) -> None:
     right = 0
     for one in QUESTIONS:
@@ -49,6 +52,12 @@ def test_at_least_two_of_three_answers_name_the_right_page(demo: Environment) ->
     assert right >= 2
 
 
+@pytest.mark.holds("README.md", "The steps of `make demo` bring up all three kinds until they are ready")
+@pytest.mark.holds("README.md", "`kubectl get flotilla` lists all three kinds")
+@pytest.mark.holds("README.md", "The operator and the chart work on 1.34, and with the API server of 1.37")
+@pytest.mark.holds(
+    "local-cluster.md", "The default storage class binds a claim that an ordinary user can write to"
+)
 def test_one_command_lists_all_three_kinds_as_ready(demo: Environment) -> None:
     items = demo.kubectl.get("flotilla")["items"]
     assert sorted(item["kind"] for item in items) == [
@@ -63,6 +72,10 @@ def test_one_command_lists_all_three_kinds_as_ready(demo: Environment) -> None:
         assert item["status"]["observedGeneration"] == item["metadata"]["generation"]
 
 
+@pytest.mark.holds(
+    "capacity.md",
+    "Layers, heads and widths come from the model's own `config.json`, read by an init container",
+)
 def test_what_a_token_of_the_model_takes_is_known_from_the_models_own_config(demo: Environment) -> None:
     status = demo.kubectl.get("modelreplicaset", "smollm2")["status"]
     layers, kv_heads, head_width, bytes_of_bfloat16 = 30, 3, 64, 2
@@ -77,6 +90,7 @@ def test_every_document_is_accounted_for(demo: Environment) -> None:
     assert status["chunks"] > documents["indexed"]
 
 
+@pytest.mark.holds("install.md", "Every pod runs as user and group 65532 under the restricted standard")
 def test_the_namespace_enforces_restricted_and_every_pod_obeys(
     demo: Environment, everywhere: Kubectl
 ) -> None:
@@ -122,6 +136,11 @@ def search(demo: Environment, key: str) -> str:
     return demo.kubectl.run("exec", pod, "--container=gateway", "--", *program).strip()
 
 
+@pytest.mark.holds(
+    "search.md",
+    "Whoever sends a key of the Secret may search, everybody else gets 401 with `WWW-Authenticate` "
+    "and the code `unauthorized`",
+)
 @pytest.mark.attack("A pod without a key searches an index")
 def test_nobody_searches_without_the_key_of_the_index(demo: Environment) -> None:
     keys = demo.kubectl.get("vectorindex", "manual")["status"]["keys"]
@@ -159,6 +178,11 @@ def connects(demo: Environment, of: tuple[str, str], component: str, port: int) 
     return told.strip() == "connected"
 
 
+@pytest.mark.holds("router.md", "A network that enforces policies keeps others from the engines")
+@pytest.mark.holds(
+    "security.md",
+    "Every pod has a policy; what is open to everybody and to those who scrape is as the page says",
+)
 @pytest.mark.attack("A pod that was taken over reaches Redis, Milvus Lite or an engine of others")
 @pytest.mark.parametrize(
     ("sender", "component", "port", "expected"),
@@ -180,6 +204,7 @@ def test_who_can_connect_to_what(
     assert connects(demo, sender, component, port) is expected
 
 
+@pytest.mark.holds("security.md", "Redis and Milvus Lite may open no connection")
 @pytest.mark.attack("Redis or Milvus Lite, taken over, opens connections")
 def test_milvus_lite_can_open_no_connection(demo: Environment) -> None:
     assert connects(demo, GATEWAY, "retriever", 8080), "others can"
@@ -222,6 +247,7 @@ def test_a_caller_without_rights_is_told_so(demo: Environment, gateway: httpx2.C
     assert "agentfleets/tasks" in response.text
 
 
+@pytest.mark.holds("tasks.md", "A task is answered with 201 once it is on disk")
 def test_a_task_outlives_redis_killed_right_after_its_201(demo: Environment, gateway: httpx2.Client) -> None:
     submitted = gateway.post("/v1/tasks", json={"input": SHORTEST})
     assert submitted.status_code == 201
@@ -239,11 +265,13 @@ def test_a_task_outlives_redis_killed_right_after_its_201(demo: Environment, gat
     eventually(succeeded, 240)
 
 
+@pytest.mark.holds("tasks.md", "`flotilla ask` waits for the answer and shows its sources")
 def test_the_same_question_can_be_asked_from_the_command_line(gateway: httpx2.Client) -> None:
     answer = ask(gateway, "How do I roll back to a savepoint in a transaction?")
     assert answer.documents
 
 
+@pytest.mark.holds("performance.md", "The idle operator takes less than 150 MiB")
 def test_the_idle_operator_takes_less_than_150_mib(everywhere: Kubectl) -> None:
     lines = everywhere.run(
         *("get", "--raw", f"/api/v1/nodes/{_real_node(everywhere)}/proxy/metrics/resource")

@@ -99,6 +99,10 @@ def test_tokens_are_counted_with_the_same_keys(generators: Pair, asked: dict[str
         assert answer["max_model_len"] == 4096
 
 
+@pytest.mark.holds(
+    "decisions/0018-model-calls.md",
+    "Prompts are counted by `/tokenize`, also behind the router; without an answer the bound holds",
+)
 @pytest.mark.parametrize("asked", [{"messages": chat()["messages"]}, conversation()])
 def test_a_prompt_has_as_many_tokens_as_were_counted(generators: Pair, asked: dict[str, Any]) -> None:
     counts = generators.both("/tokenize", asked)
@@ -107,6 +111,10 @@ def test_a_prompt_has_as_many_tokens_as_were_counted(generators: Pair, asked: di
         assert count.json()["count"] == answer.json()["usage"]["prompt_tokens"]
 
 
+@pytest.mark.holds(
+    "decisions/0018-model-calls.md",
+    "No prompt of any script has more tokens than its bound, nor grows by more than that of its new messages",
+)
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_no_prompt_of_any_script_has_more_tokens_than_its_bound(generators: Pair, script: str) -> None:
     asked = conversation()
@@ -120,6 +128,10 @@ def test_no_prompt_of_any_script_has_more_tokens_than_its_bound(generators: Pair
     assert len(SCRIPTS[script]) < real.json()["count"] <= prompt_bound(asked["messages"], tools)
 
 
+@pytest.mark.holds(
+    "decisions/0018-model-calls.md",
+    "No prompt of any script has more tokens than its bound, nor grows by more than that of its new messages",
+)
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_prompt_that_was_counted_grows_by_no_more_than_its_new_messages_bound(
     generators: Pair, script: str
@@ -194,6 +206,11 @@ def test_tokens_from_the_cache_are_counted_with_the_same_keys(generators: Pair, 
         assert 0.5 * usage["prompt_tokens"] < usage["prompt_tokens_details"]["cached_tokens"]
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "With `isolateTenants` a model finds in its cache what the same tenant has sent, and nothing "
+    "else; without it callers are told no cached tokens",
+)
 @pytest.mark.attack("A caller asks whether others have sent a prompt, by what a model had cached")
 def test_what_was_cached_with_one_salt_is_found_with_that_salt_alone(generators: Pair) -> None:
     body = chat("Tell me about the lighthouse. " * 40, max_tokens=4)

@@ -59,6 +59,12 @@ def assert_a_person_is_asked(site: Site, name: str, reason: str, words: str) -> 
     site.until(is_warned, REPLICA_SET, name, f"event {reason} {words!r}")
 
 
+@pytest.mark.holds("install.md", "An image that cannot be pulled is told in the kubelet's words")
+@pytest.mark.holds(
+    "groups.md",
+    "`ImagePullFailed`, `ContainerConfigError`, `ModelFetchFailed` and `EngineCrashing` have the "
+    "kubelet's words",
+)
 def test_an_image_that_cannot_be_pulled_is_said_in_the_kubelets_words_and_passes(
     site: Site, double: str
 ) -> None:
@@ -72,6 +78,11 @@ def test_an_image_that_cannot_be_pulled_is_said_in_the_kubelets_words_and_passes
     site.wait_ready(name)
 
 
+@pytest.mark.holds(
+    "groups.md",
+    "`ImagePullFailed`, `ContainerConfigError`, `ModelFetchFailed` and `EngineCrashing` have the "
+    "kubelet's words",
+)
 def test_a_secret_that_is_missing_for_the_engine_is_said_and_waited_for(site: Site, double: str) -> None:
     """The kubelet goes on trying, so the pod that waits is the one that serves."""
     name = "no-secret"
@@ -90,6 +101,11 @@ def test_a_secret_that_is_missing_for_the_engine_is_said_and_waited_for(site: Si
     assert uids(site.pods(name)) == before
 
 
+@pytest.mark.holds(
+    "groups.md",
+    "`ImagePullFailed`, `ContainerConfigError`, `ModelFetchFailed` and `EngineCrashing` have the "
+    "kubelet's words",
+)
 def test_an_engine_with_a_wrong_argument_is_told_with_its_last_line_and_its_restarts(
     site: Site, double: str
 ) -> None:
@@ -107,6 +123,9 @@ def test_an_engine_with_a_wrong_argument_is_told_with_its_last_line_and_its_rest
     site.wait_ready(name)
 
 
+@pytest.mark.holds(
+    "groups.md", "`EngineCrashing` tells of an engine killed for memory, and of one that ended with code 0"
+)
 def test_an_engine_that_the_kernel_kills_for_memory_is_told_as_that(site: Site, double: str) -> None:
     name = "too-little-memory"
     too_little = {"memory": "20Mi"}
@@ -119,6 +138,9 @@ def test_an_engine_that_the_kernel_kills_for_memory_is_told_as_that(site: Site, 
     site.wait_ready(name)
 
 
+@pytest.mark.holds(
+    "groups.md", "`EngineCrashing` tells of an engine killed for memory, and of one that ended with code 0"
+)
 def test_an_engine_that_ends_well_instead_of_serving_is_told_too(site: Site, double: str) -> None:
     """Nothing in its end looks like a failure, and its log is not read by the kubelet."""
     name = "says-goodbye"
@@ -127,6 +149,9 @@ def test_an_engine_that_ends_well_instead_of_serving_is_told_too(site: Site, dou
     site.wait(REPLICA_SET, name, "Available", "False", "EngineCrashing", words=words)
 
 
+@pytest.mark.holds(
+    "groups.md", "`EngineSlowToStart` after 10 minutes, or three times the usual start, 5 minutes at least"
+)
 def test_a_slow_start_is_no_fault_and_its_time_is_kept(site: Site, double: str) -> None:
     name = "slow"
     delay = {"faults": {"start_delay_seconds": SLOW_START_SECONDS}}
@@ -190,6 +215,9 @@ def test_a_killed_engine_is_out_of_the_routing_until_it_has_started_anew(site: S
     assert (restarts(after[victim]), restarts(after[other])) == (1, 0)
 
 
+@pytest.mark.holds(
+    "groups.md", "A member that ends takes its group with it, and the event says which pod and why"
+)
 def test_a_group_whose_follower_is_killed_starts_anew_as_a_whole(site: Site, double: str) -> None:
     name = "pair"
     site.apply(doubles(name, double, parallelism={"pipeline": 2}))
@@ -210,6 +238,7 @@ def test_a_group_whose_follower_is_killed_starts_anew_as_a_whole(site: Site, dou
     assert any(end in note for end in ends for note in notes), notes
 
 
+@pytest.mark.holds("groups.md", "`PodSetupSlow` after two minutes without volumes")
 @pytest.mark.waits_long
 def test_volumes_that_do_not_come_are_told_of(site: Site, double: str) -> None:
     """Only the kubelet's events tell of it. The operator calls a pod's volumes slow after two minutes."""
@@ -221,6 +250,7 @@ def test_volumes_that_do_not_come_are_told_of(site: Site, double: str) -> None:
     assert any("no-such-map" in note for note in site.notes(pod, "FailedMount"))
 
 
+@pytest.mark.holds("router.md", "`RouterReady` says in the kubelet's words why no router pod is ready")
 def test_a_router_that_has_no_certificate_is_told_of_as_its_container_ended(site: Site, double: str) -> None:
     name = "no-certificate"
     entries = {"tls.crt": "no certificate", "tls.key": "no key"}
@@ -234,6 +264,10 @@ def test_a_router_that_has_no_certificate_is_told_of_as_its_container_ended(site
     assert_a_person_is_asked(site, name, "RouterCrashing", words)
 
 
+@pytest.mark.holds(
+    "groups.md",
+    "An engine that hangs leaves the routing, is ended by its liveness probe and started anew in its pod",
+)
 @pytest.mark.waits_long
 def test_an_engine_that_hangs_is_started_anew_in_its_pod(site: Site, double: str) -> None:
     """Its liveness probe ends it after 90 seconds."""

@@ -189,6 +189,10 @@ def shared(request: pytest.FixtureRequest, installed: Environment, tmp_path: Pat
         everywhere.run("delete", "namespace", cache.namespace, "--wait=false")
 
 
+@pytest.mark.holds("engine.md", "With a shared cache one replica downloads and the others wait")
+@pytest.mark.holds(
+    "engine.md", "Sets share files within a namespace and a hub, and see nothing else of the node's folder"
+)
 @pytest.mark.attack(
     "A user's variables run code as root (`PYTHONPATH`, `LD_PRELOAD`)",
     "A set reads or changes the models of another namespace",

@@ -24,6 +24,8 @@ STREAM_SECONDS = TOKENS * Configuration().decode_step_seconds
 RUNNING = "vllm:num_requests_running"
 
 
+@pytest.mark.holds("README.md", "A model answers OpenAI's API at `http://NAME-model:8000/v1`")
+@pytest.mark.holds("draining.md", "An evicted engine waits in its preStop hook until it is idle")
 @pytest.mark.once
 def test_a_replica_that_is_evicted_ends_its_stream_first_and_is_replaced(site: Site, double: str) -> None:
     long_enough = {"deadlineSeconds": round(5 * STREAM_SECONDS)}

@@ -101,6 +101,9 @@ class CommandLine:
         return json.loads(done.stdout)
 
 
+@pytest.mark.holds(
+    "tasks.md", "A call of an MCP server's tool is approved, and its task replayed, from the command line"
+)
 @pytest.mark.once
 def test_a_call_is_approved_and_its_task_replayed_by_the_command_line(
     installed: Environment, site: Site, double: str

@@ -70,6 +70,11 @@ def fleet(image: str) -> dict[str, Any]:
     )
 
 
+@pytest.mark.holds(
+    "observability.md",
+    "A graph from an image of one's own is approved in a cluster, and its task's trace is whole at "
+    "a receiver",
+)
 @pytest.mark.once
 def test_a_graph_is_approved_and_its_trace_is_whole(
     installed: Environment, site: Site, double: str, tmp_path: Path

@@ -65,6 +65,12 @@ def fleet(image: str, module: str) -> dict[str, Any]:
     )
 
 
+@pytest.mark.holds("agent-code.md", "The example runs, survives a crash and books once")
+@pytest.mark.holds(
+    "tasks.md",
+    "A task keeps the revision of its submission, and the workers of an older one stay until none "
+    "of its tasks is left",
+)
 @pytest.mark.once
 def test_tasks_end_with_the_image_they_began_with_and_book_once(
     installed: Environment, site: Site, double: str, tmp_path: Path

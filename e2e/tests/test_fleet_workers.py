@@ -34,6 +34,7 @@ def fleet() -> dict[str, Any]:
     )
 
 
+@pytest.mark.holds("tasks.md", "Real workers come with tasks, from zero, and go after a quiet minute")
 def test_workers_come_with_tasks_from_zero_and_go_when_the_tasks_have_ended(site: Site, double: str) -> None:
     slow = {"decode_step_seconds": STEP_SECONDS}
     site.apply(configured(site, doubles(NAME, double), slow))

@@ -59,6 +59,10 @@ def pointed_at_the_hub() -> list[dict[str, Any]]:
     return objects
 
 
+@pytest.mark.holds("README.md", "The example with models from the hub answers with the page")
+@pytest.mark.holds(
+    "start/kind.md", "An agent like this one answers with its source, with an engine on the CPU"
+)
 def test_models_from_a_hub_are_fetched_and_an_answer_names_its_page(site: Environment) -> None:
     site.kubectl.apply(pointed_at_the_hub())
     site.wait_until_ready()

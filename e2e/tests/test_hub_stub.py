@@ -118,6 +118,9 @@ def test_a_gated_model_opens_with_a_token_that_was_let_in(fetch: Callable[..., F
     assert fetch("hf://org/private", token="let-in").status == 0
 
 
+@pytest.mark.holds(
+    "engine.md", "A download that is cut goes on, and a refusal names its reason and the field to mend"
+)
 @pytest.mark.parametrize(
     ("source", "arguments", "token", "reason", "said"),
     [
@@ -173,6 +176,9 @@ def test_a_repository_that_holds_no_model_is_refused(stub: Stub, fetch: Callable
     assert fetch("hf://org/data").reason == Reason.NOT_A_MODEL
 
 
+@pytest.mark.holds(
+    "engine.md", "A download that is cut goes on, and a refusal names its reason and the field to mend"
+)
 def test_a_download_that_is_cut_goes_on_where_it_stopped(stub: Stub, fetch: Callable[..., Fetched]) -> None:
     stub.set_faults({"cut": {"file": "model.safetensors", "after_bytes": 400_000, "times": 1}})
     fetched = fetch("hf://org/open")
@@ -231,6 +237,7 @@ def test_a_full_disk_is_told_from_a_broken_network(
 FACTS = "flotilla_runtime.models.facts"
 
 
+@pytest.mark.holds("capacity.md", "A model is measured before it is fetched")
 def test_a_models_size_is_told_before_any_weight_is_fetched(
     stub: Stub, fetch: Callable[..., Fetched]
 ) -> None:
@@ -241,6 +248,10 @@ def test_a_models_size_is_told_before_any_weight_is_fetched(
     assert not [line for line in stub.requests() if "model.safetensors" in line]
 
 
+@pytest.mark.holds(
+    "decisions/0011-model-facts.md",
+    "Reading them never fails a pod, and a hub that does not answer holds none back",
+)
 def test_a_hub_that_does_not_answer_holds_no_pod_back(stub: Stub, fetch: Callable[..., Fetched]) -> None:
     stub.set_faults({"busy": {"times": 1000, "status": 502}})
     told = fetch("hf://org/open", module=FACTS)

@@ -16,6 +16,10 @@ pytestmark = pytest.mark.apiserver
 CONFIG_MAP = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "kept"}, "data": {"a": "1"}}
 
 
+@pytest.mark.holds(
+    "local-cluster.md",
+    "A control plane can restart, hang, be somebody else, tell what was asked, and be the newest Kubernetes",
+)
 def test_an_object_survives_a_restart_of_the_api_server(control_plane: ControlPlane, namespace: str) -> None:
     path = f"/api/v1/namespaces/{namespace}/configmaps"
     control_plane.client.create(path, CONFIG_MAP)
@@ -38,6 +42,10 @@ def test_two_control_planes_know_nothing_of_each_other(
         assert not plane.client.exists(f"/api/v1/namespaces/{lacks}")
 
 
+@pytest.mark.holds(
+    "local-cluster.md",
+    "A control plane can restart, hang, be somebody else, tell what was asked, and be the newest Kubernetes",
+)
 def test_a_user_may_do_only_what_rbac_grants(control_plane: ControlPlane, namespace: str) -> None:
     somebody = control_plane.client_for(control_plane.user("somebody"))
     with pytest.raises(ApiError, match="cannot list resource") as refusal:
@@ -45,6 +53,10 @@ def test_a_user_may_do_only_what_rbac_grants(control_plane: ControlPlane, namesp
     assert refusal.value.status == 403
 
 
+@pytest.mark.holds(
+    "local-cluster.md",
+    "A control plane can restart, hang, be somebody else, tell what was asked, and be the newest Kubernetes",
+)
 def test_the_audit_log_names_who_wrote_what(control_plane: ControlPlane, namespace: str) -> None:
     path = f"/api/v1/namespaces/{namespace}/configmaps"
     control_plane.client.create(path, CONFIG_MAP)

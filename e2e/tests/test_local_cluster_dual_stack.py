@@ -88,6 +88,10 @@ def read(access: Access, address: str) -> str:
     return access.kubectl("exec", "client", "--", "python3", "-c", READ, address).strip()
 
 
+@pytest.mark.holds(
+    "local-cluster.md",
+    "`--dual-stack` gives an address of each family, and `down` puts the machine's settings back",
+)
 def test_a_pod_has_an_address_of_each_family(dual: Access) -> None:
     addresses = dual.client.get("/api/v1/namespaces/default/pods/server")["status"]["podIPs"]
     assert [ip_address(each["ip"]).version for each in addresses] == [4, 6]
@@ -98,12 +102,20 @@ def test_a_pod_reaches_another_over_ipv6(dual: Access) -> None:
     assert read(dual, addresses[1]["ip"]) == "200"
 
 
+@pytest.mark.holds(
+    "local-cluster.md",
+    "`--dual-stack` gives an address of each family, and `down` puts the machine's settings back",
+)
 def test_a_pod_reaches_a_service_over_ipv6(dual: Access) -> None:
     addresses = dual.client.get("/api/v1/namespaces/default/services/pages")["spec"]["clusterIPs"]
     assert [ip_address(each).version for each in addresses] == [4, 6]
     assert read(dual, addresses[1]) == "200"
 
 
+@pytest.mark.holds(
+    "local-cluster.md",
+    "`--dual-stack` gives an address of each family, and `down` puts the machine's settings back",
+)
 def test_the_machines_ipv6_settings_are_put_back(dual: Access, forwarding_before: str) -> None:
     assert dual.client.ready()
     assert forwarding() == "1"

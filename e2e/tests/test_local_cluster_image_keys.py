@@ -18,6 +18,7 @@ def image(tmp_path: Path) -> Image:
     return Image(name="one", dockerfile=tmp_path / "Dockerfile", context=tmp_path, paths=("package",))
 
 
+@pytest.mark.holds("local-cluster.md", "An image's tag is the hash of what went into it")
 def test_the_same_files_give_the_same_tag(image: Image) -> None:
     assert image.reference(BASE) == image.reference(BASE)
     assert image.reference(BASE).startswith("localhost/flotilla-one:")
@@ -31,6 +32,7 @@ def test_byte_code_and_files_outside_the_paths_change_nothing(image: Image) -> N
     assert image.key(BASE) == before
 
 
+@pytest.mark.holds("local-cluster.md", "An image's tag is the hash of what went into it")
 @pytest.mark.parametrize("changed", ["package/code.py", "Dockerfile"])
 def test_a_changed_file_changes_the_tag(image: Image, changed: str) -> None:
     before = image.key(BASE)
@@ -38,6 +40,7 @@ def test_a_changed_file_changes_the_tag(image: Image, changed: str) -> None:
     assert image.key(BASE) != before
 
 
+@pytest.mark.holds("local-cluster.md", "An image's tag is the hash of what went into it")
 def test_another_base_changes_the_tag(image: Image) -> None:
     assert image.key(BASE) != image.key("localhost/base:2")
 
@@ -51,6 +54,7 @@ def test_the_context_holds_the_paths_and_nothing_else(image: Image, tmp_path: Pa
     ]
 
 
+@pytest.mark.holds("local-cluster.md", "The machine's pip settings end up in no image")
 def test_only_pips_sources_go_into_a_build() -> None:
     environment = {
         "PIP_INDEX_URL": "https://mirror.example/simple",

@@ -69,6 +69,7 @@ def server_pod(name: str, image: str, command: list[str] | None, port: int) -> M
     }
 
 
+@pytest.mark.holds("local-cluster.md", "The images answer under restricted security")
 @pytest.mark.parametrize(
     ("name", "command", "port"),
     [

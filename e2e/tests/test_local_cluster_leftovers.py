@@ -138,6 +138,8 @@ def kill(*names: str) -> Callable[[], None]:
     return crash
 
 
+@pytest.mark.holds("README.md", "`make cluster-down` takes everything down")
+@pytest.mark.holds("local-cluster.md", "`down` leaves nothing, after a crash or a start that was killed too")
 @pytest.mark.parametrize(
     "crash",
     [
@@ -164,6 +166,7 @@ def test_down_leaves_nothing(before: Machine, crash: Callable[[], None]) -> None
     assert_nothing_is_left(before)
 
 
+@pytest.mark.holds("local-cluster.md", "`down` leaves nothing, after a crash or a start that was killed too")
 @pytest.mark.rare
 @pytest.mark.parametrize("step", STEPS)
 def test_down_leaves_nothing_of_a_start_that_was_killed_after(before: Machine, step: str) -> None:
@@ -178,6 +181,10 @@ def test_down_leaves_nothing_of_a_start_that_was_killed_after(before: Machine, s
     assert_nothing_is_left(before)
 
 
+@pytest.mark.holds(
+    "local-cluster.md",
+    "`make cluster-up` starts whatever of the cluster does not run, and leaves alone what does",
+)
 @pytest.mark.rare
 def test_up_restarts_what_was_killed_and_keeps_the_rest(before: Machine) -> None:
     cluster.up()
@@ -191,6 +198,7 @@ def test_up_restarts_what_was_killed_and_keeps_the_rest(before: Machine) -> None
     assert look().rules != before.rules
 
 
+@pytest.mark.holds("local-cluster.md", "`down` leaves nothing, after a crash or a start that was killed too")
 @pytest.mark.rare
 def test_up_clears_a_cluster_whose_folder_was_deleted(before: Machine) -> None:
     cluster.up()
@@ -203,6 +211,7 @@ def test_up_clears_a_cluster_whose_folder_was_deleted(before: Machine) -> None:
     assert look().links > before.links
 
 
+@pytest.mark.holds("local-cluster.md", "The cluster of another cache folder is refused, not touched")
 @pytest.mark.rare
 def test_the_cluster_of_another_cache_folder_is_left_alone(
     before: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -218,6 +227,10 @@ def test_the_cluster_of_another_cache_folder_is_left_alone(
     assert look().links > before.links
 
 
+@pytest.mark.holds(
+    "local-cluster.md",
+    "`make cluster-up` starts whatever of the cluster does not run, and leaves alone what does",
+)
 @pytest.mark.rare
 def test_a_second_up_changes_no_process(before: Machine) -> None:
     cluster.up()

@@ -26,6 +26,7 @@ from local_cluster.prerequisites import Need
 from local_cluster.processes import Daemon, free_port, recorded_pid, start_ticks, wait_until
 
 
+@pytest.mark.holds("local-cluster.md", "`make prerequisites` names everything missing with the command")
 def test_everything_missing_is_named_at_once_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     absent = (
         Need(path="no-such-program", package="first"),
@@ -56,18 +57,21 @@ def test_a_file_may_be_in_one_of_several_folders(tmp_path: Path) -> None:
     assert need.present()
 
 
+@pytest.mark.holds("local-cluster.md", "All programs are built from pinned modules with checksums")
 @pytest.mark.parametrize("tool", TOOLS.values(), ids=TOOLS)
 def test_a_tool_has_a_pinned_version_and_checksums(tool: Tool) -> None:
     assert re.fullmatch(r"\d+(\.\d+\.\d+)?", tool.version())
     assert not tool.pinned or (tool.module / "go.sum").stat().st_size > 0
 
 
+@pytest.mark.holds("local-cluster.md", "With `KUBEBUILDER_ASSETS` its binaries are used")
 def test_binaries_of_the_assets_folder_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "etcd").touch()
     monkeypatch.setenv(ASSETS_VARIABLE, str(tmp_path))
     assert binary("etcd") == tmp_path / "etcd"
 
 
+@pytest.mark.holds("README.md", "The tests run the oldest and the newest Kubernetes that the guide names")
 def test_the_tests_run_the_oldest_and_the_newest_kubernetes_that_the_guide_names() -> None:
     guide = (CHECKOUT / "docs" / "install.md").read_text()
     (named,) = re.findall(r"^- Kubernetes (\S+) to (\S+), and", guide, re.MULTILINE)
@@ -76,6 +80,7 @@ def test_the_tests_run_the_oldest_and_the_newest_kubernetes_that_the_guide_names
     assert TOOLS["kubelet"].version() == run[0]
 
 
+@pytest.mark.holds("local-cluster.md", "GPU nodes are KWOK's and tainted, and nothing else lands there")
 def test_a_gpu_node_carries_what_placement_reads() -> None:
     made = kwok.gpu_node("a", gpus=4, zone="z", rack="r", product="NVIDIA-A100", taints=[kwok.GPU_TAINT])
     labels = made["metadata"]["labels"]
@@ -96,6 +101,7 @@ def test_kwok_touches_only_nodes_that_say_so() -> None:
     assert options["podPlayStageParallelism"] == 7
 
 
+@pytest.mark.holds("local-cluster.md", "The engine's folder is in every pod, read-only")
 def test_the_engine_mount_is_added_to_the_others_and_read_only() -> None:
     specification = with_engine_mount({"mounts": [{"destination": "/proc"}]}, Path("/cache/engine"))
     mounts = json.loads(json.dumps(specification))["mounts"]
@@ -104,6 +110,7 @@ def test_the_engine_mount_is_added_to_the_others_and_read_only() -> None:
     assert "ro" in mounts[1]["options"]
 
 
+@pytest.mark.holds("local-cluster.md", "Nodes, pods, services and fake pods have the networks of the page")
 def test_nodes_pods_services_and_fake_pods_have_networks_of_their_own() -> None:
     used = [each for family in network.DUAL_STACK for each in (family.node, family.pods, family.services)]
     networks = [ipaddress.ip_network(each, strict=False) for each in (*used, kwok.POD_ADDRESSES)]
@@ -139,6 +146,7 @@ def test_a_process_with_a_reused_id_is_not_taken_for_the_recorded_one(tmp_path: 
     assert recorded_pid(record) is None
 
 
+@pytest.mark.holds("local-cluster.md", "Daemons die with the test's process")
 def test_a_daemon_of_a_test_ends_with_the_tests_process(tmp_path: Path) -> None:
     script = f"""
 from pathlib import Path

@@ -115,6 +115,7 @@ def read_page(host: str) -> str:
         return str(answer.read().decode()).strip()
 
 
+@pytest.mark.holds("local-cluster.md", "Pods reach each other and services, and the machine reaches services")
 def test_a_pod_reaches_another_pod(full_cluster: Access, served: str) -> None:
     address = full_cluster.client.get(f"/api/v1/namespaces/{served}/pods/server")["status"]["podIP"]
     assert read_from_client(full_cluster, served, f"{address}:{PORT}") == "written by 65532"
@@ -125,6 +126,7 @@ def test_a_pod_reaches_a_service_by_address(full_cluster: Access, served: str) -
     assert read_from_client(full_cluster, served, address) == "written by 65532"
 
 
+@pytest.mark.holds("local-cluster.md", "Pods reach each other and services, and the machine reaches services")
 @pytest.mark.parametrize(
     "form",
     [
@@ -138,6 +140,7 @@ def test_a_pod_reaches_a_service_by_name(full_cluster: Access, served: str, form
     assert read_from_client(full_cluster, served, host) == "written by 65532"
 
 
+@pytest.mark.holds("local-cluster.md", "Pods reach each other and services, and the machine reaches services")
 def test_this_machine_reaches_a_service(full_cluster: Access, served: str) -> None:
     address = full_cluster.client.get(f"/api/v1/namespaces/{served}/services/pages")["spec"]["clusterIP"]
     page = retried(lambda: read_page(address))
@@ -157,6 +160,7 @@ def test_logs_of_a_pod_can_be_read(full_cluster: Access, served: str) -> None:
     assert "GET /page" in full_cluster.kubectl("-n", served, "logs", "server")
 
 
+@pytest.mark.holds("local-cluster.md", "The engine's folder is in every pod, read-only")
 def test_the_engines_folder_is_in_every_pod_and_read_only(full_cluster: Access, served: str) -> None:
     script = (
         "import os, json; s = os.statvfs('/opt/engine'); print(json.dumps(bool(s.f_flag & os.ST_RDONLY)))"
@@ -172,6 +176,7 @@ def test_a_privileged_pod_is_refused_in_the_restricted_namespace(full_cluster: A
     assert 'violates PodSecurity "restricted' in answer
 
 
+@pytest.mark.holds("local-cluster.md", "GPU nodes are KWOK's and tainted, and nothing else lands there")
 def test_an_ordinary_pod_never_lands_on_a_gpu_node(full_cluster: Access, served: str) -> None:
     pods = full_cluster.client.get(f"/api/v1/namespaces/{served}/pods")["items"]
     gpu_nodes = full_cluster.client.get("/api/v1/nodes?labelSelector=type%3Dkwok")["items"]

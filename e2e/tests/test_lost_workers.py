@@ -31,6 +31,11 @@ pytestmark = [
 TASKS = 20
 
 
+@pytest.mark.holds(
+    "recovery.md",
+    "A worker that is killed: the same keys go again, and an Unsafe call waits for somebody's word",
+)
+@pytest.mark.holds("recovery.md", "A worker that is told to stop hands over")
 @pytest.mark.once
 def test_twenty_tasks_are_answered_though_their_workers_are_deleted(demo: Environment) -> None:
     site = Site(demo.kubectl)

@@ -46,6 +46,7 @@ def two_replicas(demo: Environment) -> Iterator[Site]:
     demo.wait_until_ready()
 
 
+@pytest.mark.holds("draining.md", "A scale-down under load fails no request with the real model")
 def test_scaling_from_two_replicas_to_one_under_load_fails_no_request(two_replicas: Site) -> None:
     model, over, answers = two_replicas, threading.Event(), list[Answer]()
     with (

@@ -42,6 +42,7 @@ def stages(demo: Environment) -> Iterator[None]:
     demo.kubectl.run("delete", "mrs", NAME, "--wait", timeout_seconds=120)
 
 
+@pytest.mark.holds("groups.md", "Two stages of the real engine answer as one replica")
 def test_two_pods_answer_as_one_replica_and_start_anew_together(demo: Environment, stages: None) -> None:
     assert ANSWER in answer(demo)
     objects = Site(demo.kubectl).objects

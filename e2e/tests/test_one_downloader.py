@@ -96,6 +96,7 @@ def fetch(stub: Hub, tmp_path: Path) -> Iterator[Callable[[str], Fetcher]]:
             fetcher.process.wait(60)
 
 
+@pytest.mark.holds("engine.md", "A downloader that is killed is followed by one that keeps the whole files")
 def test_a_downloader_that_is_killed_is_followed_by_one_that_goes_on(
     stub: Hub, fetch: Callable[[str], Fetcher], tmp_path: Path
 ) -> None:

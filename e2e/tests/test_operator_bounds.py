@@ -161,6 +161,10 @@ def test_no_policy_stops_the_pods_of_others_when_its_parameter_is_gone() -> None
     assert [reference["parameterNotFoundAction"] for reference in references] == ["Allow"] * 3
 
 
+@pytest.mark.holds(
+    "security.md",
+    "What the operator's own user may write, and where; its whole life passes with these policies",
+)
 @pytest.mark.attack(
     "Whoever took over the operator makes a pod with a strong service account of another namespace"
 )
@@ -181,6 +185,10 @@ def test_no_pod_has_an_account_that_no_set_names(site: Site) -> None:
         assert site.attempt("/api/v1/pods", free, namespace=namespace, as_=site.administrator) is None
 
 
+@pytest.mark.holds(
+    "security.md",
+    "What the operator's own user may write, and where; its whole life passes with these policies",
+)
 @pytest.mark.attack(
     "Whoever took over the operator makes a pod with a strong service account of another namespace"
 )
@@ -218,11 +226,18 @@ def changed(site: Site, name: str, values: dict[str, str]) -> Iterator[None]:
             yield
 
 
+@pytest.mark.holds(
+    "security.md", "An account that may read Secrets can be listed, and what lost its label is put back"
+)
 def test_an_account_that_may_read_secrets_can_be_listed(site: Site) -> None:
     assert site.attempt("/api/v1/pods", site.pod(STRONG_BUT_LISTED)) is None
     assert site.attempt("/apis/apps/v1/deployments", deployment(site.pod(STRONG_BUT_LISTED))) is not None
 
 
+@pytest.mark.holds(
+    "security.md",
+    "What the operator's own user may write, and where; its whole life passes with these policies",
+)
 @pytest.mark.attack(
     "Whoever took over the operator reads a token by making a Secret of type service-account-token"
 )
@@ -234,6 +249,10 @@ def test_secrets_are_opaque_and_owned(site: Site) -> None:
         assert "only create Secrets, of type Opaque" in str(site.attempt("/api/v1/secrets", wrong))
 
 
+@pytest.mark.holds(
+    "security.md",
+    "What the operator's own user may write, and where; its whole life passes with these policies",
+)
 @pytest.mark.attack("Whoever took over the operator binds itself a role")
 def test_no_role_is_made_or_bound_but_those_of_routers_and_gateways(site: Site) -> None:
     roles, bindings = f"{RBAC}/roles", f"{RBAC}/rolebindings"
@@ -263,6 +282,10 @@ def test_no_role_is_made_or_bound_but_those_of_routers_and_gateways(site: Site) 
     assert "no ClusterRole" in str(site.attempt(f"{RBAC}/clusterroles", whole, namespace="-"))
 
 
+@pytest.mark.holds(
+    "security.md",
+    "What the operator's own user may write, and where; its whole life passes with these policies",
+)
 @pytest.mark.attack("Whoever took over the operator writes in kube-system, or beside the operator itself")
 @pytest.mark.parametrize("closed", ["kube-system", "kube-public", NAMESPACE])
 def test_closed_namespaces_are_left_alone(closed: str, site: Site) -> None:
@@ -276,6 +299,10 @@ def test_closed_namespaces_are_left_alone(closed: str, site: Site) -> None:
     assert site.attempt("/apis/coordination.k8s.io/v1/leases", lease, namespace=NAMESPACE) is None
 
 
+@pytest.mark.holds(
+    "security.md",
+    "What the operator's own user may write, and where; its whole life passes with these policies",
+)
 @pytest.mark.attack("Whoever took over the operator changes or deletes what is not Flotilla's")
 @pytest.mark.parametrize(
     ("path", "body"),
@@ -297,6 +324,9 @@ def test_what_is_not_flotillas_stays(path: str, body: Manifest, site: Site) -> N
     assert site.administrator.exists(theirs)
 
 
+@pytest.mark.holds(
+    "security.md", "An account that may read Secrets can be listed, and what lost its label is put back"
+)
 def test_what_lost_its_label_is_still_flotillas(site: Site) -> None:
     """The operator puts back what somebody took away from its own objects."""
     folder = f"/api/v1/namespaces/{site.namespace}/configmaps"
@@ -309,6 +339,10 @@ def test_what_lost_its_label_is_still_flotillas(site: Site) -> None:
         site.attacker.delete(f"{folder}/{name}")
 
 
+@pytest.mark.holds(
+    "security.md",
+    "What the operator's own user may write, and where; its whole life passes with these policies",
+)
 @pytest.mark.attack(
     "Whoever took over the operator makes a privileged pod, or one among the node's processes"
 )

@@ -40,6 +40,11 @@ def of(pods: dict[str, str], *parts: str) -> dict[str, str]:
     return {name: uid for name, uid in pods.items() if name.startswith(parts)}
 
 
+@pytest.mark.holds("install.md", "An upgrade of the chart keeps every object and every running pod")
+@pytest.mark.holds("install.md", "`flotilla.dev/refresh` gives objects pods with the new images")
+@pytest.mark.holds("recovery.md", "Fleets go on while the operator or the API server is away")
+@pytest.mark.holds("decisions/0008-upgrades.md", "An upgrade of the operator restarts nothing")
+@pytest.mark.holds("decisions/0008-upgrades.md", "`flotilla.dev/refresh` rolls a fleet")
 def test_an_upgrade_keeps_every_pod_until_somebody_asks_for_the_new_images(
     demo: Environment,
 ) -> None:
@@ -89,6 +94,7 @@ def leads(system: Site) -> str:
     return next((name for name in names if name in holder), "")
 
 
+@pytest.mark.holds("performance.md", "A namespace with all kinds ends within seconds")
 def test_a_namespace_that_is_deleted_goes_with_all_that_is_at_work_in_it(
     demo: Environment, everywhere: Kubectl
 ) -> None:
@@ -102,6 +108,12 @@ def test_a_namespace_that_is_deleted_goes_with_all_that_is_at_work_in_it(
     assert name not in everywhere.run("get", "namespaces", "--output=name")
 
 
+@pytest.mark.holds(
+    "install.md", "An uninstall keeps definitions and objects, and they can be deleted afterwards"
+)
+@pytest.mark.holds(
+    "install.md", "The Job after an uninstall deletes its ClusterRole and its ClusterRoleBinding"
+)
 def test_what_is_left_after_an_uninstall_can_be_deleted(demo: Environment, everywhere: Kubectl) -> None:
     """An index in a Milvus outside has a finalizer of ours; the chart's last Job takes it away."""
     index = {

@@ -141,6 +141,7 @@ def figures(pattern: str, text: str) -> list[int]:
     return [int(number) for number in match.groups()]
 
 
+@pytest.mark.holds("draining.md", "Without `slo`, more than 5 % of at least 50 answers with 5xx fail it")
 def test_a_revision_that_answers_5xx_is_rolled_back_under_load(place: Site) -> None:
     good = serving_set(place)
     with callers(place) as answers:
@@ -162,6 +163,7 @@ def test_a_revision_that_answers_5xx_is_rolled_back_under_load(place: Site) -> N
     )
 
 
+@pytest.mark.holds("draining.md", "It fails when its answers break the SLO and the old revision's keep it")
 @pytest.mark.rare
 def test_a_revision_that_is_too_slow_for_the_slo_is_rolled_back_under_load(place: Site) -> None:
     good = serving_set(place, slo=PROMISE)

@@ -20,6 +20,8 @@ INDEX = "manual"
 ROLLED = (f"{FLEET}-gateway", f"{INDEX}-retriever")
 
 
+@pytest.mark.holds("tasks.md", "Callers of the gateway are answered while it rolls")
+@pytest.mark.holds("decisions/0007-index-builds.md", "Callers of the retriever are answered while it rolls")
 @pytest.mark.once
 def test_callers_of_gateway_and_retriever_are_answered_while_both_roll(demo: Environment) -> None:
     site = Site(demo.kubectl)

@@ -31,6 +31,7 @@ def test_a_prompt_is_as_long_as_the_trace_says() -> None:
     assert [tokens_in(rendered(chat)) for chat in chats()] == [turn.prompt_tokens for turn in TURNS]
 
 
+@pytest.mark.holds("performance.md", "The trace's text has the same shared blocks as the recording")
 def test_equal_ids_and_only_they_are_equal_blocks_to_an_engine() -> None:
     block_of_key: dict[int, int] = {}
     for turn, chat in zip(TURNS, chats(), strict=True):
@@ -40,6 +41,7 @@ def test_equal_ids_and_only_they_are_equal_blocks_to_an_engine() -> None:
     assert sorted(block_of_key.values()) == [0, 1, 2, 5, 6, 9]
 
 
+@pytest.mark.holds("performance.md", "The trace's text has the same shared blocks as the recording")
 def test_a_longer_prompt_over_all_of_an_earlier_one_is_the_next_turn() -> None:
     first, later, third, edited, other = chats()
     roles = [message.role for message in third]
@@ -85,6 +87,7 @@ def test_from_which_share_of_its_load_a_replica_is_bound(bound_from_share: float
     assert chosen.moved is moved
 
 
+@pytest.mark.holds("performance.md", "`make bench-router` without a trace fails at once")
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -66,6 +66,10 @@ NEEDS = ("scenes", "apiserver", "services", "cluster")
 MARKS = (*NEEDS, RARE, ENDS_RELEASE, TAKES_CLUSTER_DOWN)
 
 
+@pytest.mark.holds(
+    "README.md",
+    "`make test` runs the unit tests, the scenes, and the API server, services and end-to-end tests",
+)
 @pytest.mark.parametrize("alone", ["", ENDS_RELEASE, TAKES_CLUSTER_DOWN])
 @pytest.mark.parametrize("rare", ["", RARE], ids=["usual", "rare"])
 @pytest.mark.parametrize("needs", ["", *NEEDS])

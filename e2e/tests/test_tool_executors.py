@@ -38,6 +38,10 @@ def fleet(image: str) -> dict[str, Any]:
     )
 
 
+@pytest.mark.holds(
+    "tools.md",
+    "Tool executors come with the first call and go after a quiet minute; each revision has its own",
+)
 @pytest.mark.once
 def test_executors_come_from_zero_with_a_call_and_go_again(
     installed: Environment, site: Site, double: str

@@ -226,6 +226,7 @@ def disturbing(folder: Path) -> Release:
     return release
 
 
+@pytest.mark.holds("decisions/0008-upgrades.md", "An upgrade of the operator restarts nothing")
 @pytest.mark.apiserver
 @pytest.mark.rare
 @pytest.mark.timeout(900)

@@ -83,6 +83,7 @@ def tells_its_load(place: Site, router: str) -> bool:
     return min(rates) > 0 and 0 <= load.get("kvUsage", -1) <= 1
 
 
+@pytest.mark.holds("router.md", "A held request starts a replica, which answers it")
 def test_requests_held_at_zero_are_answered_by_the_replica_that_they_wake(sleeper: Site) -> None:
     eventually(lambda: is_asleep(sleeper))
     one, other = (pod["status"]["podIP"] for pod in sleeper.ready("router"))
@@ -105,6 +106,7 @@ def test_requests_held_at_zero_are_answered_by_the_replica_that_they_wake(sleepe
     assert [status.refused for status in sleeper.statuses()] == [{}, {}]
 
 
+@pytest.mark.holds("router.md", "At zero without `autoscaling` a request is answered with 503 at once")
 @pytest.mark.rare
 def test_without_autoscaling_a_request_at_zero_is_refused_at_once(place: Site) -> None:
     place.create(

@@ -33,6 +33,7 @@ def test_jitter_is_full_unless_a_part_of_each_wait_is_certain() -> None:
     assert Backoff(base_seconds=1, limit_seconds=10, least_share=0.5).seconds_after(3, min) == 2
 
 
+@pytest.mark.holds("agents.md", "Calls of tasks are tried again after pauses with full jitter")
 @pytest.mark.parametrize(
     "backoff",
     [

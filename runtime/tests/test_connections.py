@@ -101,6 +101,9 @@ def tls(request: pytest.FixtureRequest, tmp_path: Path) -> Path | None:
     return tmp_path if request.param else None
 
 
+@pytest.mark.holds(
+    "security.md", "Gateways and retrievers close connections without a request, and those that do not read"
+)
 @pytest.mark.attack("A caller holds a connection of a gateway or a retriever without a request")
 @pytest.mark.parametrize(
     ("first", "trickling", "answer"),
@@ -123,6 +126,9 @@ async def test_a_connection_without_a_request_ends(
         assert (await ended_after(reader, writer, trickling)).startswith(answer)
 
 
+@pytest.mark.holds(
+    "security.md", "Gateways and retrievers close connections without a request, and those that do not read"
+)
 @pytest.mark.attack("A caller holds a connection of a gateway or a retriever without a request")
 async def test_a_caller_that_does_not_read_loses_its_connection(tls: Path | None) -> None:
     async with connected(SHORT, tls) as (reader, writer):
@@ -132,6 +138,9 @@ async def test_a_caller_that_does_not_read_loses_its_connection(tls: Path | None
         assert 0 < len(got) < 50_000_000
 
 
+@pytest.mark.holds(
+    "security.md", "Gateways and retrievers close connections without a request, and those that do not read"
+)
 @pytest.mark.parametrize(
     ("first", "trickling", "answer"),
     [
@@ -164,6 +173,7 @@ async def test_a_body_that_is_broken_off_is_told_to_the_application() -> None:
         await until(lambda: bool(BROKEN_OFF), seconds=5)
 
 
+@pytest.mark.holds("security.md", "A request that is under way, and one after another, are not cut off")
 async def test_a_request_under_way_and_one_after_another_are_not_cut_off(tls: Path | None) -> None:
     async with connected(SHORT, tls) as (reader, writer):
         for _ in range(2):
@@ -180,6 +190,7 @@ async def test_a_request_under_way_and_one_after_another_are_not_cut_off(tls: Pa
             assert await reader.readexactly(len(body)) == body
 
 
+@pytest.mark.holds("security.md", "A request that is under way, and one after another, are not cut off")
 async def test_a_connection_whose_refused_body_has_come_whole_takes_another_request(tls: Path | None) -> None:
     patient = Patience(first_request=LONG, after_answer=LONG, unread=LONG, closing=LONG)
     async with connected(patient, tls) as (reader, writer):
@@ -190,6 +201,9 @@ async def test_a_connection_whose_refused_body_has_come_whole_takes_another_requ
                 assert (await reader.readuntil(b"no")).startswith(b"HTTP/1.1 413")
 
 
+@pytest.mark.holds(
+    "security.md", "Gateways and retrievers close connections without a request, and those that do not read"
+)
 def test_what_callers_are_given_by_default() -> None:
     """docs/security.md says these."""
     assert Patience() == Patience(first_request=10, after_answer=5, unread=30, closing=5)

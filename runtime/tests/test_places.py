@@ -249,6 +249,9 @@ async def fits(post: Any) -> bool:
     return b"200" in await (await post(90_000)).readline()
 
 
+@pytest.mark.holds(
+    "tasks.md", "A gateway holds 2,048 connections, 1,024 of one address; those that wait are closed first"
+)
 def test_a_server_holds_two_thousand_connections_half_of_them_of_one_address() -> None:
     """docs/security.md and docs/tasks.md say these numbers."""
     assert Bound() == Bound(connections=2048, of_one_address=1024, for_probes=32, body_bytes=64 * 1024 * 1024)

@@ -40,6 +40,9 @@ def texts() -> Mapping[Path, str]:
     return generated()
 
 
+@pytest.mark.holds("README.md", "The list of fields that do not act is generated and true")
+@pytest.mark.holds("architecture.md", "The API reference and the definitions are generated from the models")
+@pytest.mark.holds("api/README.md", "The pages are what the models say")
 def test_the_files_in_the_repository_are_what_the_models_say(capsys: pytest.CaptureFixture[str]) -> None:
     assert (main(["--check"]), capsys.readouterr().err) == (0, ""), "run make generate"
 
@@ -70,6 +73,7 @@ def test_a_file_that_was_edited_is_stale_and_so_is_one_that_nothing_writes(
     assert stale(tmp_path, texts) == [edited, leftover]
 
 
+@pytest.mark.holds("architecture.md", "The API reference and the definitions are generated from the models")
 def test_the_chart_carries_the_same_definitions(texts: dict[Path, str]) -> None:
     for kind in KINDS:
         name = f"flotilla.dev_{kind.plural}.yaml"
@@ -111,6 +115,9 @@ def dropped(path: str, value: Any) -> Iterator[str]:
         yield from dropped(f"{path}.{name}", inner)
 
 
+@pytest.mark.holds(
+    "argocd.md", "A definition holds nothing that an API server drops, so Argo CD sees no difference in it"
+)
 @by_kind
 def test_a_definition_holds_nothing_that_an_api_server_drops(kind: Kind) -> None:
     """Or Argo CD sees a difference, and applies the definition again, for ever."""
@@ -166,6 +173,7 @@ def test_a_status_has_no_defaults(kind: Kind) -> None:
     assert [path for path, field in fields(kind) if path.startswith("status") and "default" in field] == []
 
 
+@pytest.mark.holds("placement.md", "The columns of `kubectl get -o wide` are filled from the status")
 @by_kind
 def test_columns_show_fields_of_their_type(kind: Kind) -> None:
     known = dict(fields(kind))

@@ -65,6 +65,9 @@ def unlike(wanted: Any, live: Any, path: str = "") -> Iterator[str]:
         yield path
 
 
+@pytest.mark.holds(
+    "argocd.md", "A definition holds nothing that an API server drops, so Argo CD sees no difference in it"
+)
 @pytest.mark.apiserver
 @pytest.mark.parametrize("path", sorted((ROOT / CRDS).glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_api_server_keeps_a_definition_as_it_is(control_plane: ControlPlane, path: Path) -> None:
@@ -79,6 +82,20 @@ def test_client_side_apply_works_too(control_plane: ControlPlane) -> None:
     assert out.count("customresourcedefinition") == len(KINDS)
 
 
+@pytest.mark.holds("README.md", "The presets apply")
+@pytest.mark.holds("README.md", "Every file of examples/ is applied in a test")
+@pytest.mark.holds(
+    "start/kind.md", "The file that it applies is valid, and needs nothing that it does not make"
+)
+@pytest.mark.holds(
+    "start/eks.md", "The file that it applies is valid, and needs nothing that it does not make"
+)
+@pytest.mark.holds(
+    "start/gke.md", "The file that it applies is valid, and needs nothing that it does not make"
+)
+@pytest.mark.holds(
+    "start/aks.md", "The file that it applies is valid, and needs nothing that it does not make"
+)
 @pytest.mark.apiserver
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_the_examples_apply(control_plane: ControlPlane, namespace: str, path: Path) -> None:
@@ -90,6 +107,7 @@ def test_the_examples_apply(control_plane: ControlPlane, namespace: str, path: P
     assert again.count("serverside-applied") == len(objects)
 
 
+@pytest.mark.holds("README.md", "`kubectl get flotilla` lists all three kinds")
 @pytest.mark.apiserver
 def test_the_category_lists_all_kinds(control_plane: ControlPlane, namespace: str) -> None:
     control_plane.kubectl("apply", f"--filename={ROOT}/examples/agentfleet.yaml", f"--namespace={namespace}")
@@ -97,6 +115,7 @@ def test_the_category_lists_all_kinds(control_plane: ControlPlane, namespace: st
     assert {line.split(".")[0] for line in shown.split()} == {kind.name.lower() for kind in KINDS}
 
 
+@pytest.mark.holds("placement.md", "The columns of `kubectl get -o wide` are filled from the status")
 @pytest.mark.apiserver
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_a_whole_status_is_kept_and_fills_every_column(

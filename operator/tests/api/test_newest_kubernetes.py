@@ -41,10 +41,15 @@ def newest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
         yield plane
 
 
+@pytest.mark.holds(
+    "local-cluster.md",
+    "A control plane can restart, hang, be somebody else, tell what was asked, and be the newest Kubernetes",
+)
 def test_it_is_the_newest(newest: ControlPlane) -> None:
     assert newest.client.get("/version")["gitVersion"].startswith("v1.37.")
 
 
+@pytest.mark.holds("README.md", "The definitions and examples are taken by the newest supported Kubernetes")
 def test_it_takes_definitions_and_examples(newest: ControlPlane) -> None:
     assert len(EXAMPLES) >= len(KINDS)
     for path in EXAMPLES:
@@ -55,6 +60,7 @@ def test_it_takes_definitions_and_examples(newest: ControlPlane) -> None:
             assert newest.client.create(f"{folder}?fieldValidation=Strict", manifest)["metadata"]["uid"]
 
 
+@pytest.mark.holds("README.md", "The operator and the chart work on 1.34, and with the API server of 1.37")
 def test_the_operator_makes_there_what_it_makes_of_an_example(
     newest: ControlPlane, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -76,6 +82,7 @@ def made(plane: ControlPlane, namespace: str) -> set[str]:
     return set(shown.split())
 
 
+@pytest.mark.holds("README.md", "The operator and the chart work on 1.34, and with the API server of 1.37")
 def test_the_chart_installs_there(newest: ControlPlane) -> None:
     place = (f"--namespace={NAMESPACE}", f"--kubeconfig={newest.kubeconfig}")
     values = setting({**IMAGES, "crds.install": "false"})
@@ -83,6 +90,7 @@ def test_the_chart_installs_there(newest: ControlPlane) -> None:
     assert RELEASE in helm("list", "--short", *place).split()
 
 
+@pytest.mark.holds("README.md", "The operator and the chart work on 1.34, and with the API server of 1.37")
 def test_the_charts_policies_hold_there(newest: ControlPlane) -> None:
     """Of the operator's own user, and of users of the kinds."""
     place = (f"--namespace={NAMESPACE}", f"--kubeconfig={newest.kubeconfig}")

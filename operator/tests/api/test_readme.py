@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from flotilla_operator.api.agent_fleet import AgentFleet
@@ -22,16 +23,19 @@ def applied() -> list[dict[str, Any]]:
     return [document for document in documents() if "kind" in document]
 
 
+@pytest.mark.holds("README.md", "The manifests on the page are valid and complete")
 def test_every_object_is_valid() -> None:
     assert {KINDS[manifest["kind"]].model_validate(manifest).kind for manifest in applied()} == set(KINDS)
 
 
+@pytest.mark.holds("README.md", "The manifests on the page are valid and complete")
 def test_the_fleet_refers_to_the_model_above_it() -> None:
     model, fleet = applied()
     assert [entry["modelRef"]["name"] for entry in fleet["spec"]["models"]] == [model["metadata"]["name"]]
     assert "indexes" not in fleet["spec"]
 
 
+@pytest.mark.holds("README.md", "The values file on the page names the repository of each of our images")
 def test_the_values_file_names_the_repository_of_each_image_that_no_registry_has() -> None:
     """Tag and digest stay those of the chart."""
     (values,) = (document for document in documents() if "kind" not in document)

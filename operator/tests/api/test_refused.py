@@ -1221,12 +1221,25 @@ def messages(schema: Any) -> Iterator[str]:
             yield from messages(value)
 
 
+@pytest.mark.holds("README.md", "A field that this release does not act on is refused when it is applied")
+@pytest.mark.holds(
+    "api/not-yet.md",
+    "An object that sets a listed field of the spec is refused, and the message says what to do",
+)
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_every_field_that_does_not_act_has_a_row(kind: Kind) -> None:
     refused = [unacted.path for unacted in not_yet(kind) if not unacted.values]
     assert list(NOT_YET_VALUES.get(kind.name, {})) == refused
 
 
+@pytest.mark.holds(
+    "capacity.md",
+    "The API server refuses a shared prefix that is not less than `maxModelLen`, with "
+    "`prefixCaching: false`, or with task Embed",
+)
+@pytest.mark.holds("engine.md", "What does not go together is refused when the object is applied")
+@pytest.mark.holds("pods.md", "What Flotilla sets is refused")
+@pytest.mark.holds("api/README.md", "Every bound and rule of the API has an object that is refused by it")
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_every_rule_has_a_row(kind: Kind) -> None:
     expected = [row.values[2] for row in ROWS if row.values[0] == kind.name]
@@ -1296,6 +1309,20 @@ def test_taken(control_plane: ControlPlane, kind: str, values: dict[str, Any]) -
     create(control_plane, changed(smallest(kind), **values), options="?dryRun=All")
 
 
+@pytest.mark.holds("README.md", "A field that this release does not act on is refused when it is applied")
+@pytest.mark.holds(
+    "capacity.md",
+    "The API server refuses a shared prefix that is not less than `maxModelLen`, with "
+    "`prefixCaching: false`, or with task Embed",
+)
+@pytest.mark.holds("engine.md", "What does not go together is refused when the object is applied")
+@pytest.mark.holds("placement.md", "`nodeProvisioning` with a device class is refused")
+@pytest.mark.holds("router.md", "`VLLM_API_KEY` beside `authSecretRef`, and `--api-key`, are refused")
+@pytest.mark.holds("agents.md", "`overflowTo` leads over three other models at most, and never back")
+@pytest.mark.holds(
+    "api/not-yet.md",
+    "An object that sets a listed field of the spec is refused, and the message says what to do",
+)
 @pytest.mark.apiserver
 @pytest.mark.parametrize(("kind", "values", "message"), ROWS)
 def test_refused(control_plane: ControlPlane, kind: str, values: dict[str, Any], message: str) -> None:
@@ -1305,6 +1332,7 @@ def test_refused(control_plane: ControlPlane, kind: str, values: dict[str, Any],
     assert message in refused.value.message
 
 
+@pytest.mark.holds("tools.md", "URLs with a user or a password are refused")
 @pytest.mark.apiserver
 @pytest.mark.attack("Who may read objects, and no Secrets, finds a password in a URL")
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ class Stored:
         return self.client.merge(f"{self.path}{subresource}", patch)
 
 
+@pytest.mark.holds("engine.md", "What does not go together is refused when the object is applied")
 @pytest.mark.parametrize(
     ("created", "values", "refused"),
     [
@@ -100,6 +101,8 @@ def test_defaults_are_stored_and_null_means_absent(control_plane: ControlPlane, 
     assert not {"slo", "accelerator", "autoscaling"} & set(spec)
 
 
+@pytest.mark.holds("groups.md", "The leader carries the group's name, and status and scale count groups")
+@pytest.mark.holds("router.md", "A scaler of one's own sets `replicas` through the scale subresource")
 def test_kubectl_scales_a_set(control_plane: ControlPlane, namespace: str) -> None:
     stored = Stored(control_plane, smallest("ModelReplicaSet", namespace=namespace))
     status = {"replicas": 1, "selector": "flotilla.dev/owner=smallest"}

@@ -19,6 +19,8 @@ def policy(**fields: Any) -> ZeroPolicy:
     return ZeroPolicy(**{**base, "start_deadline_seconds": START_DEADLINE, **fields})
 
 
+@pytest.mark.holds("router.md", "The replica goes when nothing was to do for `scaleToZeroAfterSeconds`")
+@pytest.mark.holds("router.md", "While a router does not answer, nothing goes to zero")
 @pytest.mark.parametrize(
     ("current", "seen", "wish", "wanted", "reason"),
     [

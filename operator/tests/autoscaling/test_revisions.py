@@ -31,6 +31,11 @@ def policy(most: int = 5, least: int = 0) -> WorkerPolicy:
     return WorkerPolicy(min_replicas=least, max_replicas=most, concurrency=10)
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "Each revision has workers for its own tasks, `maxReplicas` in sum, and one at least for each "
+    "that has a task",
+)
 @pytest.mark.parametrize(
     ("signals", "others", "bounds", "current", "shares", "reason"),
     [
@@ -118,6 +123,11 @@ def test_each_revision_gets_its_share(
 COUNTS = st.integers(0, 80)
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "Each revision has workers for its own tasks, `maxReplicas` in sum, and one at least for each "
+    "that has a task",
+)
 @given(COUNTS, st.lists(COUNTS, max_size=5), st.integers(1, 6), st.integers(0, 6))
 def test_whoever_has_tasks_has_a_worker_and_the_sum_is_bounded(
     new: int, others: list[int], most: int, least: int

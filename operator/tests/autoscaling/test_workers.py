@@ -27,6 +27,11 @@ def queue(waiting: int = 0, in_flight: int = 0, admitted: int | None = None) -> 
     return WorkerSignals(waiting=waiting, in_flight=in_flight, admitted=admitted)
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "Workers are ceil((waiting + in flight) / concurrency), at once upwards, after a quiet minute downwards",
+)
+@pytest.mark.holds("decisions/0015-steering-loop.md", "A restart of the loop scales nothing")
 @pytest.mark.parametrize(
     ("signals", "policy", "memory", "current", "wanted", "reason"),
     [
@@ -129,6 +134,9 @@ def test_never_none_while_a_task_is_there_and_never_beyond_the_bounds(
         assert decision.wanted * 10 >= min(may_run, 50)
 
 
+@pytest.mark.holds(
+    "tasks.md", "No workers are started for tasks that admission holds back, and `bottleneck` names the model"
+)
 @given(st.builds(queue, NUMBERS, NUMBERS, NUMBERS))
 def test_no_worker_is_started_that_would_find_no_task(signals: WorkerSignals) -> None:
     decision, _ = decide(signals, POLICY, WorkerMemory(), current=0, now=NOW)

@@ -21,6 +21,7 @@ NUMBER_BYTES = {"float32": 4, "bfloat16": 2}  # which of them depends on the pro
 PAGE_TOKENS = 128  # on CPUs; memory is given out in whole pages
 
 
+@pytest.mark.holds("capacity.md", "The arithmetic agrees with what real vLLM finds room for")
 def test_the_engine_finds_room_for_as_many_tokens(generator: PodsEngine) -> None:
     """In the GiB that the example gives to its KV cache."""
     facts = of_folder(ensure_models() / GENERATOR.name)

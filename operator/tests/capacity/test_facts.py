@@ -26,6 +26,10 @@ CONFIGS = {name: config for name, (config, _) in PUBLISHED.items()} | {
 }
 
 
+@pytest.mark.holds(
+    "capacity.md",
+    "Layers, heads and widths come from the model's own `config.json`, read by an init container",
+)
 @pytest.mark.parametrize("config", [pytest.param(config, id=name) for name, config in CONFIGS.items()])
 def test_nothing_that_counts_is_lost_on_the_way(config: dict[str, Any]) -> None:
     facts = facts_of({**config, "architectures": ["X"], "vision_config": {"hidden_size": 1}}, None, None)

@@ -94,6 +94,11 @@ def test_verdicts(
     assert verdict.fits == (verdict.reason is FitReason.FITS)
 
 
+@pytest.mark.holds(
+    "capacity.md",
+    '"What would fit" names the fewest stages, then the fewest accelerators, and it fits; a '
+    "shorter `maxModelLen` and FP8 are named too",
+)
 @pytest.mark.parametrize(
     ("config", "accelerator", "length", "expected"),
     [
@@ -118,6 +123,10 @@ def test_nothing_is_small_enough_for_a_model_that_no_sixteen_stages_hold() -> No
     assert smallest(shape_of(DEEPSEEK_V3), Accelerator(memory_gib=6), Wanted(max_model_len=1024), 8) is None
 
 
+@pytest.mark.holds(
+    "capacity.md",
+    "A model that does not fit makes `SpecValid` False with the reason, the GiB that lack and what would fit",
+)
 def test_a_model_that_does_not_fit_says_what_lacks_and_what_would_fit() -> None:
     assert sentence(LLAMA_70B, H100, Wanted(max_model_len=131072), tensor=2) == (
         "the model does not fit: each accelerator needs 65.7 GiB for weights and 20.0 GiB for the KV cache "
@@ -126,6 +135,11 @@ def test_a_model_that_does_not_fit_says_what_lacks_and_what_would_fit() -> None:
     )
 
 
+@pytest.mark.holds(
+    "capacity.md",
+    '"What would fit" names the fewest stages, then the fewest accelerators, and it fits; a '
+    "shorter `maxModelLen` and FP8 are named too",
+)
 def test_an_eight_bit_cache_is_proposed_where_it_would_do() -> None:
     assert sentence(LLAMA_70B, H100, Wanted(max_model_len=65536), tensor=2).endswith(
         "it would fit with spec.parallelism.tensor 4, or with spec.engine.maxModelLen 37888, or with "
@@ -147,6 +161,7 @@ def test_a_model_that_nothing_holds_says_so() -> None:
     )
 
 
+@pytest.mark.holds("capacity.md", "A tensor that does not divide the attention heads has its own reason")
 def test_a_tensor_that_does_not_divide_the_heads_names_those_that_do() -> None:
     assert sentence(QWEN2_7B, H100, Wanted(max_model_len=4096), tensor=8) == (
         "spec.parallelism.tensor is 8, but the model's 28 attention heads and 4 KV heads cannot be spread "
@@ -221,6 +236,11 @@ def test_models_are_drawn_for_which_each_remedy_helps_and_helps_not() -> None:
     assert seldom_drawn(expected, proposed, *TIGHT) == {}
 
 
+@pytest.mark.holds(
+    "capacity.md",
+    '"What would fit" names the fewest stages, then the fewest accelerators, and it fits; a '
+    "shorter `maxModelLen` and FP8 are named too",
+)
 @settings(max_examples=40)
 @given(*TIGHT)
 def test_what_is_proposed_fits_and_what_fits_is_proposed(
@@ -240,6 +260,11 @@ def test_what_is_proposed_fits_and_what_fits_is_proposed(
     assert found.fp8_cache == (shape.kv_heads > 0 and fits(length, number_bytes=1))
 
 
+@pytest.mark.holds(
+    "capacity.md",
+    '"What would fit" names the fewest stages, then the fewest accelerators, and it fits; a '
+    "shorter `maxModelLen` and FP8 are named too",
+)
 def test_the_longest_sequence_fills_what_is_left() -> None:
     shape = shape_of(LLAMA_70B)
     parallel = Parallel(tensor=2)
@@ -249,6 +274,7 @@ def test_the_longest_sequence_fills_what_is_left() -> None:
     assert not fit(shape, H100, Wanted(max_model_len=found + 1024), parallel).fits
 
 
+@pytest.mark.holds("capacity.md", "2 GiB of each accelerator are kept for activations")
 def test_an_accelerator_keeps_a_share_and_working_memory_for_the_engine() -> None:
     assert H100.for_model_bytes / GIB == pytest.approx(80 * 0.92 - 2)
     assert Accelerator(memory_gib=1).for_model_bytes == 0
@@ -259,6 +285,10 @@ def sharing(config: dict[str, Any], parallel: Parallel, length: int, shared: int
     return fit(shape_of(config), H100, wanted, parallel)
 
 
+@pytest.mark.holds(
+    "capacity.md",
+    "`sequencesPerReplica` and `sequencesPerReplicaSharingPrefix` of the example are 15.5 and 20.3",
+)
 @pytest.mark.parametrize(
     ("config", "tensor", "length", "shared", "alone", "together"),
     [

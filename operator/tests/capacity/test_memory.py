@@ -46,11 +46,17 @@ REFERENCE = {
 FREE_BYTES = (80 - 26 - 6) * GIB
 
 
+@pytest.mark.holds(
+    "capacity.md", "The KV cache of one token follows the formula, with latent attention and FP8 too"
+)
 def test_the_reference_model_keeps_819200_bytes_of_a_token() -> None:
     assert kv_bytes_per_token(shape_of(REFERENCE)) == 819_200
     assert kv_bytes_per_accelerator(shape_of(REFERENCE), 2048) / 1e6 == pytest.approx(1677.7, abs=0.05)
 
 
+@pytest.mark.holds(
+    "capacity.md", "30 sequences of 2,048 tokens fit with 48 GiB free, 112 with a shared prefix of 1,500"
+)
 def test_thirty_reference_sequences_fit_and_112_with_a_shared_prefix() -> None:
     sequence = 2048 * 819_200
     alone = sequences_that_fit(FREE_BYTES, sequence_bytes=sequence)
@@ -65,6 +71,7 @@ def test_the_weights_of_seventy_billion_parameters_in_two_bytes_are_140_gigabyte
     assert shape_of(LLAMA_70B).weight_bytes / 1e9 == pytest.approx(141, abs=0.2)
 
 
+@pytest.mark.holds("capacity.md", "Weights counted from the config are within 0.1 % for large models")
 @pytest.mark.parametrize(
     ("config", "published"), [pytest.param(*row, id=name) for name, row in PUBLISHED.items()]
 )
@@ -73,6 +80,9 @@ def test_the_parameters_are_those_that_are_published(config: dict[str, Any], pub
     assert parameters_of(Fields(config)).total == pytest.approx(published, rel=within)
 
 
+@pytest.mark.holds(
+    "capacity.md", "The KV cache of one token follows the formula, with latent attention and FP8 too"
+)
 @pytest.mark.parametrize(
     ("config", "kv_bytes"),
     [
@@ -90,11 +100,17 @@ def test_the_cache_of_one_token(config: dict[str, Any], kv_bytes: int) -> None:
     assert kv_bytes_per_token(shape_of(config)) == kv_bytes
 
 
+@pytest.mark.holds(
+    "capacity.md", "The KV cache of one token follows the formula, with latent attention and FP8 too"
+)
 def test_an_eight_bit_cache_takes_half() -> None:
     shape = shape_of(LLAMA_8B)
     assert kv_bytes_per_token(shape, number_bytes=1) * 2 == kv_bytes_per_token(shape)
 
 
+@pytest.mark.holds(
+    "capacity.md", "Sliding windows bound what a layer keeps, layers without attention keep nothing"
+)
 @pytest.mark.parametrize(
     ("config", "full", "sliding", "window"),
     [
@@ -131,12 +147,16 @@ def test_layers_with_a_window(config: dict[str, Any], full: int, sliding: int, w
     assert (shape.full_layers, shape.sliding_layers, shape.sliding_window) == (full, sliding, window)
 
 
+@pytest.mark.holds(
+    "capacity.md", "Sliding windows bound what a layer keeps, layers without attention keep nothing"
+)
 def test_a_window_bounds_what_a_long_sequence_takes() -> None:
     shape = shape_of(MISTRAL_7B)
     at_window = kv_bytes_per_accelerator(shape, 4096)
     assert kv_bytes_per_accelerator(shape, 32768) == at_window == 4096 * kv_bytes_per_token(shape)
 
 
+@pytest.mark.holds("capacity.md", "Weights and KV heads are split by tensor and stages as the page says")
 @pytest.mark.parametrize(
     ("config", "tensor", "pipeline", "share"),
     [
@@ -155,6 +175,7 @@ def test_the_cache_on_one_accelerator(
     assert kv_bytes_per_accelerator(shape, 1000, parallel) == 1000 * kv_bytes_per_token(shape) * share
 
 
+@pytest.mark.holds("capacity.md", "A model stored in 32-bit numbers is counted with 16")
 @pytest.mark.parametrize(
     ("config", "gib"),
     [
@@ -203,6 +224,8 @@ def test_only_the_experts_of_mxfp4_are_small() -> None:
     assert shape_of(GPT_OSS_20B).weight_bytes / GIB == pytest.approx(12.8, abs=0.05)
 
 
+@pytest.mark.holds("capacity.md", "Weights are the sizes of the weight files where they are known")
+@pytest.mark.holds("capacity.md", "A model stored in 32-bit numbers is counted with 16")
 @pytest.mark.parametrize(
     ("config", "stored", "loaded"),
     [
@@ -225,6 +248,7 @@ def test_the_size_of_the_files_goes_before_the_config(
     assert (shape.weight_bytes, shape.weights_from) == (loaded, WeightsFrom.FILES)
 
 
+@pytest.mark.holds("capacity.md", "What is not known is absent and never 0")
 @pytest.mark.parametrize("lacking", ["hidden_size", "num_hidden_layers", "num_attention_heads"])
 def test_a_config_without_what_is_needed_is_an_error_that_names_it(lacking: str) -> None:
     with pytest.raises(ConfigError, match=lacking) as refused:
@@ -265,6 +289,7 @@ def test_a_shared_prefix_never_costs_a_second_sequence(free: int, one: int, othe
     assert shared >= alone * (1 - 1e-9)
 
 
+@pytest.mark.holds("capacity.md", "What is not known is absent and never 0")
 @pytest.mark.parametrize("nothing", [{"sequence_bytes": 0}, {"sequence_bytes": 9, "own_bytes": 0}])
 def test_what_takes_nothing_has_no_number(nothing: dict[str, int]) -> None:
     assert sequences_that_fit(GIB, **nothing) is None

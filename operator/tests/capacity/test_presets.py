@@ -52,6 +52,11 @@ def test_there_are_eight_and_the_table_has_each() -> None:
     assert len(names) == 8
 
 
+@pytest.mark.holds(
+    "README.md",
+    "The presets of examples/models fit their GPUs, would not with half the memory, and their "
+    "table has the computed figures",
+)
 @pytest.mark.parametrize("name", ON_ACCELERATORS)
 def test_it_fits_and_would_not_with_half_the_memory(name: str) -> None:
     spec = preset(name)
@@ -67,6 +72,11 @@ def test_its_length_is_one_that_the_model_was_made_for(name: str) -> None:
     assert (preset(name).engine.max_model_len or 0) <= config["max_position_embeddings"]
 
 
+@pytest.mark.holds(
+    "README.md",
+    "The presets of examples/models fit their GPUs, would not with half the memory, and their "
+    "table has the computed figures",
+)
 @pytest.mark.parametrize("name", ON_ACCELERATORS)
 def test_the_table_has_its_figures(name: str) -> None:
     spec, found = preset(name), verdict(name)

@@ -153,6 +153,7 @@ def test_only_the_connection_speaks_to_the_api_server() -> None:
     assert importers == {"cluster/connection.py", "controllers/watching.py"}
 
 
+@pytest.mark.holds("security.md", "Strangers' objects take little of the operator's memory")
 async def test_pages_are_as_short_as_large_objects_need() -> None:
     api = FakeApi()
     for number in range(60):

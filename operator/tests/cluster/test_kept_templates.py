@@ -94,6 +94,17 @@ FIRST = running(applied(1, None))
 SOME, ALL = ("memory", "probe"), tuple(PARTS)
 
 
+@pytest.mark.holds(
+    "install.md", "After an upgrade routers, gateways and workers keep the settings that their pods have"
+)
+@pytest.mark.holds(
+    "decisions/0008-upgrades.md", "A workload keeps the images it was made with, noted in an annotation"
+)
+@pytest.mark.holds(
+    "decisions/0008-upgrades.md",
+    "A part that a release adds to a template is taken when a new image is, and until then the "
+    "template stays",
+)
 @pytest.mark.parametrize("kind", ["Deployment", "StatefulSet"])
 @pytest.mark.parametrize("parts", [pytest.param((), id="new images"), pytest.param(ALL, id="and new parts")])
 def test_a_workload_that_serves_keeps_its_template_and_nothing_of_it_changes(
@@ -111,11 +122,22 @@ NEWS = [
 ]
 
 
+@pytest.mark.holds("install.md", "`flotilla.dev/refresh` gives objects pods with the new images")
+@pytest.mark.holds(
+    "decisions/0008-upgrades.md",
+    "New images are taken when the template changes, when no pod is ready, or when the user asks",
+)
+@pytest.mark.holds("decisions/0008-upgrades.md", "`flotilla.dev/refresh` rolls a set's replicas and routers")
 @pytest.mark.parametrize(("live", "changes"), NEWS)
 def test_new_images_are_taken(live: Manifest | None, changes: dict[str, str]) -> None:
     assert images(applied(2, live, **changes)) == NEW
 
 
+@pytest.mark.holds(
+    "decisions/0008-upgrades.md",
+    "A part that a release adds to a template is taken when a new image is, and until then the "
+    "template stays",
+)
 @pytest.mark.parametrize("part", ALL)
 @pytest.mark.parametrize(("live", "changes"), NEWS)
 def test_a_new_part_is_taken_when_a_new_image_is(
@@ -127,6 +149,11 @@ def test_a_new_part_is_taken_when_a_new_image_is(
     assert applied(3, running(taken), parts=[part], **changes) == taken
 
 
+@pytest.mark.holds(
+    "decisions/0008-upgrades.md",
+    "A part that a release adds to a template is taken when a new image is, and until then the "
+    "template stays",
+)
 @given(releases=st.lists(st.sets(st.sampled_from(ALL)), min_size=1, max_size=5))
 def test_no_row_of_releases_changes_what_serves(releases: list[set[str]]) -> None:
     """Each release adds parts to those before, and a workload may be made at any of them."""
@@ -140,6 +167,10 @@ def test_no_row_of_releases_changes_what_serves(releases: list[set[str]]) -> Non
         assert template(refreshed) == template(workload(number, parts=sorted(known)))
 
 
+@pytest.mark.holds(
+    "decisions/0008-upgrades.md",
+    "What the user changes is another reason, also where it concerns only a part that the workload has",
+)
 def test_a_workload_without_a_new_part_takes_what_a_user_changes_of_an_older_one() -> None:
     live = running(applied(1, None, parts=["memory"]))
     changed = applied(2, live, parts=["memory", "probe"], memory="128Mi")
@@ -167,12 +198,14 @@ def test_only_a_workload_that_parts_concern_notes_them() -> None:
     assert applied(1, None, parts=SOME)["metadata"]["annotations"][ANNOTATION_PARTS] == '["memory", "probe"]'
 
 
+@pytest.mark.holds("decisions/0008-upgrades.md", "An image that somebody set by hand is not kept")
 def test_an_image_that_somebody_else_set_is_not_kept() -> None:
     live = deepcopy(FIRST)
     live["spec"]["template"]["spec"]["containers"][0]["image"] = "theirs:9"
     assert images(applied(2, live)) == OLD
 
 
+@pytest.mark.holds("decisions/0008-upgrades.md", "A part that somebody set or removed by hand is not kept")
 def test_a_part_that_somebody_else_set_or_removed_is_not_kept() -> None:
     live = running(applied(1, None, parts=["memory"]))
     live["spec"]["template"]["spec"]["containers"][0]["resources"] = {"limits": {"memory": "9Gi"}}

@@ -32,6 +32,7 @@ def pod(*, component: str = "engine", **status: Any) -> dict[str, Any]:
     return {"metadata": metadata, "spec": {"nodeName": "a"}, "status": status}
 
 
+@pytest.mark.holds("security.md", "With `restrict.enabled` no status has the last words of a container")
 @pytest.mark.parametrize(
     ("said", "keeps"),
     [
@@ -91,6 +92,7 @@ def test_facts_of_a_model_and_reports_of_a_build_stay() -> None:
     assert read_report(contract.BuildStep.PLAN, kept) == FAILED
 
 
+@pytest.mark.holds("security.md", "With `restrict.enabled` no status has the last words of a container")
 @pytest.mark.parametrize("message", [SAID, f'{{"log": "{SAID}"}}', f'"{SAID}"'])
 def test_a_build_that_left_no_report_says_where_its_words_are(message: str) -> None:
     built = pod(component="build", containerStatuses=[container("build", state=ended(message))])

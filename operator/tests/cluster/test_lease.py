@@ -221,6 +221,7 @@ async def test_a_lease_that_hangs_while_it_is_sought_is_asked_again() -> None:
         assert fence.leading
 
 
+@pytest.mark.holds("architecture.md", "No write without a lease that was renewed in time")
 async def test_a_write_without_the_lease_never_reaches_the_server() -> None:
     api = FakeApi()
     now = 0.0

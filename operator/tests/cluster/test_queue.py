@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -59,6 +60,10 @@ def queue_with(clock: HandClock, *, spacing_seconds: float = 0.0) -> KeyedQueue:
     return KeyedQueue(timer=clock, draw=longest, spacing=Spacing(in_burst_seconds=spacing_seconds))
 
 
+@pytest.mark.holds(
+    "architecture.md",
+    "The queue holds each key once, runs one reconcile of a key at a time, different keys in parallel",
+)
 async def test_a_key_woken_many_times_is_held_once() -> None:
     queue = queue_with(HandClock())
     for key in (A, B, A, A):
@@ -77,6 +82,10 @@ async def test_a_key_woken_while_it_runs_comes_back_when_it_is_done() -> None:
     assert await queue.take() == A
 
 
+@pytest.mark.holds(
+    "architecture.md",
+    "The queue holds each key once, runs one reconcile of a key at a time, different keys in parallel",
+)
 async def test_different_keys_run_in_parallel_and_one_key_does_not() -> None:
     queue = KeyedQueue(draw=longest)
     running: set[Key] = set()
@@ -104,6 +113,7 @@ async def test_different_keys_run_in_parallel_and_one_key_does_not() -> None:
         task.cancel()
 
 
+@pytest.mark.holds("architecture.md", "Failures back off per key with full jitter")
 async def test_backoff_doubles_from_one_second_to_five_minutes() -> None:
     queue = queue_with(HandClock())
     delays = [queue.retry(A) for _ in range(11)]
@@ -122,6 +132,7 @@ async def test_a_server_that_names_a_time_is_given_that_time() -> None:
     assert queue_with(HandClock()).retry(A, at_least_seconds=7) == 7
 
 
+@pytest.mark.holds("decisions/0016-lost-answers.md", "`Retry-After` holds against every wake-up")
 async def test_until_then_nothing_brings_the_key_back() -> None:
     clock = HandClock()
     queue = queue_with(clock)
@@ -330,6 +341,7 @@ def test_what_changes_again_and_again_is_looked_at_now_and_once_more_when_the_ti
     asyncio.run(scenario())
 
 
+@pytest.mark.holds("architecture.md", "A key that is woken all the time is taken only now and then")
 async def test_a_key_that_is_woken_all_the_time_is_taken_often_at_first_and_seldom_in_the_long_run() -> None:
     clock = HandClock()
     spacing = Spacing(in_burst_seconds=0.25, burst=8, sustained_seconds=2.0)

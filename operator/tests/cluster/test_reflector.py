@@ -83,6 +83,7 @@ async def test_what_changes_on_the_server_changes_in_the_store() -> None:
     assert changes.seen == [("Put", "a"), ("Put", "b"), ("Removed", "a")]
 
 
+@pytest.mark.holds("decisions/0001-kopf.md", "What vanished in a gap of a watch is dropped")
 async def test_what_vanished_before_a_410_is_dropped_by_the_new_list() -> None:
     api, changes = FakeApi(), Changes()
     api.put(PODS, pod("a"))
@@ -234,6 +235,7 @@ async def test_a_sweep_drops_what_kopf_never_reported_as_deleted() -> None:
     assert changes.seen[-1] == ("Removed", "b")
 
 
+@pytest.mark.holds("performance.md", "10,000 pods are listed into the caches within 30 s")
 async def test_ten_thousand_pods_are_complete_within_thirty_seconds() -> None:
     api = FakeApi()
     containers = [

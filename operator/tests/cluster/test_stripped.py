@@ -97,6 +97,7 @@ def pod(**spec: Any) -> Manifest:
     return stranger(spec=whole, status=status)
 
 
+@pytest.mark.holds("security.md", "Strangers' objects take little of the operator's memory")
 @pytest.mark.parametrize(
     "spec",
     [

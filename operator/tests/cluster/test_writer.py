@@ -184,6 +184,10 @@ def pod(name: str = "m-0") -> Manifest:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default"}, "spec": {}}
 
 
+@pytest.mark.holds(
+    "architecture.md",
+    "What is edited goes by server-side apply with the manager `flotilla`, pods and jobs by POST",
+)
 async def test_an_apply_is_sent_once_with_our_manager_and_content_type() -> None:
     async with bench() as b:
         assert await b.write(Apply(manifest=deployment())) == []
@@ -203,6 +207,11 @@ async def test_a_changed_manifest_is_sent_whole_so_a_dropped_label_goes() -> Non
         assert b.live_deployment()["metadata"]["labels"] == {"keep": "1"}
 
 
+@pytest.mark.holds(
+    "decisions/0008-upgrades.md",
+    "A part that a release adds to a template is taken when a new image is, and until then the "
+    "template stays",
+)
 async def test_a_workload_that_serves_is_written_no_more_when_a_release_adds_a_part() -> None:
     before, after = deployment(), copy.deepcopy(deployment())
     after["spec"]["template"]["spec"]["serviceAccountName"] = "m-router"
@@ -220,6 +229,9 @@ async def test_a_workload_that_serves_is_written_no_more_when_a_release_adds_a_p
         assert len(b.api.writes()) == 2
 
 
+@pytest.mark.holds(
+    "architecture.md", "An unchanged object that has not drifted is not sent, and drift is mended"
+)
 async def test_drift_in_the_live_object_is_corrected_though_the_hash_is_unchanged() -> None:
     async with bench() as b:
         await b.write(Apply(manifest=deployment(2)))
@@ -275,6 +287,7 @@ async def test_what_was_learned_of_a_deleted_object_is_forgotten() -> None:
         assert b.sent() == ["PATCH", "PATCH"]
 
 
+@pytest.mark.holds("architecture.md", "An object that is not ours is never written")
 @pytest.mark.parametrize("in_cache", [True, False], ids=["seen by the cache", "not yet seen by the cache"])
 async def test_a_users_service_of_our_name_is_never_written(in_cache: bool) -> None:
     service = {"metadata": {"name": "m-model", "namespace": "default"}, "spec": {"ports": [{"port": 1}]}}
@@ -334,6 +347,10 @@ async def test_a_retained_object_has_no_owner_and_is_known_by_its_labels() -> No
         assert b.sent() == ["PATCH", "PATCH"]
 
 
+@pytest.mark.holds(
+    "architecture.md",
+    "What is edited goes by server-side apply with the manager `flotilla`, pods and jobs by POST",
+)
 async def test_a_pod_is_posted_once_and_left_alone_after_that() -> None:
     async with bench() as b:
         assert await b.write(Create(manifest=pod())) == []
@@ -414,6 +431,7 @@ async def test_a_status_that_the_server_takes_for_invalid_is_an_error() -> None:
             await b.status(phase="Ready")
 
 
+@pytest.mark.holds("decisions/0004-pinning-and-gates.md", "A gate is lifted by one patch that tests it first")
 async def test_a_json_patch_tests_the_resource_version() -> None:
     async with bench() as b:
         held = b.api.put(PODS, {**pod(), "spec": {"schedulingGates": [{"name": "flotilla.dev/group"}]}})
@@ -425,6 +443,7 @@ async def test_a_json_patch_tests_the_resource_version() -> None:
         assert await b.write(patch) == [WriteReason.CONFLICT]
 
 
+@pytest.mark.holds("architecture.md", "A delete names the UID")
 async def test_a_delete_names_the_uid_and_spares_a_successor_of_the_name() -> None:
     async with bench() as b:
         old = b.api.put(PODS, pod())
@@ -695,6 +714,10 @@ async def test_ten_minutes_of_steady_load_write_one_status_in_ten_seconds() -> N
         assert len(b.sent()) == 60
 
 
+@pytest.mark.holds(
+    "README.md",
+    "The operator changes nothing in a user's object but its status and a finalizer where one is needed",
+)
 async def test_finalizers_of_others_stay() -> None:
     async with bench() as b:
         metadata = b.owner.manifest["metadata"]

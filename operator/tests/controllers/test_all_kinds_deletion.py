@@ -119,6 +119,7 @@ def filled(plane: ControlPlane, silent_milvus: str) -> str:
     return namespace
 
 
+@pytest.mark.holds("performance.md", "A namespace with all kinds ends within seconds")
 def test_a_namespace_ends_in_a_minute_and_objects_go_after_their_children(
     running_control_plane: ControlPlane, operator_of_all: OperatorProcess, silent_milvus: str
 ) -> None:

@@ -33,6 +33,11 @@ def summary(*conditions: Condition) -> dict[str, str]:
     return {c.type: str(c.status) for c in with_summary(conditions) if c.type not in ("Placed", "Other")}
 
 
+@pytest.mark.holds("groups.md", "What is for a person makes `Stalled` True and a warning")
+@pytest.mark.holds(
+    "troubleshooting.md",
+    "`Ready` repeats the reason and message that matter most; `Stalled` and `Reconciling` say who must act",
+)
 @pytest.mark.parametrize(
     ("conditions", "expected"),
     [
@@ -58,6 +63,10 @@ def test_ready_reconciling_and_stalled(conditions: list[Condition], expected: tu
     assert (found["Ready"], found["Reconciling"], found["Stalled"]) == expected
 
 
+@pytest.mark.holds(
+    "troubleshooting.md",
+    "`Ready` repeats the reason and message that matter most; `Stalled` and `Reconciling` say who must act",
+)
 def test_ready_says_which_condition_holds_it_back_and_why() -> None:
     ready = next(c for c in with_summary([condition(Truth.FALSE)]) if c.type == "Ready")
     assert (ready.reason, ready.message) == ("Because", "Placed: why")

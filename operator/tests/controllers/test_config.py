@@ -34,6 +34,9 @@ def test_keys_are_camel_case_as_in_the_chart() -> None:
     )
 
 
+@pytest.mark.holds(
+    "install.md", "`modelCache.nodePaths` lists the folders of nodes that sets may name; the default is none"
+)
 def test_folders_of_nodes_are_listed_and_there_is_none_by_default() -> None:
     assert parse_config({"images": IMAGES}).model_cache.node_paths == ()
     listed = {"nodePaths": ["/srv/models/", "/srv/models-too"]}
@@ -41,6 +44,7 @@ def test_folders_of_nodes_are_listed_and_there_is_none_by_default() -> None:
     assert config.model_cache.node_paths == ("/srv/models", "/srv/models-too")
 
 
+@pytest.mark.holds("placement.md", "The topology levels and the interconnect are configuration of the chart")
 def test_the_levels_and_the_interconnect_are_configuration() -> None:
     labels = {"topologyLevels": ["row", "kubernetes.io/hostname"], "interconnect": ""}
     config = parse_config({"images": IMAGES, "labels": labels})
@@ -48,6 +52,15 @@ def test_the_levels_and_the_interconnect_are_configuration() -> None:
     assert config.labels.interconnect == ""
 
 
+@pytest.mark.holds("install.md", "No message quotes a proxy's password")
+@pytest.mark.holds(
+    "install.md", "A path of the list is absolute, below `/`, without `..` and not inside another one"
+)
+@pytest.mark.holds(
+    "install.md",
+    "The chart's tolerations reach the operator as they stand; one that the API server would "
+    "refuse is named, by the schema and by the operator",
+)
 @pytest.mark.parametrize(
     ("document", "field"),
     [
@@ -114,6 +127,11 @@ def test_a_wrong_field_is_named(document: Any, field: str) -> None:
     assert "s3cret" not in str(raised.value)
 
 
+@pytest.mark.holds(
+    "install.md",
+    "The chart's tolerations reach the operator as they stand; one that the API server would "
+    "refuse is named, by the schema and by the operator",
+)
 @pytest.mark.parametrize(
     "toleration",
     [

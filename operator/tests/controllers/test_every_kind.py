@@ -117,6 +117,7 @@ def condition(plan_or_object: Any, condition_type: str) -> tuple[str, str]:
     return found["status"], found["reason"]
 
 
+@pytest.mark.holds("architecture.md", "Planning right after applying gives nothing to do, for each kind")
 @by_kind
 async def test_a_settled_object_is_ready_and_asks_for_nothing_that_is_not_there(kind: Kind) -> None:
     cluster, controller = await settled(kind)
@@ -135,6 +136,7 @@ async def test_a_settled_object_is_ready_and_asks_for_nothing_that_is_not_there(
         assert write.manifest["metadata"].items() <= held["metadata"].items()
 
 
+@pytest.mark.holds("decisions/0008-upgrades.md", "Another release makes neither engine pods nor Jobs anew")
 @by_kind
 async def test_another_release_creates_and_deletes_nothing_of_a_settled_object(kind: Kind) -> None:
     """Neither engine pods nor Jobs are made anew. What is applied: see test_kept_templates.py."""
@@ -150,6 +152,13 @@ async def test_another_release_creates_and_deletes_nothing_of_a_settled_object(k
     assert plan.writes != before.writes, "the images are others"
 
 
+@pytest.mark.holds(
+    "install.md", "After an upgrade routers, gateways and workers keep the settings that their pods have"
+)
+@pytest.mark.holds(
+    "decisions/0008-upgrades.md",
+    "Every Deployment and StatefulSet of every kind can be rendered as the release before did",
+)
 @by_kind
 async def test_every_workload_can_be_rendered_as_a_release_of_before_did(kind: Kind) -> None:
     cluster, controller = await settled(kind)
@@ -207,6 +216,9 @@ async def test_a_settled_object_that_is_paused_is_told_of_and_keeps_what_it_has(
     assert condition(plan.status, condition_type) == expected
 
 
+@pytest.mark.holds(
+    "install.md", "`images.pullSecrets` is named by the operator's pod and by every other pod of our objects"
+)
 @pytest.mark.parametrize(
     ("kind", "names"),
     [

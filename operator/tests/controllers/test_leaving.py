@@ -43,6 +43,9 @@ def test_when_a_namespace_leaves(held: list[Manifest], *, leaves: bool) -> None:
     assert namespace_leaves(Caches.of(*held), "team") is leaves
 
 
+@pytest.mark.holds(
+    "architecture.md", "In a namespace that is being deleted pods go without a drain and nothing is made"
+)
 def test_only_the_objects_own_pods_go_and_each_is_told_once() -> None:
     caches = Caches.of(
         pod("runs"),

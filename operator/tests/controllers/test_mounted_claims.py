@@ -37,6 +37,11 @@ def copying(field: str, **source: str) -> dict[str, Any]:
     return {"name": "v", "ephemeral": {"volumeClaimTemplate": {"spec": {field: source}}}}
 
 
+@pytest.mark.holds(
+    "security.md",
+    "A claim is for the objects that its `flotilla.dev/used-by` lists, also as the source of a "
+    "copy, and that of a managed Redis or Milvus for its own pod alone",
+)
 @pytest.mark.parametrize(
     ("volume", "found"),
     [
@@ -91,6 +96,11 @@ def test_what_a_volume_names(volume: dict[str, Any], found: list[NamedClaim | Un
     assert list(claims_of_volumes("spec.pod.volumes", [volume])) == found
 
 
+@pytest.mark.holds(
+    "security.md",
+    "A claim is for the objects that its `flotilla.dev/used-by` lists, also as the source of a "
+    "copy, and that of a managed Redis or Milvus for its own pod alone",
+)
 @pytest.mark.parametrize(
     ("held", "restricted", "words"),
     [
@@ -126,6 +136,11 @@ def owner(kind: str, name: str) -> Owner:
     return Owner(kind=kind, namespace="default", name=name, uid="u")
 
 
+@pytest.mark.holds(
+    "security.md",
+    "A claim is for the objects that its `flotilla.dev/used-by` lists, also as the source of a "
+    "copy, and that of a managed Redis or Milvus for its own pod alone",
+)
 @pytest.mark.parametrize("config", [CONFIG, RESTRICTED], ids=["as it is", "restricted"])
 @pytest.mark.parametrize("retained", [True, False])
 @pytest.mark.parametrize("copied", [True, False])

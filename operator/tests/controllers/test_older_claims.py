@@ -24,6 +24,11 @@ def claim(labels: dict[str, str] | None, name: str = "support-redis") -> Manifes
     return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata}
 
 
+@pytest.mark.holds(
+    "argocd.md",
+    "No claim has the label by which Argo CD may track, and older claims lose it, also of fleets "
+    "that are paused or gone",
+)
 @pytest.mark.parametrize(
     ("labels", "loses"),
     [

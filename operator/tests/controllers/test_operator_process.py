@@ -125,6 +125,7 @@ async def test_an_object_is_reconciled_until_nothing_is_left_to_do(tmp_path: Pat
     assert len(lists) == 1, "by our reflector alone"
 
 
+@pytest.mark.holds("architecture.md", "Nothing is decided before every cache is complete")
 async def test_nothing_is_written_before_every_cache_is_complete(tmp_path: Path, kubeconfig: Path) -> None:
     api = FakeApi()
     api.put(MODEL_REPLICA_SETS, tiny())
@@ -145,6 +146,7 @@ async def test_nothing_is_written_before_every_cache_is_complete(tmp_path: Path,
             await until(lambda: placed(api))
 
 
+@pytest.mark.holds("decisions/0001-kopf.md", "What vanished in a gap of a watch is dropped")
 async def test_an_object_deleted_in_a_gap_of_kopf_is_swept(tmp_path: Path, kubeconfig: Path) -> None:
     api = FakeApi()
     api.put(MODEL_REPLICA_SETS, tiny("a"))
@@ -158,6 +160,11 @@ async def test_an_object_deleted_in_a_gap_of_kopf_is_swept(tmp_path: Path, kubec
             await answers(operator, "metrics", "/metrics", lambda _, text: one in text)
 
 
+@pytest.mark.holds(
+    "decisions/0001-kopf.md",
+    "A watch that expires, falls silent or ends with an error is survived, and so is a server that "
+    "only answers 5xx",
+)
 async def test_a_kopf_watch_that_expires_is_survived(tmp_path: Path, kubeconfig: Path) -> None:
     api = FakeApi()
     async with served(api, kubeconfig):
@@ -169,6 +176,11 @@ async def test_a_kopf_watch_that_expires_is_survived(tmp_path: Path, kubeconfig:
             assert operator.running
 
 
+@pytest.mark.holds(
+    "decisions/0001-kopf.md",
+    "A watch that expires, falls silent or ends with an error is survived, and so is a server that "
+    "only answers 5xx",
+)
 async def test_kopf_is_started_again_after_an_error_of_a_watch(tmp_path: Path, kubeconfig: Path) -> None:
     api = FakeApi()
     async with served(api, kubeconfig):
@@ -182,6 +194,11 @@ async def test_kopf_is_started_again_after_an_error_of_a_watch(tmp_path: Path, k
             assert operator.logged("kopf_ended")
 
 
+@pytest.mark.holds(
+    "decisions/0001-kopf.md",
+    "A watch that expires, falls silent or ends with an error is survived, and so is a server that "
+    "only answers 5xx",
+)
 async def test_a_server_that_only_answers_5xx_ends_no_process(tmp_path: Path, kubeconfig: Path) -> None:
     """The lease is lost, kopf ends again and again, and nothing can be listed; then all goes on."""
     api = FakeApi()
@@ -199,6 +216,11 @@ async def test_a_server_that_only_answers_5xx_ends_no_process(tmp_path: Path, ku
             assert operator.running
 
 
+@pytest.mark.holds(
+    "decisions/0001-kopf.md",
+    "A watch that expires, falls silent or ends with an error is survived, and so is a server that "
+    "only answers 5xx",
+)
 async def test_a_silent_kopf_watch_is_left_and_the_change_seen(tmp_path: Path, kubeconfig: Path) -> None:
     api = FakeApi()
     async with served(api, kubeconfig):
@@ -209,6 +231,7 @@ async def test_a_silent_kopf_watch_is_left_and_the_change_seen(tmp_path: Path, k
             await until(lambda: placed(api))
 
 
+@pytest.mark.holds("architecture.md", "No write without a lease that was renewed in time")
 @pytest.mark.once
 async def test_a_leader_stopped_amid_its_writes_writes_nothing_when_it_goes_on(
     tmp_path: Path, kubeconfig: Path
@@ -264,6 +287,7 @@ async def test_a_follower_writes_nothing_but_has_warm_caches(tmp_path: Path, kub
                 await until(lambda: placed(api))
 
 
+@pytest.mark.holds("install.md", "With a list of namespaces the operator may write there and nowhere else")
 async def test_only_its_namespaces_are_watched_when_some_are_named(tmp_path: Path, kubeconfig: Path) -> None:
     api = FakeApi()
     api.put(MODEL_REPLICA_SETS, {"metadata": {"name": "m", "namespace": "other"}, "spec": {}})
@@ -277,6 +301,7 @@ async def test_only_its_namespaces_are_watched_when_some_are_named(tmp_path: Pat
             assert "/api/v1/configmaps" not in lists
 
 
+@pytest.mark.holds("security.md", "Strangers' objects take little of the operator's memory")
 @pytest.mark.attack("Somebody fills the cluster with large ConfigMaps and pods")
 @pytest.mark.parametrize(
     ("times", "restarted", "largest_mib"),

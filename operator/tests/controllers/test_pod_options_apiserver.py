@@ -179,6 +179,7 @@ def _of_the_user(variable: dict[str, Any]) -> dict[str, Any]:
     return {"name": variable["name"], "valueFrom": {"fieldRef": {"fieldPath": source["fieldPath"]}}}
 
 
+@pytest.mark.holds("pods.md", "What the API server refuses is told with the field, and what runs stays")
 @pytest.mark.parametrize(
     ("options", "reason", "says"),
     [

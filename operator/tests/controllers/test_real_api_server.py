@@ -71,6 +71,7 @@ def crash_at(site: Site, point: CrashPoint) -> None:
     site.forget_leader()
 
 
+@pytest.mark.holds("architecture.md", "A crash at any write loses and doubles nothing")
 @pytest.mark.once
 @pytest.mark.parametrize(
     "moments",
@@ -117,6 +118,7 @@ def test_a_restart_of_the_api_server_is_survived(site: Site) -> None:
         assert len(site.created_pods()) == 4
 
 
+@pytest.mark.holds("architecture.md", "A leader that loses the lease follows, and leads again")
 def test_an_api_server_that_hangs_costs_the_lease_and_the_process_leads_again(site: Site) -> None:
     with site.operator(leader=SHORT_LEADER) as operator:
         site.create("m", replicas=1)
@@ -129,6 +131,7 @@ def test_an_api_server_that_hangs_costs_the_lease_and_the_process_leads_again(si
         assert len(site.created_pods()) == 2
 
 
+@pytest.mark.holds("architecture.md", "No write without a lease that was renewed in time")
 @pytest.mark.once
 def test_a_stopped_leader_is_followed_and_writes_nothing_when_it_goes_on(site: Site) -> None:
     with site.operator(leader=SHORT_LEADER) as first:
@@ -148,6 +151,9 @@ def test_a_stopped_leader_is_followed_and_writes_nothing_when_it_goes_on(site: S
         assert len(site.created_pods()) == 4
 
 
+@pytest.mark.holds(
+    "architecture.md", "In a namespace that is being deleted pods go without a drain and nothing is made"
+)
 def test_a_terminating_namespace_is_left_in_peace(site: Site) -> None:
     with site.operator() as operator:
         site.create("m", replicas=1)
@@ -187,6 +193,7 @@ def annotated(value: float) -> dict[str, Any]:
     return {"metadata": {"annotations": {"again": str(value)}}}
 
 
+@pytest.mark.holds("architecture.md", "An object that is not ours is never written")
 @ATTENDED
 def test_a_name_that_is_taken_is_told_once_and_left_alone_until_it_is_free(attended: Site) -> None:
     path = attended.path("configmaps")
@@ -221,6 +228,13 @@ def test_kubectl_wait_waits_from_the_first_moment(attended: Site) -> None:
     assert attended.settled("waited", 1)
 
 
+@pytest.mark.holds(
+    "architecture.md",
+    "What is edited goes by server-side apply with the manager `flotilla`, pods and jobs by POST",
+)
+@pytest.mark.holds(
+    "architecture.md", "An unchanged object that has not drifted is not sent, and drift is mended"
+)
 @ATTENDED
 def test_the_managers_and_the_drift_are_seen_by_the_server_as_meant(attended: Site) -> None:
     attended.create("drifts", replicas=1, data={"a": "1", "b": "2"})

@@ -203,6 +203,9 @@ async def test_an_invalid_spec_becomes_a_condition_and_touches_nothing() -> None
         ]
 
 
+@pytest.mark.holds(
+    "architecture.md", "In a namespace that is being deleted pods go without a drain and nothing is made"
+)
 async def test_in_a_namespace_that_is_being_deleted_pods_go_without_a_drain_and_nothing_is_made() -> None:
     async with bench() as b:
         going = {

@@ -102,6 +102,10 @@ def restricted(
                 made.client.delete(f"{made.objects(kind)}/{item['metadata']['name']}")
 
 
+@pytest.mark.holds(
+    "security.md",
+    "An object that a Secret does not list says `SecretForOthers`, and no pod mounts it; what runs stays",
+)
 @pytest.mark.attack("A user of the kinds mounts a Secret of somebody else as keys or as a certificate")
 @pytest.mark.parametrize(
     "used_by",
@@ -141,6 +145,7 @@ def test_a_secret_that_is_not_for_an_object_is_mounted_nowhere(
     eventually(lambda: "its-own" in restricted.templates().get("deployments/good-gateway", ""))
 
 
+@pytest.mark.holds("security.md", "With `restrict.enabled` no status has the last words of a container")
 @pytest.mark.attack("Who may read objects, and no logs, reads in a status what a container printed")
 def test_what_a_container_printed_is_in_no_status(
     restricted: Restricted, running_control_plane: ControlPlane
@@ -168,6 +173,10 @@ def test_what_a_container_printed_is_in_no_status(
             stage.client.delete(path)
 
 
+@pytest.mark.holds(
+    "security.md",
+    "Before a roll-back the API server is asked by a dry run; what it refuses is not brought back",
+)
 @pytest.mark.attack(
     "A user of the kinds lets an update fail, so that a spec from before the policies comes back"
 )
@@ -262,6 +271,11 @@ def copy_of(claim: str) -> dict[str, Any]:
     return {"volumes": [{"name": "v", "ephemeral": template}]}
 
 
+@pytest.mark.holds(
+    "security.md",
+    "A claim is for the objects that its `flotilla.dev/used-by` lists, also as the source of a "
+    "copy, and that of a managed Redis or Milvus for its own pod alone",
+)
 @pytest.mark.attack("A user of the kinds mounts a claim of somebody else, or begins a volume as its copy")
 @pytest.mark.parametrize(
     "used_by",
@@ -290,6 +304,11 @@ def test_a_claim_that_is_not_for_an_object_is_mounted_nowhere(
     assert {name for name, spec in restricted.templates().items() if "of-others" in spec} == set()
 
 
+@pytest.mark.holds(
+    "security.md",
+    "A claim is for the objects that its `flotilla.dev/used-by` lists, also as the source of a "
+    "copy, and that of a managed Redis or Milvus for its own pod alone",
+)
 @pytest.mark.attack("A user of the kinds mounts the claim of a managed Redis or Milvus")
 def test_the_claim_of_a_store_is_mounted_by_its_own_pod_alone(restricted: Restricted) -> None:
     """Not even where its annotation lists the object. One that names it before it is there waits for it."""
@@ -315,6 +334,10 @@ def test_the_claim_of_a_store_is_mounted_by_its_own_pod_alone(restricted: Restri
     assert found <= {*stores, *pods}
 
 
+@pytest.mark.holds(
+    "security.md",
+    "The URL of a Redis goes to the hosts that its Secret lists, and no message has a part of it",
+)
 @pytest.mark.attack("A user of the kinds names any Secret as the URL of a Redis")
 def test_no_secret_is_read_as_the_url_of_a_redis_that_does_not_say_where_it_goes(
     restricted: Restricted,

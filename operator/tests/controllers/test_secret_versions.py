@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+import pytest
+
 from flotilla_operator.cluster.writes import Apply
 from flotilla_operator.controllers.controller import Secret
 from flotilla_operator.objects.hashes import keyed_hash
@@ -36,6 +38,7 @@ def test_a_retriever_notices_another_token_of_milvus() -> None:
     assert retriever_hash(token=b"rotated") != retriever_hash()
 
 
+@pytest.mark.holds("router.md", "A fleet and an index call with their own entries of the Secret")
 def test_a_retriever_notices_another_key_for_the_embedder() -> None:
     assert retriever_hash(key=b"rotated") != retriever_hash()
 
@@ -51,6 +54,7 @@ async def versions(**entries: str) -> Mapping[str, str]:
     return observed.wiring.secret_versions
 
 
+@pytest.mark.holds("router.md", "A fleet and an index call with their own entries of the Secret")
 async def test_a_fleet_notices_its_own_key_and_not_another_callers() -> None:
     mine = {"agentfleet-support": "k"}
     before = await versions(**mine)

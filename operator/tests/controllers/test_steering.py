@@ -102,6 +102,10 @@ def bench() -> Bench:
     return made
 
 
+@pytest.mark.holds(
+    "architecture.md",
+    "The steering loop makes one pure call after each answer; the next reconcile reads the decision",
+)
 async def test_another_number_wakes_the_object_and_its_reconcile_reads_it(bench: Bench) -> None:
     assert not bench.is_woken
     bench.says(waiting=15)
@@ -112,6 +116,9 @@ async def test_another_number_wakes_the_object_and_its_reconcile_reads_it(bench:
     assert not bench.is_woken
 
 
+@pytest.mark.holds(
+    "architecture.md", "Another number or reason wakes an object at once, other figures once in 10 s at most"
+)
 async def test_another_reason_for_the_same_number_wakes_it_too(bench: Bench) -> None:
     bench.says(waiting=0)
     assert bench.loop.last("uid") == Wanted(0, "Queue")
@@ -134,6 +141,9 @@ async def test_a_decision_other_than_the_one_that_the_reconcile_went_by_wakes_it
     assert bench.is_woken
 
 
+@pytest.mark.holds(
+    "architecture.md", "Another number or reason wakes an object at once, other figures once in 10 s at most"
+)
 async def test_other_figures_wake_it_once_in_an_interval(bench: Bench) -> None:
     bench.says(waiting=1)
     await bench.take()
@@ -153,6 +163,9 @@ async def test_other_figures_wake_it_once_in_an_interval(bench: Bench) -> None:
     assert bench.is_woken, "they were told long ago"
 
 
+@pytest.mark.holds(
+    "decisions/0015-steering-loop.md", "Figures that become known or unknown wake the object at once"
+)
 async def test_figures_that_become_known_or_unknown_wake_it_at_once() -> None:
     bench = Bench()
     follow = FiguresOnly(uid="uid", targets=(POD,), report=Report, told=first_known)
@@ -166,6 +179,7 @@ async def test_figures_that_become_known_or_unknown_wake_it_at_once() -> None:
     assert bench.is_woken
 
 
+@pytest.mark.holds("architecture.md", "No object is reconciled because time passes")
 async def test_the_same_answers_wake_nobody(bench: Bench) -> None:
     bench.says(waiting=5)
     await bench.take()
@@ -176,6 +190,10 @@ async def test_the_same_answers_wake_nobody(bench: Bench) -> None:
         assert not bench.is_woken
 
 
+@pytest.mark.holds(
+    "architecture.md",
+    "The steering loop makes one pure call after each answer; the next reconcile reads the decision",
+)
 async def test_what_is_remembered_is_handed_from_call_to_call_and_lost_with_the_object() -> None:
     bench, first, second, anew = Bench(), ByTen(), ByTen(), ByTen(uid="made anew")
     bench.loop.follow(KEY, first)

@@ -60,6 +60,11 @@ def has_reconciled(operator: OperatorProcess, times: float) -> bool:
     return reconciles(operator) >= times
 
 
+@pytest.mark.holds("performance.md", "The idle operator takes less than 150 MiB")
+@pytest.mark.holds(
+    "architecture.md", "An unchanged object that has not drifted is not sent, and drift is mended"
+)
+@pytest.mark.holds("decisions/0001-kopf.md", "kopf's handlers write nothing into users' objects")
 @pytest.mark.parametrize("copies", [4, pytest.param(17, marks=pytest.mark.rare)])
 def test_settled_objects_of_all_kinds_cost_nothing_and_memory_stays_small(site: Site, copies: int) -> None:
     by_kind = {manifest["kind"]: manifest for manifest in example_objects()}
@@ -88,6 +93,7 @@ def test_a_wrong_configuration_ends_the_start_with_the_field_s_name(site: Site) 
     assert operator.log().startswith("images.haproxy: Field required")
 
 
+@pytest.mark.holds("architecture.md", "Watches keep no write waiting")
 def test_twenty_watched_namespaces_do_not_keep_writes_waiting(
     control_plane: ControlPlane, tmp_path: Path
 ) -> None:

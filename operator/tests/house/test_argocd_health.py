@@ -43,6 +43,9 @@ def fleet(*conditions: tuple[str, str, str], seen: int = 2, paused: bool = False
     }
 
 
+@pytest.mark.holds(
+    "argocd.md", "The health check makes Healthy, Progressing, Degraded and Suspended of our conditions"
+)
 @pytest.mark.parametrize(
     ("manifest", "status", "message"),
     [
@@ -81,10 +84,16 @@ def test_argo_cd_reads_the_conditions(manifest: dict[str, Any], status: str, mes
     assert (health["status"], health["message"]) == (status, message)
 
 
+@pytest.mark.holds(
+    "argocd.md", "The patch adds a health check for each kind, and leaves what Argo CD has in its ConfigMap"
+)
 def test_each_kind_has_the_health_check() -> None:
     assert list(scripts()) == sorted(f"{KEY}{kind.name}" for kind in KINDS)
 
 
+@pytest.mark.holds(
+    "argocd.md", "The patch adds a health check for each kind, and leaves what Argo CD has in its ConfigMap"
+)
 @pytest.mark.apiserver
 def test_the_patch_leaves_what_argo_cd_has_in_its_configuration(
     control_plane: ControlPlane, namespace: str
@@ -101,6 +110,9 @@ def test_the_patch_leaves_what_argo_cd_has_in_its_configuration(
     assert found["metadata"]["labels"] == metadata["labels"]
 
 
+@pytest.mark.holds(
+    "argocd.md", "An apply on the server refuses a field that the API server does not know, with its name"
+)
 @pytest.mark.apiserver
 def test_an_apply_on_the_server_names_a_field_that_is_not_known(
     control_plane: ControlPlane, namespace: str
@@ -111,6 +123,7 @@ def test_an_apply_on_the_server_names_a_field_that_is_not_known(
     assert ".spec.shiny: field not declared in schema" in refusal
 
 
+@pytest.mark.holds("argocd.md", "The example's Applications are applied on the server")
 def test_the_applications_are_applied_on_the_server_and_deleted_with_what_they_made() -> None:
     chart, objects = yaml.safe_load_all(APPLICATIONS.read_text())
     for application in (chart, objects):

@@ -31,6 +31,7 @@ def quoted(page: str, pattern: str) -> str:
     return " ".join(str(found).split())
 
 
+@pytest.mark.holds("capacity.md", "The message of the example, word by word")
 def test_what_the_capacity_page_quotes() -> None:
     shape, parallel = shape_of(LLAMA_70B, WEIGHT_FILE_BYTES), Parallel(tensor=2)
     accelerator, wanted = Accelerator(memory_gib=80), Wanted(max_model_len=131_072)
@@ -39,6 +40,7 @@ def test_what_the_capacity_page_quotes() -> None:
     assert quoted("capacity.md", r"```\nSpecValid  False  ModelDoesNotFit\n(.*?)```") == said
 
 
+@pytest.mark.holds("placement.md", "Every node is counted under the first reason against it, in one sentence")
 def test_what_the_placement_page_quotes() -> None:
     refusal = Refusal(
         group=group("a", stages=2, pack_within="topology.kubernetes.io/zone", required=True),
@@ -51,6 +53,7 @@ def test_what_the_placement_page_quotes() -> None:
     assert quoted("placement.md", r"\n\n(    0/3 nodes .*?)\n\n") == refusal.message
 
 
+@pytest.mark.holds("search.md", "Every field of the request and of the answer is on the page")
 @pytest.mark.parametrize(
     ("heading", "model", "prefix"),
     [
@@ -69,6 +72,7 @@ def test_every_field_of_a_search_is_on_its_page(heading: str, model: type[BaseMo
     assert sorted(name for name in ours if "." not in name) == sorted(fields)
 
 
+@pytest.mark.holds("tasks.md", "Every metric of gateways and workers is on the page")
 @pytest.mark.parametrize(
     "registry",
     [

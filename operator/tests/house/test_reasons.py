@@ -237,6 +237,11 @@ EXPECTED: list[tuple[type[StrEnum], Iterable[object]]] = [
 ]
 
 
+@pytest.mark.holds("draining.md", "Each reason of `Progressing` in the table is given")
+@pytest.mark.holds("placement.md", "Each reason of `Placed` in the table is given")
+@pytest.mark.holds(
+    "tasks.md", "A task ends with one of the listed reasons, and what was found is in `partial`"
+)
 @pytest.mark.parametrize(
     ("reasons", "expected"), EXPECTED, ids=[f"{enum.__module__}.{enum.__name__}" for enum, _ in EXPECTED]
 )

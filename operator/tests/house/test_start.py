@@ -124,11 +124,17 @@ def names(paths: Sequence[Path]) -> list[str]:
     return [str(path.relative_to(ROOT)) for path in paths]
 
 
+@pytest.mark.holds(
+    "README.md", "The commands of all pages set values that the chart has, and name files that exist"
+)
 @pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
 def test_commands_set_values_that_the_chart_has(page: Path) -> None:
     assert wrong_values(page.read_text(encoding="utf-8")) == []
 
 
+@pytest.mark.holds(
+    "README.md", "The commands of all pages set values that the chart has, and name files that exist"
+)
 @pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
 def test_files_that_commands_name_are_there(page: Path) -> None:
     assert missing_files(page.read_text(encoding="utf-8")) == []
@@ -149,6 +155,18 @@ def test_objects_of_the_examples_are_valid(path: Path) -> None:
         KINDS[document["kind"]].model_validate(document)
 
 
+@pytest.mark.holds(
+    "start/kind.md", "The file that it applies is valid, and needs nothing that it does not make"
+)
+@pytest.mark.holds(
+    "start/eks.md", "The file that it applies is valid, and needs nothing that it does not make"
+)
+@pytest.mark.holds(
+    "start/gke.md", "The file that it applies is valid, and needs nothing that it does not make"
+)
+@pytest.mark.holds(
+    "start/aks.md", "The file that it applies is valid, and needs nothing that it does not make"
+)
 @pytest.mark.parametrize("name", ["start-cpu.yaml", "start-gpu.yaml"])
 def test_a_start_names_nothing_that_it_does_not_make(name: str) -> None:
     """Nothing but the cluster is needed: no claim, no Secret, no model of another file."""
@@ -173,12 +191,28 @@ def test_every_page_of_the_start_is_checked_and_linked() -> None:
     assert [page.name for page in START if f"](docs/start/{page.name})" not in readme] == []
 
 
+@pytest.mark.holds("start/kind.md", "It says at its top what was never tried")
+@pytest.mark.holds("start/eks.md", "It says at its top what was never tried")
+@pytest.mark.holds("start/gke.md", "It says at its top what was never tried")
+@pytest.mark.holds("start/aks.md", "It says at its top what was never tried")
 @pytest.mark.parametrize("page", START, ids=names(START))
 def test_a_page_says_first_what_was_never_tried(page: Path) -> None:
     before_the_first_heading = page.read_text(encoding="utf-8").partition("\n## ")[0]
     assert "> **Never tried.**" in before_the_first_heading
 
 
+@pytest.mark.holds(
+    "start/kind.md", "Its commands of helm install the images that it builds, under the tags of the chart"
+)
+@pytest.mark.holds(
+    "start/eks.md", "Its commands of helm install the images that it builds, under the tags of the chart"
+)
+@pytest.mark.holds(
+    "start/gke.md", "Its commands of helm install the images that it builds, under the tags of the chart"
+)
+@pytest.mark.holds(
+    "start/aks.md", "Its commands of helm install the images that it builds, under the tags of the chart"
+)
 @pytest.mark.parametrize("page", START, ids=names(START))
 def test_a_page_installs_the_chart_with_the_images_that_it_builds(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
@@ -193,6 +227,7 @@ def test_a_page_installs_the_chart_with_the_images_that_it_builds(page: Path) ->
         assert built[repositories[f"images.{image}.repository"].rpartition("/")[2]] == images[image]["tag"]
 
 
+@pytest.mark.holds("start/aks.md", "The values file of the page names a value that the chart has")
 @pytest.mark.parametrize("page", START, ids=names(START))
 def test_values_files_of_a_page_have_values_that_the_chart_has(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
@@ -204,6 +239,10 @@ def test_values_files_of_a_page_have_values_that_the_chart_has(page: Path) -> No
         assert [path for path in leaves(document) if unknown(path, schema_of_values())] == []
 
 
+@pytest.mark.holds("start/kind.md", "The cluster that it creates has a Kubernetes that is supported")
+@pytest.mark.holds("start/eks.md", "The cluster that it creates has a Kubernetes that is supported")
+@pytest.mark.holds("start/gke.md", "The cluster that it creates has a Kubernetes that is supported")
+@pytest.mark.holds("start/aks.md", "The cluster that it creates has a Kubernetes that is supported")
 @pytest.mark.parametrize("page", START, ids=names(START))
 def test_a_page_creates_a_cluster_of_a_version_that_is_supported(page: Path) -> None:
     install = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")

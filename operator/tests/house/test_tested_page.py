@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tested_page.tree import page_of_this_checkout
+
 ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "docs"
 PAGE = DOCS / "tested.md"
@@ -81,6 +83,10 @@ def test_every_page_has_a_section() -> None:
     assert pages_without_a_section(PAGE.read_text(encoding="utf-8")) == []
 
 
+def test_the_page_is_what_the_marks_say() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page_of_this_checkout(), "run make generate"
+
+
 def test_every_section_is_of_a_page_and_has_rows() -> None:
     found: Mapping[Path, Rows] = sections_of(PAGE.read_text(encoding="utf-8"))
     assert [page for page, rows in found.items() if not page.is_file() or not rows] == []
@@ -105,6 +111,9 @@ def rows_below(text: str, header: str) -> list[list[str]]:
     return [row.removeprefix("| ").removesuffix(" |").split(" | ") for row in table]
 
 
+@pytest.mark.holds(
+    "agents.md", "Each way of failing and each cost in the tables has a defence whose tests exist"
+)
 def test_every_failure_and_every_cost_has_a_defence_with_tests_that_exist() -> None:
     text = AGENTS.read_text(encoding="utf-8")
     failures = rows_below(text, "| failure | defence | tests |")

@@ -99,6 +99,10 @@ def expected(heading: str, enums: Iterable[type[StrEnum]]) -> set[str]:
     return {str(reason) for enum in enums for reason in enum} | BESIDE_THE_ENUMS.get(heading, set())
 
 
+@pytest.mark.holds(
+    "troubleshooting.md",
+    "Every reason that users meet is in the table of its kind, with what to do, and no other",
+)
 @pytest.mark.parametrize("heading", SECTIONS)
 def test_a_table_has_each_reason_once_and_no_other(heading: str) -> None:
     listed = tables(PAGE.read_text(encoding="utf-8"))[heading]
@@ -109,6 +113,10 @@ def test_no_table_is_left_out_of_the_comparison() -> None:
     assert tables(PAGE.read_text(encoding="utf-8")).keys() == SECTIONS.keys()
 
 
+@pytest.mark.holds(
+    "troubleshooting.md",
+    "Every reason that users meet is in the table of its kind, with what to do, and no other",
+)
 def test_each_enum_of_reasons_is_explained_or_never_shown() -> None:
     explained = {(enum.__module__, enum.__name__) for enums in SECTIONS.values() for enum in enums}
     found = set(enums_of_reasons())
@@ -124,6 +132,9 @@ def test_a_missing_and_a_wrong_reason_are_seen() -> None:
     assert (wanted - listed, listed - wanted) == ({"OnTrial"}, {"OnTrail"})
 
 
+@pytest.mark.holds(
+    "troubleshooting.md", "Pods have labels with the kind, the name and the part, as the page lists them"
+)
 def test_the_parts_of_pods_are_those_of_their_labels() -> None:
     (sentence,) = re.findall(r"and with their part: (.+?)\.", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     parts = (engine_pod, router, build, retriever, milvus)
@@ -133,6 +144,10 @@ def test_the_parts_of_pods_are_those_of_their_labels() -> None:
     assert set(WORD.findall(sentence)) == labels
 
 
+@pytest.mark.holds(
+    "troubleshooting.md",
+    "Every reason that users meet is in the table of its kind, with what to do, and no other",
+)
 def test_each_row_says_what_to_do() -> None:
     rows = [
         line.removeprefix("| ").removesuffix(" |").split(" | ")

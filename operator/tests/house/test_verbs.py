@@ -174,6 +174,11 @@ def caches_read_in(module: Module) -> list[int]:
 by_kind = pytest.mark.parametrize("kind", KINDS)
 
 
+@pytest.mark.holds(
+    "architecture.md",
+    "In the packages of fleets and indexes only `act.py` writes, only `observe.py` and "
+    "`references.py` read caches, and no module reads a clock",
+)
 @by_kind
 @pytest.mark.parametrize(
     ("found", "may"),
@@ -191,6 +196,11 @@ def test_only_the_modules_that_may_do_it(
     assert {module.name: lines for module in others if (lines := found(module.tree))} == {}
 
 
+@pytest.mark.holds(
+    "architecture.md",
+    "In the packages of fleets and indexes only `act.py` writes, only `observe.py` and "
+    "`references.py` read caches, and no module reads a clock",
+)
 @by_kind
 def test_only_observing_and_waking_read_caches(kind: str) -> None:
     assert {module.name: lines for module in modules(kind) if (lines := caches_read_in(module))} == {}
@@ -250,6 +260,11 @@ def test_a_look_into_caches_is_seen(source: str, inside: frozenset[str], lines: 
     assert caches_read(ast.parse(source), inside) == lines
 
 
+@pytest.mark.holds(
+    "architecture.md",
+    "In the packages of fleets and indexes only `act.py` writes, only `observe.py` and "
+    "`references.py` read caches, and no module reads a clock",
+)
 @pytest.mark.parametrize(
     ("found", "source"),
     [

@@ -21,6 +21,7 @@ def test_a_wait_doubles_up_to_its_limit(backoff: RetryDelay, longest: list[float
     assert [backoff.seconds_after(failures, max) for failures in range(1, len(longest) + 1)] == longest
 
 
+@pytest.mark.holds("architecture.md", "Failures back off per key with full jitter")
 @pytest.mark.parametrize("failures", range(1, 12))
 def test_jitter_is_full(failures: int) -> None:
     backoff = RetryDelay(base_seconds=1, limit_seconds=300)

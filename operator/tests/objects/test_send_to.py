@@ -8,6 +8,9 @@ HOST = "huggingface.co"
 HUB = "https://huggingface.co"
 
 
+@pytest.mark.holds(
+    "security.md", "A Secret is sent only where its annotation says; an entry is a host, or a host and a port"
+)
 @pytest.mark.parametrize(
     ("annotation", "url"),
     [
@@ -25,6 +28,14 @@ def test_what_may_be_sent(annotation: str | None, url: str) -> None:
     assert why_not_sent(annotation, url, required=False) is None
 
 
+@pytest.mark.holds(
+    "tools.md",
+    "Secrets with headers of tools, MCP servers, documents and validators, and URLs of databases, "
+    "go only where `flotilla.dev/send-to` says; else `ToolsReady` names the field",
+)
+@pytest.mark.holds(
+    "security.md", "A Secret is sent only where its annotation says; an entry is a host, or a host and a port"
+)
 @pytest.mark.parametrize(
     ("annotation", "url", "words"),
     [
@@ -68,6 +79,9 @@ def test_what_may_not_be_sent(annotation: str, url: str | None, words: str) -> N
     assert words in why
 
 
+@pytest.mark.holds(
+    "security.md", "A Secret is sent only where its annotation says; an entry is a host, or a host and a port"
+)
 def test_where_it_is_required_a_secret_says_where_it_may_go() -> None:
     why = why_not_sent(None, HUB, required=True)
     assert why is not None
@@ -79,6 +93,7 @@ def test_an_address_is_shown_as_it_is_to_be_written() -> None:
     assert str(address_of("http://[::1]:19530/x")) == "[::1]:19530"
 
 
+@pytest.mark.holds("security.md", "Proxies that an object names in its variables must be listed too")
 @pytest.mark.parametrize(
     ("annotation", "proxy", "words"),
     [

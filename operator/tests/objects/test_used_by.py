@@ -14,6 +14,11 @@ def used(annotation: str | None, name: str = "callers") -> Used:
     return Used(resource=SECRETS, namespace="team-a", name=name, annotation=annotation)
 
 
+@pytest.mark.holds(
+    "security.md",
+    "A Secret that is mounted is for the objects that `flotilla.dev/used-by` lists; an entry that "
+    "names a namespace or cannot be read is an error",
+)
 @pytest.mark.parametrize(
     "annotation",
     [
@@ -27,6 +32,11 @@ def test_who_is_listed_may_use_it(annotation: str, required: bool) -> None:
     assert why_not_used(used(annotation), SUPPORT, required=required) is None
 
 
+@pytest.mark.holds(
+    "security.md",
+    "A Secret that is mounted is for the objects that `flotilla.dev/used-by` lists; an entry that "
+    "names a namespace or cannot be read is an error",
+)
 def test_without_the_annotation_all_may_unless_it_is_required() -> None:
     assert why_not_used(used(None), SUPPORT, required=False) is None
     why = why_not_used(used(None), SUPPORT, required=True)
@@ -34,6 +44,11 @@ def test_without_the_annotation_all_may_unless_it_is_required() -> None:
     assert why == f"it does not say who may use it; if this object may, run: {line}"
 
 
+@pytest.mark.holds(
+    "security.md",
+    "A Secret that is mounted is for the objects that `flotilla.dev/used-by` lists; an entry that "
+    "names a namespace or cannot be read is an error",
+)
 @pytest.mark.parametrize("required", [True, False])
 @pytest.mark.parametrize(
     ("annotation", "words"),

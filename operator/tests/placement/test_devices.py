@@ -48,6 +48,9 @@ def resource_claim(*names: str, pool: str = "a", **more: Any) -> dict[str, Any]:
     return {"status": {"allocation": {"devices": {"results": results}}}}
 
 
+@pytest.mark.holds(
+    "placement.md", "Partitions, shared and tainted devices and incomplete pools are not counted"
+)
 @pytest.mark.parametrize(
     ("slices", "names"),
     [
@@ -132,6 +135,7 @@ SLICES = [
 ]
 
 
+@pytest.mark.holds("placement.md", "Attributes are compared as text, number or truth value")
 @pytest.mark.parametrize(
     ("ask", "device_class", "allocatable", "held"),
     [
@@ -177,6 +181,9 @@ def test_inventories(
     assert inventory.claims == [Claim(node=name, requests={ask.resource: 1}, of_pod=False) for name in held]
 
 
+@pytest.mark.holds(
+    "placement.md", "A node without such a device is ProductMismatch, one with too few free InsufficientGPUs"
+)
 def test_groups_are_placed_on_devices() -> None:
     inventory = Inventory.of(ANY, GPUS, whole_devices(SLICES), allocated_devices([resource_claim("0")]))
     nodes = with_devices([node("a"), node("b")], [inventory])
@@ -195,6 +202,7 @@ def test_groups_are_placed_on_devices() -> None:
     assert done.refusals[0].message == "0/2 nodes fit: 2 InsufficientGPUs"
 
 
+@pytest.mark.holds("placement.md", "Attributes are compared as text, number or truth value")
 @pytest.mark.parametrize(
     ("ask", "expressions"),
     [

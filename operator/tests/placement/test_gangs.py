@@ -26,6 +26,14 @@ def at(zone: str, rack: str, clique: str | None = None) -> dict[str, str]:
     return {ZONE: zone, RACK: rack, **({CLIQUE: clique} if clique else {})}
 
 
+@pytest.mark.holds("groups.md", "Stages share the narrowest domain that has room")
+@pytest.mark.holds(
+    "placement.md", "One node, then one interconnect, then the narrowest level; the user's label before all"
+)
+@pytest.mark.holds(
+    "placement.md",
+    "With `required` nodes without the label are left out, and racks of two zones with one name are two",
+)
 @pytest.mark.parametrize(
     ("snapshot", "waiting", "nodes", "domain"),
     [
@@ -124,6 +132,8 @@ def where(snapshot: Snapshot, *waiting: Group, now: float = 0) -> dict[str, str]
     return {binding.group.name: "".join(binding.nodes) for binding in placement.bindings}
 
 
+@pytest.mark.holds("groups.md", "`packPipelineWithin` and `spreadReplicasAcross` with `required` are musts")
+@pytest.mark.holds("placement.md", "Replicas spread where fewest of their like are")
 @pytest.mark.parametrize(
     ("snapshot", "waiting", "expected"),
     [
@@ -163,6 +173,7 @@ def test_replicas_keep_apart(snapshot: Snapshot, waiting: list[Group], expected:
     assert where(snapshot, *waiting) == expected
 
 
+@pytest.mark.holds("placement.md", "Replicas spread where fewest of their like are")
 def test_replicas_that_stand_count_for_the_spread() -> None:
     standing = (
         Standing(owner="default/llama", nodes=("x0",)),
@@ -173,6 +184,9 @@ def test_replicas_that_stand_count_for_the_spread() -> None:
     assert where(snapshot, group("g", gpus=8, spread_across=ZONE)) == {"g": "y0"}
 
 
+@pytest.mark.holds(
+    "placement.md", "From then on nodes are kept for all of its stages, in one domain where it must"
+)
 def test_nodes_are_kept_for_the_whole_of_an_older_group() -> None:
     snapshot = cluster(*(node(name) for name in "abc"), claims=(used("a", 8), used("b", 4), used("c", 6)))
     old = group("old", gpus=8, stages=2)
@@ -187,12 +201,16 @@ def test_nodes_are_kept_for_the_whole_of_an_older_group() -> None:
     }
 
 
+@pytest.mark.holds(
+    "placement.md", "From then on nodes are kept for all of its stages, in one domain where it must"
+)
 def test_what_comes_free_goes_to_the_older_group() -> None:
     snapshot = cluster(*(node(name) for name in "abc"), claims=(used("a", 8),))
     old = group("old", gpus=8, stages=2)
     assert where(snapshot, old, group("young", gpus=8, since=900), now=1000) == {"old": "bc"}
 
 
+@pytest.mark.holds("groups.md", "`packPipelineWithin` and `spreadReplicasAcross` with `required` are musts")
 def test_a_group_in_two_domains_is_never_placed_where_it_must_not() -> None:
     snapshot = cluster(node("a", labels=at("x", "r0")), node("b", labels=at("x", "r1")))
     (refusal,) = place(
@@ -202,6 +220,7 @@ def test_a_group_in_two_domains_is_never_placed_where_it_must_not() -> None:
     assert not refusal.fits_when_empty
 
 
+@pytest.mark.holds("placement.md", "Packing, fragmentation and spread are counted as the page says")
 def test_a_binding_scores_how_close_it_lies() -> None:
     snapshot = cluster(node("a", labels=at("x", "r0")), node("b", labels=at("x", "r1")), node("c", gpus=0))
     (binding,) = place(

@@ -235,6 +235,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 assert self.ledger.kept_from(one, position) == self.model.kept_from(one, position)
 
 
+@pytest.mark.holds("placement.md", "A group is placed whole or not at all, and no GPU is given twice")
 def test_the_ledger_agrees_with_what_is_counted_anew() -> None:
     run_state_machine_as_test(
         LedgerMachine, settings=settings(max_examples=EXAMPLES, stateful_step_count=STEPS)

@@ -29,6 +29,13 @@ def bindings(snapshot: Snapshot, *groups: Group, now: float = 0) -> dict[str, st
     return {binding.group.name: binding.nodes[0] for binding in placement.bindings}
 
 
+@pytest.mark.holds("placement.md", "Priority, then age in minutes; within a minute the largest first")
+@pytest.mark.holds("placement.md", "A group of higher priority is never held back by one of lower")
+@pytest.mark.holds("placement.md", "Groups that are only planned may move to make room")
+@pytest.mark.holds("placement.md", "Whole nodes stay whole, and the node with the least left over is taken")
+@pytest.mark.holds(
+    "decisions/0010-placement-order.md", "No group loses its place to a younger one of another minute"
+)
 @pytest.mark.parametrize(
     ("snapshot", "groups", "expected"),
     [
@@ -139,6 +146,7 @@ def test_groups_go_where_they_should(
     assert bindings(snapshot, *groups) == expected
 
 
+@pytest.mark.holds("placement.md", "Every node is counted under the first reason against it, in one sentence")
 def test_the_whole_sentence_of_a_refusal() -> None:
     nodes = [node(f"full-{i}", gpus=8) for i in range(8)] + [
         node(f"old-{i}", product="A100") for i in range(4)
@@ -149,6 +157,8 @@ def test_the_whole_sentence_of_a_refusal() -> None:
     assert refusal.fits_when_empty
 
 
+@pytest.mark.holds("placement.md", "Every node is counted under the first reason against it, in one sentence")
+@pytest.mark.holds("placement.md", "A taint that the pods do not tolerate is TaintNotTolerated")
 @pytest.mark.parametrize(
     ("reason", "the_node", "the_group"),
     [
@@ -188,6 +198,12 @@ def test_each_reason_is_said(reason: RefusalReason, the_node: Node, the_group: G
     assert dict(refusal.counts) == {reason: 1}
 
 
+@pytest.mark.holds(
+    "placement.md",
+    "With `required` nodes without the label are left out, and racks of two zones with one name are two",
+)
+@pytest.mark.holds("placement.md", "Every node is counted under the first reason against it, in one sentence")
+@pytest.mark.holds("placement.md", "A group that does not fit as a whole says how many stages have room")
 @pytest.mark.parametrize(
     ("snapshot", "waiting", "sentence", "reason"),
     [
@@ -269,6 +285,7 @@ def test_sets_that_are_refused_for_the_same_reasons_share_one_explanation() -> N
     assert new.counts == {RefusalReason.TOO_FEW_FOR_ALL_STAGES: 1, RefusalReason.INSUFFICIENT_GPUS: 1}
 
 
+@pytest.mark.holds("placement.md", "A younger group passes one that does not fit, for ten minutes")
 def test_room_is_kept_for_a_group_that_waited_too_long() -> None:
     snapshot = cluster(node("a"), node("b"), claims=(used("a", 6), used("b", 4)))
     waiting = [group("large", gpus=8, since=0), group("small", gpus=2, since=100, owner="default/other")]
@@ -297,6 +314,7 @@ def test_a_cluster_without_nodes_is_said_so() -> None:
     assert refusal.message == "0/0 nodes fit: the cluster has no nodes"
 
 
+@pytest.mark.holds("placement.md", "Packing, fragmentation and spread are counted as the page says")
 def test_the_score_is_the_share_of_used_gpus_on_used_nodes() -> None:
     snapshot = cluster(node("a"), node("b"), node("c"), claims=(used("a", 8), used("b", 4)))
     assert score(snapshot, POLICY, GPU, [("a",)]).value == 1.0
@@ -304,6 +322,7 @@ def test_the_score_is_the_share_of_used_gpus_on_used_nodes() -> None:
     assert score(snapshot, POLICY, GPU, []).value is None
 
 
+@pytest.mark.holds("placement.md", "Packing, fragmentation and spread are counted as the page says")
 @pytest.mark.parametrize(
     ("groups", "spread"),
     [
@@ -322,6 +341,9 @@ def test_the_spread_is_the_share_of_replicas_that_are_not_too_many_in_their_doma
     assert score(cluster(*nodes, node("nowhere")), POLICY, GPU, groups, spread_across=ZONE).spread == spread
 
 
+@pytest.mark.holds(
+    "placement.md", "The score has three parts that weigh 4, 2 and 1, and what is not known has no weight"
+)
 @pytest.mark.parametrize(
     ("parts", "value"),
     [

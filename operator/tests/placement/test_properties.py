@@ -8,6 +8,7 @@ nodes never lock each other out. That these cases are drawn at all is tested too
 import random
 from collections.abc import Iterator, Mapping
 
+import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
@@ -105,6 +106,8 @@ def test_the_cases_of_these_properties_are_drawn() -> None:
     assert seldom_drawn(CASES, cases_of, snapshots, groups, times) == {}
 
 
+@pytest.mark.holds("groups.md", "All stages are placed together or none")
+@pytest.mark.holds("placement.md", "A group is placed whole or not at all, and no GPU is given twice")
 @given(snapshots, groups, times)
 @example(cluster(node("n0", gpus=8), claims=(used("n0", 9),)), [group("g0")], 0)
 @example(cluster(), [group("g0")], 0)
@@ -116,6 +119,7 @@ def test_no_gpu_is_given_twice_and_no_group_is_lost(
     place(snapshot, waiting, POLICY, now).check(snapshot, waiting, POLICY)
 
 
+@pytest.mark.holds("placement.md", "The order of nodes and groups in the input changes nothing")
 @given(snapshots, groups, times, st.randoms(use_true_random=False))
 def test_input_order_changes_nothing(
     snapshot: Snapshot, waiting: list[Group], now: int, shuffler: random.Random
@@ -132,6 +136,9 @@ def test_input_order_changes_nothing(
     assert place(again, shuffled_groups, POLICY, now) == before
 
 
+@pytest.mark.holds(
+    "decisions/0010-placement-order.md", "No group loses its place to a younger one of another minute"
+)
 @given(snapshots, groups)
 def test_no_waiting_group_fits_when_the_plan_ends(snapshot: Snapshot, waiting: list[Group]) -> None:
     placement = place(snapshot, waiting, POLICY, YOUNG)
@@ -175,6 +182,7 @@ single = st.builds(
 )
 
 
+@pytest.mark.holds("placement.md", "Whole nodes stay whole, and the node with the least left over is taken")
 @given(snapshots, single)
 def test_a_group_alone_takes_the_node_with_the_least_left_over(snapshot: Snapshot, alone: Group) -> None:
     free = {n.name: n.allocatable[GPU] for n in snapshot.topology.nodes}
@@ -191,6 +199,7 @@ def test_a_group_alone_takes_the_node_with_the_least_left_over(snapshot: Snapsho
     assert free[binding.nodes[0]] == min(free[name] for name in able)
 
 
+@pytest.mark.holds("groups.md", "Several sets of groups never lock each other out")
 @given(st.integers(2, 6), st.randoms(use_true_random=False))
 def test_groups_of_two_nodes_never_lock_each_other_out(count: int, shuffler: random.Random) -> None:
     topology = cluster(*(node(f"n{i}", labels={RACK: f"r{i % 3}"}) for i in range(2 * (count - 1)))).topology

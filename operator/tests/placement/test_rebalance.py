@@ -32,6 +32,7 @@ def moves(done: Rebalancing) -> list[tuple[str, tuple[str, ...], tuple[str, ...]
 RACKS = [node(name, labels={ZONE: "x", RACK: rack}) for name, rack in zip("abcd", "1122", strict=True)]
 
 
+@pytest.mark.holds("placement.md", "Rebalancing lists moves that raise the score, with what each costs")
 @pytest.mark.parametrize(
     ("nodes", "standing", "expected"),
     [
@@ -100,6 +101,7 @@ def test_moves(
         assert all(move.gain > 0 for move in done.moves)
 
 
+@pytest.mark.holds("placement.md", "Rebalancing lists moves that raise the score, with what each costs")
 def test_a_move_says_what_it_costs() -> None:
     standing = [
         settled(group("g0", gpus=4), "a", sessions=12),
@@ -110,6 +112,7 @@ def test_a_move_says_what_it_costs() -> None:
     assert move.gain == pytest.approx(6 / 8 - 6 / 16)
 
 
+@pytest.mark.holds("placement.md", "In their order each move finds its nodes free")
 def test_every_move_finds_its_nodes_free_in_its_turn() -> None:
     nodes = [node(f"n{i}") for i in range(8)]
     standing = [settled(group(f"g{i}", gpus=1 + i % 3, owner=f"o/{i % 2}"), f"n{i % 8}") for i in range(16)]

@@ -22,6 +22,11 @@ SEVERAL_OF_EACH = cluster(
 )
 
 
+@pytest.mark.holds(
+    "placement.md",
+    "A refusal names the taint that keeps replicas from most of the nodes that could hold one "
+    "otherwise, and the fields that tolerate it",
+)
 @pytest.mark.parametrize(
     ("snapshot", "the_group", "taints", "frequent"),
     [
@@ -140,6 +145,11 @@ def test_no_group_goes_where_a_taint_keeps_it_away(snapshot: Snapshot, one: Grou
     assert {name for binding in plan.bindings for name in binding.nodes} <= set(open_nodes)
 
 
+@pytest.mark.holds(
+    "placement.md",
+    "A refusal names the taint that keeps replicas from most of the nodes that could hold one "
+    "otherwise, and the fields that tolerate it",
+)
 @given(snapshots, groups)
 def test_a_group_that_tolerates_what_a_refusal_names_has_room(snapshot: Snapshot, one: Group) -> None:
     for refusal in place(snapshot, [one], POLICY, 0).refusals:

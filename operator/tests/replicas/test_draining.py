@@ -75,6 +75,15 @@ def router(
 SILENT = RouterSeen(name="silent")
 
 
+@pytest.mark.holds(
+    "draining.md", "The operator writes the epoch of the drain and routers acknowledge that epoch"
+)
+@pytest.mark.holds(
+    "draining.md",
+    "Pods are deleted only with the proof of every router and of the engine, or at the deadline",
+)
+@pytest.mark.holds("draining.md", "A router that does not answer has not acknowledged")
+@pytest.mark.holds("draining.md", "A replica that has not given its first answer is deleted without a drain")
 @pytest.mark.parametrize(
     ("group", "routers", "step", "because"),
     [
@@ -200,6 +209,9 @@ def test_the_figures_that_decided_are_told() -> None:
     assert judged.seconds_left == 40
 
 
+@pytest.mark.holds(
+    "draining.md", "The operator writes the epoch of the drain and routers acknowledge that epoch"
+)
 def test_an_epoch_says_when_the_drain_began() -> None:
     moment = NOW + timedelta(milliseconds=123)
     assert began_at(epoch_of(moment)) == moment
@@ -229,6 +241,10 @@ def test_proofs_in_time_are_drawn() -> None:
     assert seldom_drawn(("proven in time", "open in time", "open late"), cases_of, ANSWERS, SECONDS) == {}
 
 
+@pytest.mark.holds(
+    "draining.md",
+    "Pods are deleted only with the proof of every router and of the engine, or at the deadline",
+)
 @given(ANSWERS, SECONDS)
 def test_nothing_that_served_is_deleted_without_a_proof(answers: list[Answer], seconds: int) -> None:
     routers = [

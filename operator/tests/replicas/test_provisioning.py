@@ -124,6 +124,7 @@ ROWS = [
 ]
 
 
+@pytest.mark.holds("node-autoscalers.md", "Leftover placeholders go only when the replica's pods are bound")
 @pytest.mark.parametrize(("what", "there", "comes", "goes"), ROWS)
 def test_the_next_step(what: Unplaced, there: list[Placeholder], comes: list[str], goes: list[str]) -> None:
     done = decide(what, there, Attempts(), NOW)
@@ -153,6 +154,9 @@ def test_nodes_that_came_and_did_not_help_are_said_to_have_come() -> None:
     )
 
 
+@pytest.mark.holds(
+    "node-autoscalers.md", "The next try comes after as long again, twice as long, up to an hour"
+)
 def test_each_pause_is_twice_the_last_up_to_an_hour() -> None:
     attempts, pauses, now = Attempts(), [], NOW
     for _ in range(60):
@@ -170,6 +174,10 @@ def test_a_second_slot_that_times_out_in_the_pause_belongs_to_the_same_attempt()
     assert (removed(done), done.attempts) == (["1-0"], before)
 
 
+@pytest.mark.holds(
+    "node-autoscalers.md",
+    "While replicas are held back it asks for nothing new, and a time-out is not counted",
+)
 def test_the_autoscaler_is_not_blamed_for_replicas_that_are_held_back() -> None:
     for before in (Attempts(), Attempts(timeouts=1, last_timeout="…", retry_at=NOW)):
         done = decide(asked(1, held_back=True), [held(0, node="a", age=901)], before, NOW)
@@ -181,6 +189,7 @@ def test_a_set_that_fits_forgets_what_failed() -> None:
     assert decide(asked(0), [], before, NOW).attempts == Attempts()
 
 
+@pytest.mark.holds("node-autoscalers.md", "A set asks for at most 50 replicas at a time")
 def test_a_set_of_a_thousand_replicas_asks_for_some_at_a_time() -> None:
     assert len(made(decide(asked(1000), [], Attempts(), NOW))) == MOST_SLOTS
 

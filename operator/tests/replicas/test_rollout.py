@@ -50,6 +50,7 @@ def test_it_is_not_good_while_old_ones_are_there() -> None:
     assert judged(begun(), seen(member("a"), member("b"), old("c")), NOW).good == "old"
 
 
+@pytest.mark.holds("draining.md", "It fails when nothing gets on for `progressDeadlineSeconds`")
 @pytest.mark.parametrize(
     ("groups", "fields", "fault"),
     [
@@ -91,6 +92,9 @@ def after(seconds: float) -> datetime:
     return NOW + timedelta(seconds=seconds)
 
 
+@pytest.mark.holds(
+    "draining.md", "Time in which it waits for room, drains, is at zero or paused does not count"
+)
 @pytest.mark.parametrize(
     "stands",
     [
@@ -135,6 +139,11 @@ SLOW = Answers(count=100, failed=0, kept=50)
 BROKEN = Answers(count=50, failed=50, kept=0)
 
 
+@pytest.mark.holds("draining.md", "It fails when its answers break the SLO and the old revision's keep it")
+@pytest.mark.holds(
+    "draining.md", "It fails when both break the SLO and its 5xx are more than 5 points above the old one's"
+)
+@pytest.mark.holds("draining.md", "Without `slo`, more than 5 % of at least 50 answers with 5xx fail it")
 @pytest.mark.parametrize(
     ("new", "before", "attainment", "fault"),
     [
@@ -210,6 +219,9 @@ def answered(*groups: ReplicaGroup, by_each: Answers, **fields: Any) -> Evidence
     return seen(*groups, answers={group.name: by_each for group in groups}, **fields)
 
 
+@pytest.mark.holds(
+    "draining.md", "A revision is on trial until 50 answers more or half an hour at most, then it is good"
+)
 def test_it_is_on_trial_when_the_last_old_replica_has_gone() -> None:
     found = judged(begun(), seen(*BOTH), NOW)
     assert (found.good, found.trial_since, found.progress_at) == ("old", NOW, None)
@@ -217,6 +229,9 @@ def test_it_is_on_trial_when_the_last_old_replica_has_gone() -> None:
     assert later == found
 
 
+@pytest.mark.holds(
+    "draining.md", "A revision is on trial until 50 answers more or half an hour at most, then it is good"
+)
 @pytest.mark.parametrize(
     ("evidence", "after_seconds", "good"),
     [
@@ -239,6 +254,9 @@ def test_the_trial_ends_well(evidence: Evidence, after_seconds: float, good: str
 MANY = Answers(count=5000, failed=5, kept=4990)
 
 
+@pytest.mark.holds(
+    "draining.md", "On trial answers are judged twice, so the good ones of the rollout hide nothing"
+)
 def test_the_answers_of_the_rollout_are_not_those_of_the_trial() -> None:
     busy = answered(*BOTH, by_each=MANY)
     begins = judged(begun(), busy, NOW)
@@ -246,6 +264,9 @@ def test_the_answers_of_the_rollout_are_not_those_of_the_trial() -> None:
     assert judged(begins, busy, NOW + timedelta(seconds=9)) == begins
 
 
+@pytest.mark.holds(
+    "draining.md", "On trial answers are judged twice, so the good ones of the rollout hide nothing"
+)
 @pytest.mark.parametrize(
     ("more", "attainment", "good", "fault"),
     [
@@ -302,6 +323,7 @@ def test_routers_that_do_not_answer_have_not_forgotten_what_was_before_the_trial
     assert judged(heard_again, bad, after(15)).fault is Fault.FAILED_ANSWERS
 
 
+@pytest.mark.holds("draining.md", "What the old revision's answers were like is remembered")
 def test_what_was_known_of_the_old_revision_stays_while_a_router_is_silent() -> None:
     partly = seen(old("a"), LOADING, answers={"a": SLOW}, answers_known=False)
     assert judged(begun(old_answers=MANY), partly, NOW).old_answers == MANY
@@ -320,6 +342,9 @@ def test_a_trial_that_begins_while_routers_are_silent_begins_with_what_was_known
     assert (begins.good, begins.trial_since, begins.before_trial) == ("old", NOW, MANY)
 
 
+@pytest.mark.holds(
+    "draining.md", "While a router is silent a trial goes on, and the others can only prove a fault"
+)
 def test_the_routers_that_answer_can_prove_a_fault_and_only_all_of_them_the_end_of_a_trial() -> None:
     partly = answered(*BOTH, by_each=BAD, answers_known=False)
     assert judged(on_trial(answers=MANY), partly, after(5)).fault is Fault.FAILED_ANSWERS
@@ -328,6 +353,9 @@ def test_the_routers_that_answer_can_prove_a_fault_and_only_all_of_them_the_end_
     assert judged(quiet, answered(*BOTH, by_each=GOOD), after(10)).good == "new"
 
 
+@pytest.mark.holds(
+    "draining.md", "A revision is on trial until 50 answers more or half an hour at most, then it is good"
+)
 def test_half_an_hour_is_enough_however_long_an_update_may_take() -> None:
     patient = Update(progress_deadline_seconds=86400)
     evidence = seen(*BOTH, update=patient)
@@ -335,6 +363,9 @@ def test_half_an_hour_is_enough_however_long_an_update_may_take() -> None:
     assert judged(on_trial(), evidence, NOW + timedelta(seconds=1800)).good == "new"
 
 
+@pytest.mark.holds(
+    "draining.md", "It fails when both break the SLO and its 5xx are more than 5 points above the old one's"
+)
 @pytest.mark.parametrize(
     ("evidence", "before", "fails"),
     [
@@ -358,6 +389,7 @@ def test_a_fault_on_trial_is_measured_against_what_the_old_revision_did_last(
         assert judged(found, evidence, LATE) == found
 
 
+@pytest.mark.holds("draining.md", "On trial a replica that crashed and does not come back fails it")
 def test_what_crashes_on_trial_and_does_not_come_back_fails() -> None:
     crashed = judged(on_trial(), seen(member("m"), LOADING), NOW + timedelta(minutes=1))
     assert (crashed.good, crashed.progress_at) == ("old", NOW + timedelta(minutes=1))
@@ -366,6 +398,7 @@ def test_what_crashes_on_trial_and_does_not_come_back_fails() -> None:
     assert (back.good, back.failed) == ("new", "")
 
 
+@pytest.mark.holds("draining.md", "What the old revision's answers were like is remembered")
 @pytest.mark.parametrize(
     ("held", "live", "kept"),
     [
@@ -380,6 +413,10 @@ def test_what_is_remembered_of_the_old_revision(held: Answers, live: Answers, ke
     assert judged(begun(old_answers=held), evidence, NOW).old_answers.count == kept
 
 
+@pytest.mark.holds(
+    "draining.md",
+    "A spec changed during the trial makes it good if it serves and at most 5 % of its answers were 5xx",
+)
 @pytest.mark.parametrize(
     ("revision", "before", "good"),
     [
@@ -404,6 +441,7 @@ def test_the_revision_to_go_back_to_after_a_change_of_spec(revision: str, before
     assert judged(before, asked, NOW).good == good
 
 
+@pytest.mark.holds("draining.md", "Without a way back there is no trial")
 @pytest.mark.parametrize(
     "fields",
     [
@@ -435,6 +473,11 @@ def test_what_was_ready_once_and_crashes_again_and_again_does_not_get_on() -> No
     assert again.failed == "new"
 
 
+@pytest.mark.holds(
+    "draining.md",
+    "A failed update goes on with the last good revision, `Progressing` is RolledBack, and a "
+    "change of the spec tries again",
+)
 def test_what_failed_stays_failed_until_the_spec_changes() -> None:
     failed = begun(failed="new", message="it crashed")
     assert judged(failed, seen(old("a"), old("b")), LATE) == failed
@@ -442,6 +485,7 @@ def test_what_failed_stays_failed_until_the_spec_changes() -> None:
     assert (judged(failed, other, LATE).failed, judged(failed, other, LATE).progress_at) == ("", LATE)
 
 
+@pytest.mark.holds("draining.md", "`update.rollback: false` only says so")
 def test_without_rollback_it_only_says_so_and_trying_again_is_a_change_of_that_field() -> None:
     keep = Update(progress_deadline_seconds=DEADLINE, rollback=False)
     found = judged(begun(), seen(old("a"), old("b"), LOADING, update=keep), LATE)

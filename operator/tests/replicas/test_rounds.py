@@ -88,6 +88,7 @@ def test_room_that_was_freed_since_voids_the_round() -> None:
     assert answer_for_b(last, around(), ASKS) == "nothing"
 
 
+@pytest.mark.holds("placement.md", "A binding is checked against the newest facts before its pods are made")
 @pytest.mark.parametrize(
     ("there", "told"),
     [
@@ -177,6 +178,7 @@ def test_without_a_round_only_silence_is_foreseen() -> None:
     assert not foreseen(THEIRS, asked(), first_round(), "ns/unknown")
 
 
+@pytest.mark.holds("architecture.md", "A new round wakes the sets of which it says something else")
 @pytest.mark.parametrize(
     ("before", "after", "concerned"),
     [

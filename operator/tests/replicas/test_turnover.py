@@ -40,6 +40,8 @@ def leaving(turnover: Turnover) -> str:
     return names(tuple(removal.group for removal in turnover.removals))
 
 
+@pytest.mark.holds("draining.md", "The victim of a scale-down is chosen in the order of the page")
+@pytest.mark.holds("draining.md", "Where there is no room for a replacement the replica stays")
 @pytest.mark.parametrize(
     ("groups", "wanted", "new", "removed"),
     [
@@ -121,6 +123,9 @@ def test_what_leaves_but_not_at_once_still_takes_its_place(held: ReplicaGroup) -
     assert turnover.wanted_new == 1
 
 
+@pytest.mark.holds(
+    "draining.md", "`maxSurge` and `maxUnavailable` bound an update, draining replicas included"
+)
 @pytest.mark.parametrize(
     ("groups", "pace", "new", "removed"),
     [
@@ -137,6 +142,11 @@ def test_the_pace_of_an_update(groups: str, pace: Pace, new: tuple[int, int], re
     assert leaving(turnover) == removed
 
 
+@pytest.mark.holds(
+    "draining.md",
+    "A drain is called off when replicas are wanted again; the replica with the most conversations "
+    "comes back",
+)
 @pytest.mark.parametrize(
     ("groups", "wanted", "returning", "create"),
     [
@@ -227,6 +237,10 @@ def test_the_groups_are_counted_for_the_status() -> None:
 HOLDS = Goal(wanted=2, revision="new", pace=Pace(max_surge=1, max_unavailable=2), replaces=False)
 
 
+@pytest.mark.holds(
+    "engine.md",
+    "A folder of the node that is not listed is `NodePathNotListed`; no pod is made, and what runs stays",
+)
 @pytest.mark.parametrize(
     ("groups", "removed", "returning"),
     [
@@ -252,6 +266,9 @@ START = st.lists(
 )
 
 
+@pytest.mark.holds(
+    "draining.md", "`maxSurge` and `maxUnavailable` bound an update, draining replicas included"
+)
 @given(
     START,
     st.integers(0, 5),

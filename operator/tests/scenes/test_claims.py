@@ -30,6 +30,11 @@ def label_as_before(scene: Scene, fleet: str) -> None:
     scene.cluster.merge(PERSISTENT_VOLUME_CLAIMS, claim(scene, fleet), older)
 
 
+@pytest.mark.holds(
+    "argocd.md",
+    "No claim has the label by which Argo CD may track, and older claims lose it, also of fleets "
+    "that are paused or gone",
+)
 async def test_older_claims_lose_the_label_by_which_argo_cd_tracks(scene: Scene) -> None:
     """Of a fleet at work, of a paused one, and of one that is gone; also if the first answer is lost."""
     fleets = ("working", "paused", "gone")
@@ -57,6 +62,11 @@ async def test_older_claims_lose_the_label_by_which_argo_cd_tracks(scene: Scene)
     assert pods <= {pod["metadata"]["uid"] for pod in scene.api.listed(PODS)}, "no pod is replaced"
 
 
+@pytest.mark.holds(
+    "argocd.md",
+    "No claim has the label by which Argo CD may track, and older claims lose it, also of fleets "
+    "that are paused or gone",
+)
 async def test_a_claim_that_is_to_be_deleted_and_then_retained_has_no_label_at_any_time(scene: Scene) -> None:
     scene.node("a")
     fleet = changed(smallest("AgentFleet", name="support"), spec__queue__redis={"deletionPolicy": "Delete"})

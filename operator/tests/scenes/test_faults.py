@@ -19,6 +19,9 @@ def writes_routers(request: Request) -> bool:
     return request.method == "PATCH" and "/deployments/" in request.path
 
 
+@pytest.mark.holds(
+    "groups.md", "A pod whose creation is not answered is asked for after a minute, and not doubled"
+)
 @pytest.mark.once
 @pytest.mark.parametrize(
     "late_seconds", [pytest.param(0.0, id="carried out at once"), pytest.param(20.0, id="carried out late")]
@@ -63,6 +66,9 @@ async def test_an_update_while_a_creation_is_not_answered_makes_no_replica_too_m
         await scene.until_ready()
 
 
+@pytest.mark.holds(
+    "groups.md", "A pod whose creation is not answered is asked for after a minute, and not doubled"
+)
 async def test_a_replica_that_was_never_created_is_made_after_a_minute(scene: Scene) -> None:
     scene.node("a")
     scene.api.lose(creates_a_replica, late_seconds=None)
@@ -73,6 +79,7 @@ async def test_a_replica_that_was_never_created_is_made_after_a_minute(scene: Sc
     assert len(scene.engines()) == 1
 
 
+@pytest.mark.holds("decisions/0016-lost-answers.md", "A new leader lists all pods before its first write")
 @pytest.mark.once
 async def test_a_new_leader_reads_the_pods_that_its_watch_has_not_reported(scene: Scene) -> None:
     for name in "ab":
@@ -97,6 +104,8 @@ async def test_a_new_leader_reads_the_pods_that_its_watch_has_not_reported(scene
         await scene.pass_time(60)
 
 
+@pytest.mark.holds("recovery.md", "Fleets go on while the operator or the API server is away")
+@pytest.mark.holds("architecture.md", "A leader that loses the lease follows, and leads again")
 async def test_a_leader_that_loses_the_lease_goes_on_as_a_follower(scene: Scene) -> None:
     scene.node("a")
     scene.create(replicas=1)
@@ -111,6 +120,9 @@ async def test_a_leader_that_loses_the_lease_goes_on_as_a_follower(scene: Scene)
     await scene.until(lambda: scene.serving() == 2)
 
 
+@pytest.mark.holds(
+    "decisions/0016-lost-answers.md", "A write that fails stops no other, and is repeated with backoff"
+)
 async def test_one_write_that_always_fails_starves_no_other(scene: Scene) -> None:
     """A webhook that fails closed stands before Deployments; the engines start, and the status says so."""
     scene.node("a")
@@ -127,6 +139,9 @@ async def test_one_write_that_always_fails_starves_no_other(scene: Scene) -> Non
     assert scene.the(DEPLOYMENTS, "llama-router")["status"]["readyReplicas"] == 1
 
 
+@pytest.mark.holds(
+    "decisions/0016-lost-answers.md", "A write that fails stops no other, and is repeated with backoff"
+)
 async def test_a_failing_write_is_repeated_with_backoff_whatever_else_is_written(scene: Scene) -> None:
     scene.node("a")
     scene.api.fail(writes_routers, 500, times=10_000)
@@ -136,6 +151,7 @@ async def test_a_failing_write_is_repeated_with_backoff_whatever_else_is_written
     assert 3 <= len(tried) <= 40
 
 
+@pytest.mark.holds("decisions/0016-lost-answers.md", "`Retry-After` holds against every wake-up")
 async def test_a_server_that_asks_to_be_left_alone_is(scene: Scene) -> None:
     scene.node("a")
     scene.create(replicas=1)
@@ -151,6 +167,7 @@ async def test_a_server_that_asks_to_be_left_alone_is(scene: Scene) -> None:
     await scene.until(lambda: len(scene.pods()) == 2)
 
 
+@pytest.mark.holds("groups.md", "A pod on a node that only the cache lacks is not lost")
 @pytest.mark.once
 async def test_a_pod_on_a_node_that_the_cache_does_not_have_yet_is_not_lost(scene: Scene) -> None:
     scene.api.stalled.add(NODES)
@@ -163,6 +180,7 @@ async def test_a_pod_on_a_node_that_the_cache_does_not_have_yet_is_not_lost(scen
     assert "GroupLost" not in scene.told()
 
 
+@pytest.mark.holds("draining.md", "A replica that a router uses is not deleted as one that never served")
 @pytest.mark.once
 async def test_a_replica_that_became_ready_unseen_drains_before_it_goes(scene: Scene) -> None:
     """The watch of pods is late: for the operator the replica has never served, for a router it has."""
@@ -183,6 +201,9 @@ async def test_a_replica_that_became_ready_unseen_drains_before_it_goes(scene: S
     await scene.until(lambda: len(scene.pods()) == 2)
 
 
+@pytest.mark.holds(
+    "router.md", "`ReplicaUnusable`, and one of two replicas with the same server id is replaced"
+)
 async def test_two_replicas_with_one_server_id_are_repaired(scene: Scene) -> None:
     scene.node("a", gpus=16)
     scene.create(drain={"deadlineSeconds": 60})
@@ -198,6 +219,7 @@ async def test_two_replicas_with_one_server_id_are_repaired(scene: Scene) -> Non
     )
 
 
+@pytest.mark.holds("draining.md", "A jump of the clock or a restart ends no drain early")
 @pytest.mark.once
 @pytest.mark.parametrize("hours", [1, -1])
 async def test_a_clock_that_jumps_ends_no_drain_early(scene: Scene, hours: int) -> None:
@@ -215,6 +237,7 @@ async def test_a_clock_that_jumps_ends_no_drain_early(scene: Scene, hours: int) 
     assert len(scene.pods()) == 1
 
 
+@pytest.mark.holds("draining.md", "Jumps of the clock and hours without an operator fail no update")
 @pytest.mark.parametrize("hours", [1, -1])
 async def test_a_clock_that_jumps_rolls_nothing_back(scene: Scene, hours: int) -> None:
     await fail_to_update(scene)
@@ -226,6 +249,7 @@ async def test_a_clock_that_jumps_rolls_nothing_back(scene: Scene, hours: int) -
     assert scene.says("Progressing", "False", "RolledBack")
 
 
+@pytest.mark.holds("draining.md", "Jumps of the clock and hours without an operator fail no update")
 async def test_time_without_an_operator_rolls_nothing_back(scene: Scene) -> None:
     await fail_to_update(scene)
     await scene.pass_time(60)

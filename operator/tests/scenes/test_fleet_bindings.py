@@ -27,6 +27,11 @@ def asks_for(scene: Scene, mode: str) -> None:
     assert scene.hands.merge(AGENT_FLEETS, fleet_of(scene), patch).status == 200
 
 
+@pytest.mark.holds(
+    "decisions/0022-tokens-for-one-fleet.md",
+    "A binding goes with its fleet, also one that went while no operator ran, and with its "
+    "namespace without an operator",
+)
 async def test_a_binding_goes_with_its_fleet_and_comes_back_while_there_is_one(scene: Scene) -> None:
     scene.cluster.create(AGENT_FLEETS, FLEET)
     made = await scene.until(lambda: binding_of(scene))
@@ -47,6 +52,11 @@ async def test_a_fleet_that_checks_no_tokens_has_no_binding(scene: Scene) -> Non
     await scene.until(lambda: binding_of(scene))
 
 
+@pytest.mark.holds(
+    "decisions/0022-tokens-for-one-fleet.md",
+    "A binding goes with its fleet, also one that went while no operator ran, and with its "
+    "namespace without an operator",
+)
 async def test_a_binding_of_a_fleet_that_went_while_no_operator_ran_goes_with_the_next(scene: Scene) -> None:
     scene.cluster.create(AGENT_FLEETS, FLEET)
     await scene.until(lambda: binding_of(scene))
@@ -58,6 +68,11 @@ async def test_a_binding_of_a_fleet_that_went_while_no_operator_ran_goes_with_th
     await scene.until(lambda: binding_of(scene) is None)
 
 
+@pytest.mark.holds(
+    "decisions/0022-tokens-for-one-fleet.md",
+    "A binding goes with its fleet, also one that went while no operator ran, and with its "
+    "namespace without an operator",
+)
 async def test_a_binding_goes_with_its_namespace_without_an_operator(scene: Scene) -> None:
     scene.cluster.create(AGENT_FLEETS, FLEET)
     await scene.until(lambda: binding_of(scene))
@@ -68,6 +83,10 @@ async def test_a_binding_goes_with_its_namespace_without_an_operator(scene: Scen
     await scene.start_operator()
 
 
+@pytest.mark.holds(
+    "decisions/0022-tokens-for-one-fleet.md",
+    "Bindings of others, and of namespaces that are not watched, are left alone",
+)
 @pytest.mark.parametrize(
     ("name", "labels"),
     [

@@ -55,6 +55,10 @@ async def at_a_call(scene: Scene) -> tuple[Fleet, str]:
     return fleet, revision
 
 
+@pytest.mark.holds(
+    "tools.md",
+    "Tool executors come with the first call and go after a quiet minute; each revision has its own",
+)
 async def test_executors_come_with_the_first_call_and_go_when_it_is_quiet(scene: Scene) -> None:
     fleet = Fleet(scene)
     revision = await fleet.is_made(**WITH_A_TOOL, toolExecutors={"concurrency": 2})
@@ -68,6 +72,14 @@ async def test_executors_come_with_the_first_call_and_go_when_it_is_quiet(scene:
     assert executors(scene, revision) is not None
 
 
+@pytest.mark.holds(
+    "tools.md", "Redis knows a user of executors while a fleet has functions for them, or executors are left"
+)
+@pytest.mark.holds(
+    "tools.md",
+    "Executors have a user of Redis of their own, which exists while there are any and reaches "
+    "their queue alone",
+)
 async def test_redis_learns_of_the_executors_user_when_there_are_any(scene: Scene) -> None:
     fleet = Fleet(scene)
     await fleet.is_made(**WITH_A_TOOL)
@@ -80,6 +92,9 @@ async def test_redis_learns_of_the_executors_user_when_there_are_any(scene: Scen
     await scene.until(lambda: fleet.says("Ready", "True"))
 
 
+@pytest.mark.holds(
+    "tools.md", "Redis knows a user of executors while a fleet has functions for them, or executors are left"
+)
 async def test_redis_has_no_user_of_executors_for_a_fleet_without_functions(scene: Scene) -> None:
     fleet = Fleet(scene)
     await fleet.is_made(toolExecutors={})
@@ -87,6 +102,9 @@ async def test_redis_has_no_user_of_executors_for_a_fleet_without_functions(scen
     assert users(scene) == "gateway,worker"
 
 
+@pytest.mark.holds(
+    "tools.md", "Redis knows a user of executors while a fleet has functions for them, or executors are left"
+)
 async def test_redis_keeps_the_executors_user_until_the_last_of_them_has_gone(scene: Scene) -> None:
     fleet, old = await at_a_call(scene)
     known = scene.the(AGENT_FLEETS, "support")
@@ -101,6 +119,10 @@ async def test_redis_keeps_the_executors_user_until_the_last_of_them_has_gone(sc
     await scene.until(lambda: fleet.says("Ready", "True"))
 
 
+@pytest.mark.holds(
+    "tools.md",
+    "Tool executors come with the first call and go after a quiet minute; each revision has its own",
+)
 async def test_executors_of_an_older_revision_live_while_its_workers_do(scene: Scene) -> None:
     fleet, old = await at_a_call(scene)
     new = await fleet.changes()

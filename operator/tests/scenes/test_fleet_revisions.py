@@ -93,6 +93,11 @@ class Fleet:
         return found
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "A task keeps the revision of its submission, and the workers of an older one stay until none "
+    "of its tasks is left",
+)
 async def test_tasks_run_on_with_the_revision_of_their_submission(scene: Scene) -> None:
     fleet = Fleet(scene)
     old = await fleet.is_made(workers={"concurrency": 1})
@@ -122,6 +127,11 @@ async def test_tasks_run_on_with_the_revision_of_their_submission(scene: Scene) 
     assert fleet.ready(new) == 1
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "After `update.deadlineSeconds` the tasks that are left go over, and a worker that takes them "
+    "is ready throughout",
+)
 async def test_tasks_that_are_left_at_the_deadline_go_over(scene: Scene) -> None:
     fleet = Fleet(scene)
     old = await fleet.is_made(update={"deadlineSeconds": 600})
@@ -146,6 +156,7 @@ async def test_tasks_that_are_left_at_the_deadline_go_over(scene: Scene) -> None
     await scene.until(lambda: fleet.adopted(new) == [""])
 
 
+@pytest.mark.holds("tasks.md", "They go over at once where no worker of theirs becomes ready")
 async def test_tasks_go_over_at_once_where_no_worker_of_theirs_becomes_ready(scene: Scene) -> None:
     fleet = Fleet(scene)
     old = await fleet.is_made()
@@ -166,6 +177,7 @@ async def test_tasks_go_over_at_once_where_no_worker_of_theirs_becomes_ready(sce
     assert fleet.workers(old) is None
 
 
+@pytest.mark.holds("tasks.md", "A change back makes the older revision the new one, with its workers")
 async def test_going_back_makes_the_old_revision_the_new_one(scene: Scene) -> None:
     fleet = Fleet(scene)
     prompt = scene_prompt()
@@ -187,6 +199,7 @@ def scene_prompt() -> str:
     return prompt
 
 
+@pytest.mark.holds("tasks.md", "A revision is in force once its models, indexes and secrets are known")
 async def test_a_new_revision_that_is_not_whole_is_not_in_force(scene: Scene) -> None:
     """Tasks keep workers while the new revision names a model that does not exist yet."""
     fleet = Fleet(scene)
@@ -200,6 +213,7 @@ async def test_a_new_revision_that_is_not_whole_is_not_in_force(scene: Scene) ->
     await scene.until(lambda: fleet.revision != old)
 
 
+@pytest.mark.holds("tasks.md", "A timer of a suspended task wakes a fleet at zero")
 async def test_a_timer_wakes_a_fleet_at_zero(scene: Scene) -> None:
     fleet = Fleet(scene)
     revision = await fleet.is_made()
@@ -212,6 +226,7 @@ async def test_a_timer_wakes_a_fleet_at_zero(scene: Scene) -> None:
     await scene.until(lambda: fleet.pods() == [], within_seconds=180)
 
 
+@pytest.mark.holds("tasks.md", "Workers with the fewest tasks are deleted first")
 async def test_workers_with_fewer_tasks_go_first(scene: Scene) -> None:
     fleet = Fleet(scene)
     revision = await fleet.is_made(workers={"concurrency": 10})
@@ -227,6 +242,7 @@ async def test_workers_with_fewer_tasks_go_first(scene: Scene) -> None:
     assert fleet.pods()[0]["metadata"]["name"] == names[2]
 
 
+@pytest.mark.holds("tasks.md", "Workers of a release before revisions hand over once a new one is ready")
 async def test_workers_of_a_release_before_revisions_hand_over(scene: Scene) -> None:
     fleet = Fleet(scene)
     revision = await fleet.is_made()

@@ -40,6 +40,9 @@ def is_retriever(pod: Manifest) -> bool:
     return bool(pod["metadata"]["labels"].get(contract.LABEL_COMPONENT) == "retriever")
 
 
+@pytest.mark.holds(
+    "argocd.md", "A fleet is not Ready before its index, and stays Ready while the index is built anew"
+)
 async def test_a_fleet_is_not_ready_before_its_index_and_stays_so_while_that_is_built_anew(
     scene: Scene,
 ) -> None:
@@ -89,6 +92,7 @@ async def test_a_fleet_is_not_ready_before_its_index_and_stays_so_while_that_is_
         await scene.pass_time(60)
 
 
+@pytest.mark.holds("tools.md", "Workers report what they cannot use, and take it back")
 async def test_a_fleet_says_that_an_mcp_server_is_silent_until_workers_take_it_back(scene: Scene) -> None:
     scene.node("a")
     scene.create("m")

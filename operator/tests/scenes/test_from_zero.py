@@ -7,6 +7,13 @@ from tests.scenes.scene import Scene
 pytestmark = pytest.mark.scenes
 
 
+@pytest.mark.holds(
+    "argocd.md",
+    "A set that is scaled up is not Ready until its new replicas are; one at zero because no "
+    "requests come is",
+)
+@pytest.mark.holds("router.md", "A held request starts a replica, which answers it")
+@pytest.mark.holds("router.md", "The replica goes when nothing was to do for `scaleToZeroAfterSeconds`")
 async def test_a_held_request_wakes_the_set_and_idleness_puts_it_back(scene: Scene) -> None:
     scene.node("a")
     scene.create(autoscaling={"minReplicas": 0, "maxReplicas": 2, "scaleToZeroAfterSeconds": 600})

@@ -27,6 +27,9 @@ async def test_both_stages_are_bound_to_the_nodes_that_were_chosen(scene: Scene)
     assert not any(is_gated(pod["spec"]) for pod in scene.pods())
 
 
+@pytest.mark.holds(
+    "groups.md", "A member that ends takes its group with it, and the event says which pod and why"
+)
 @pytest.mark.parametrize("lost", ["0", "1"], ids=["the leader", "the other stage"])
 async def test_a_lost_member_takes_its_group_with_it(scene: Scene, lost: str) -> None:
     for name in "ab":
@@ -40,6 +43,7 @@ async def test_a_lost_member_takes_its_group_with_it(scene: Scene, lost: str) ->
     await scene.until_told("GroupFailed")
 
 
+@pytest.mark.holds("groups.md", "Several sets of groups never lock each other out")
 @pytest.mark.parametrize("order", random.Random(7).sample([*permutations(GROUPS_OF_SETS)], 3), ids="-".join)
 async def test_of_four_groups_on_the_nodes_of_three_three_run_and_the_last_says_why(
     scene: Scene, order: tuple[str, ...]
@@ -54,6 +58,10 @@ async def test_of_four_groups_on_the_nodes_of_three_three_run_and_the_last_says_
     assert "GroupReleased" not in scene.told()
 
 
+@pytest.mark.holds(
+    "groups.md",
+    "A group that is not bound in 30 s is deleted whole and placed anew without the node that failed",
+)
 async def test_half_a_group_gives_its_accelerators_back_at_the_bind_time_out(scene: Scene) -> None:
     for name in "ab":
         scene.node(name, gpus=4)

@@ -57,6 +57,7 @@ async def test_a_pod_that_is_over_is_replaced(scene: Scene) -> None:
     await scene.until_told("GroupFailed")
 
 
+@pytest.mark.holds("draining.md", "A restarted operator goes on with the drain where the last one was")
 async def test_a_killed_operator_is_followed_by_one_that_goes_on_with_the_drain(scene: Scene) -> None:
     scene.node("a")
     scene.create(router={"replicas": 2}, drain={"deadlineSeconds": 1800})
@@ -76,6 +77,7 @@ async def test_a_killed_operator_is_followed_by_one_that_goes_on_with_the_drain(
     assert "no request is left for it in 2 routers" in note
 
 
+@pytest.mark.holds("draining.md", "A restarted operator goes on with the drain where the last one was")
 @pytest.mark.parametrize("point", [point for point in CrashPoint if point not in NOT_REACHED])
 async def test_an_operator_that_ends_at_any_write_is_followed_by_one_that_ends_the_same(
     scene: Scene, point: CrashPoint

@@ -40,6 +40,14 @@ async def test_a_replica_that_stays_busy_leaves_at_the_deadline(scene: Scene) ->
     assert 119 <= scene.loop.time() - begun <= 125
 
 
+@pytest.mark.holds(
+    "draining.md",
+    "A replica leaves by a drain when `replicas` falls, at an update, on a cordoned node, and at a "
+    "rebalancing",
+)
+@pytest.mark.holds(
+    "draining.md", "A cordoned node's replicas move one at a time, with the replacement ready first"
+)
 async def test_a_cordoned_node_is_emptied_one_group_at_a_time(scene: Scene) -> None:
     scene.node("a")
     scene.create()
@@ -50,6 +58,9 @@ async def test_a_cordoned_node_is_emptied_one_group_at_a_time(scene: Scene) -> N
         await scene.until(lambda: scene.is_ready() and scene.nodes_of() == ["b", "b"])
 
 
+@pytest.mark.holds(
+    "draining.md", "A cordoned node's replicas move one at a time, with the replacement ready first"
+)
 async def test_uncordoning_ends_the_move(scene: Scene) -> None:
     scene.node("a")
     scene.create()
@@ -65,6 +76,7 @@ async def test_uncordoning_ends_the_move(scene: Scene) -> None:
         await scene.until(lambda: scene.uids() == before)
 
 
+@pytest.mark.holds("draining.md", "`kubectl drain` evicts through a disruption budget, one group at a time")
 async def test_evictions_are_let_through_one_group_at_a_time(scene: Scene) -> None:
     scene.node("a")
     scene.node("b")
@@ -85,6 +97,10 @@ async def test_evictions_are_let_through_one_group_at_a_time(scene: Scene) -> No
     await scene.until(lambda: one_may_go() and not scene.uids() & before)
 
 
+@pytest.mark.holds(
+    "groups.md",
+    "A group that is not bound in 30 s is deleted whole and placed anew without the node that failed",
+)
 async def test_a_pod_that_takes_the_node_first_sends_the_group_elsewhere_at_the_bind_time_out(
     scene: Scene,
 ) -> None:
@@ -104,6 +120,11 @@ async def test_a_pod_that_takes_the_node_first_sends_the_group_elsewhere_at_the_
     assert f"not bound to {taken} within 30 s" in note
 
 
+@pytest.mark.holds(
+    "draining.md",
+    "A drain is called off when replicas are wanted again; the replica with the most conversations "
+    "comes back",
+)
 async def test_uncordoning_brings_back_what_drains_while_its_replacement_is_not_ready(scene: Scene) -> None:
     scene.node("a")
     scene.create(replicas=1, update={"maxUnavailable": 1}, drain={"deadlineSeconds": 1800})
@@ -124,6 +145,9 @@ def budget(scene: Scene) -> tuple[int, int]:
     return found["spec"].get("minAvailable", 0), (found.get("status") or {}).get("disruptionsAllowed", 0)
 
 
+@pytest.mark.holds(
+    "draining.md", "A drain gets through on a full cluster, since replicas that wait for room do not count"
+)
 async def test_evictions_are_let_through_while_replicas_wait_for_room(scene: Scene) -> None:
     scene.node("a")
     scene.node("b")
@@ -137,6 +161,7 @@ async def test_evictions_are_let_through_while_replicas_wait_for_room(scene: Sce
     await scene.until(lambda: "a" not in scene.nodes_of() and budget(scene) == (1, 1))
 
 
+@pytest.mark.holds("draining.md", "`kubectl drain` evicts through a disruption budget, one group at a time")
 async def test_an_eviction_takes_a_group_of_two_stages_together(scene: Scene) -> None:
     for name in "abcd":
         scene.node(name, gpus=4)

@@ -18,6 +18,10 @@ async def restarted_with(scene: Scene, listed: ModelCache) -> None:
     await scene.start_operator()
 
 
+@pytest.mark.holds(
+    "engine.md",
+    "A folder of the node that is not listed is `NodePathNotListed`; no pod is made, and what runs stays",
+)
 async def test_a_folder_that_is_not_listed_makes_no_pods_until_it_is(scene: Scene) -> None:
     scene.node("a")
     scene.create(modelCache=NODE)
@@ -30,6 +34,9 @@ async def test_a_folder_that_is_not_listed_makes_no_pods_until_it_is(scene: Scen
     await scene.until_ready()
 
 
+@pytest.mark.holds(
+    "install.md", "After a path is removed from the list, sets get no new pods and their running pods stay"
+)
 async def test_what_runs_in_a_folder_that_is_listed_no_more_stays(scene: Scene) -> None:
     """As after the upgrade from a release that needed no list."""
     scene.node("a")
@@ -49,6 +56,10 @@ async def test_what_runs_in_a_folder_that_is_listed_no_more_stays(scene: Scene) 
     await scene.until_ready()
 
 
+@pytest.mark.holds(
+    "engine.md",
+    "A folder of the node that is not listed is `NodePathNotListed`; no pod is made, and what runs stays",
+)
 async def test_a_change_to_a_folder_that_is_not_listed_replaces_nothing(scene: Scene) -> None:
     """Though the user allows an update to take both replicas away before there are others."""
     scene.node("a")

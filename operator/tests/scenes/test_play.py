@@ -20,6 +20,11 @@ async def story(seed: int) -> list[tuple[float, str, str]]:
         return [(ended, request.method, request.path) for request in scene.api.requests]
 
 
+@pytest.mark.holds(
+    "architecture.md",
+    "Everything outside the process is handed in, so an operator without a network runs the same "
+    "way each time",
+)
 def test_a_scene_runs_the_same_way_each_time() -> None:
     assert run(story(1)) == run(story(1))
 

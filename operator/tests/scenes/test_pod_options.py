@@ -22,6 +22,7 @@ def make_class(scene: Scene) -> None:
     scene.cluster.create(RUNTIME_CLASSES, manifest)
 
 
+@pytest.mark.holds("pods.md", "Until the class appears nothing is replaced, and then it goes on")
 async def test_replicas_stay_until_the_runtime_that_the_set_names_exists(scene: Scene) -> None:
     scene.node("a")
     scene.node("b")
@@ -46,6 +47,7 @@ async def test_replicas_stay_until_the_runtime_that_the_set_names_exists(scene: 
     assert {pod["spec"]["runtimeClassName"] for pod in scene.pods()} == {RUNTIME_CLASS}
 
 
+@pytest.mark.holds("pods.md", "Until the class appears nothing is replaced, and then it goes on")
 async def test_redis_keeps_its_pod_until_the_runtime_that_the_fleet_names_exists(scene: Scene) -> None:
     scene.node("a")
     scene.create("m")

@@ -20,6 +20,7 @@ def with_proxy(manifest: Manifest) -> set[str]:
     }
 
 
+@pytest.mark.holds("install.md", "Proxies replace no replica, and new replicas have them")
 async def test_proxies_of_the_chart_replace_nothing_and_new_replicas_fetch_through_them(scene: Scene) -> None:
     scene.node("a")
     scene.node("b")

@@ -22,6 +22,7 @@ def refused(scene: Scene, names: list[str]) -> list[str]:
     return [name for name in names if scene.says("Placed", "False", "InsufficientCapacity", name=name)]
 
 
+@pytest.mark.holds("architecture.md", "No object is reconciled because time passes")
 async def test_objects_at_rest_are_looked_at_once_a_minute_at_most(scene: Scene) -> None:
     """Half of them wait: for room, for a model and for a claim."""
     for name in "ab":
@@ -42,6 +43,7 @@ async def test_objects_at_rest_are_looked_at_once_a_minute_at_most(scene: Scene)
     assert (scene.operator.reconciles - before) / objects / MINUTES <= 1
 
 
+@pytest.mark.holds("architecture.md", "A new round wakes the sets of which it says something else")
 async def test_room_that_becomes_free_wakes_the_one_who_gets_it(scene: Scene) -> None:
     """The others are told by the round that they still wait, and are not looked at."""
     for name in "ab":
@@ -101,6 +103,10 @@ def delete(scene: Scene) -> None:
     scene.delete("old")
 
 
+@pytest.mark.holds(
+    "placement.md",
+    "Room that a set gives up is used at once, and a set that cannot be reconciled holds none for ever",
+)
 @pytest.mark.parametrize("withdraw", [scale_to_zero, pause, name_a_class_that_is_missing, delete])
 async def test_room_kept_for_a_set_that_no_longer_wants_it_is_used_at_once(
     scene: Scene, withdraw: Callable[[Scene], None]
@@ -121,6 +127,10 @@ async def test_room_kept_for_a_set_that_no_longer_wants_it_is_used_at_once(
     assert scene.loop.time() - withdrawn <= 3
 
 
+@pytest.mark.holds(
+    "placement.md",
+    "Room that a set gives up is used at once, and a set that cannot be reconciled holds none for ever",
+)
 async def test_a_set_that_cannot_be_reconciled_does_not_hold_room_for_ever(scene: Scene) -> None:
     """Its Secret may not be read, so no reconcile of its own can use the room."""
     scene.node("a", gpus=8)

@@ -107,6 +107,19 @@ def _without(scene: Scene, name: str, *, volume: str, setting: Iterable[str | in
     scene.cluster.merge(DEPLOYMENTS, deployment, {"spec": {"template": {"metadata": metadata, "spec": spec}}})
 
 
+@pytest.mark.holds(
+    "install.md", "The upgrade to a release with keys for searches replaces retrievers and workers once"
+)
+@pytest.mark.holds(
+    "search.md",
+    "After an upgrade searches without a key are answered until no worker is left that sends none, "
+    "and then never again",
+)
+@pytest.mark.holds(
+    "decisions/0019-search-keys.md",
+    "The upgrade replaces retrievers and workers once, and no worker that sends no key meets a "
+    "retriever that asks for one",
+)
 async def test_an_upgrade_parts_no_fleet_from_its_index(scene: Scene) -> None:
     await a_fleet_that_searches(scene)
     await scene.operator.kill()
@@ -153,6 +166,7 @@ def sends_key_and_is_worker(pod: Manifest) -> bool:
     return bool(pod["metadata"]["name"].startswith(WORKER) and sends_key(pod))
 
 
+@pytest.mark.holds("search.md", "A deleted key is made again within ten minutes, and no pod is replaced")
 async def test_a_lost_key_is_made_again_and_replaces_no_pod(scene: Scene) -> None:
     await a_fleet_that_searches(scene)
     assert keys(scene) == {"secretName": KEY, "entry": "key", "required": True}

@@ -33,6 +33,11 @@ async def test_a_set_appears_scales_and_leaves_nothing(scene: Scene) -> None:
     await scene.until(lambda: {resource for resource, _ in scene.api.everything()} <= stays)
 
 
+@pytest.mark.holds(
+    "argocd.md",
+    "A set that is scaled up is not Ready until its new replicas are; one at zero because no "
+    "requests come is",
+)
 async def test_a_set_that_is_scaled_up_is_not_ready_until_all_its_replicas_are(scene: Scene) -> None:
     scene.node("a", gpus=16)
     scene.create()
@@ -54,6 +59,7 @@ async def test_a_group_that_comes_and_goes_is_told(scene: Scene) -> None:
     assert told == ["GroupPlaced", "GroupReady", "GroupDraining", "GroupRemoved"]
 
 
+@pytest.mark.holds("decisions/0004-pinning-and-gates.md", "A group that does not fit has no pods")
 async def test_a_group_that_does_not_fit_waits_and_starts_when_room_comes(scene: Scene) -> None:
     scene.node("other", product="A100")
     scene.node("small")

@@ -58,6 +58,21 @@ async def until_the_agent_is_ready(scene: Scene) -> None:
     await scene.until(partial(scene.says, "Ready", "True", name="assistant", resource=AGENT_FLEETS))
 
 
+@pytest.mark.holds(
+    "start/eks.md",
+    "The model, the index and the agent of the file become ready on nodes like those of the page",
+    case="eks",
+)
+@pytest.mark.holds(
+    "start/gke.md",
+    "The model, the index and the agent of the file become ready on nodes like those of the page",
+    case="gke",
+)
+@pytest.mark.holds(
+    "start/aks.md",
+    "The model, the index and the agent of the file become ready on nodes like those of the page",
+    case="aks",
+)
 @pytest.mark.parametrize("cloud", TAINTS)
 async def test_the_file_with_a_gpu_becomes_ready_on_the_nodes_of_a_cloud(cloud: str) -> None:
     """One node has one GPU and the taint of the cloud or of the page; the two others have none."""
@@ -78,6 +93,9 @@ async def test_the_file_with_a_gpu_becomes_ready_on_the_nodes_of_a_cloud(cloud: 
         assert placed == {"engine"} or not TAINTS[cloud]
 
 
+@pytest.mark.holds(
+    "start/kind.md", "The model, the index and the agent of the file become ready on one node without a GPU"
+)
 async def test_the_file_without_a_gpu_becomes_ready_on_one_node() -> None:
     async with Scene().playing() as scene:
         scene.node("flotilla-control-plane", gpus=0)

@@ -37,6 +37,14 @@ async def upgraded(scene: Scene, *tolerations: dict[str, str]) -> None:
     await scene.start_operator()
 
 
+@pytest.mark.holds(
+    "install.md",
+    "Replicas tolerate GKE's taint; another one is named, and admitted by the chart's "
+    "`placement.tolerations`",
+)
+@pytest.mark.holds(
+    "placement.md", "Pods tolerate the taint of their accelerator, their own, and the chart's, each once"
+)
 async def test_the_readmes_set_runs_on_nodes_that_gke_taints(scene: Scene) -> None:
     tainted_node(scene, "a", OF_GKE)
     scene.node("for-routers", gpus=0)
@@ -45,6 +53,12 @@ async def test_the_readmes_set_runs_on_nodes_that_gke_taints(scene: Scene) -> No
     assert [pod["spec"]["nodeName"] for pod in scene.pods("qwen")] == ["a", "a"]
 
 
+@pytest.mark.holds(
+    "install.md",
+    "Replicas tolerate GKE's taint; another one is named, and admitted by the chart's "
+    "`placement.tolerations`",
+)
+@pytest.mark.holds("placement.md", "One value of the chart admits the pods that were refused")
 async def test_another_taint_is_named_and_admitted_by_one_value_of_the_chart(scene: Scene) -> None:
     tainted_node(scene, "a", OF_GKE, OF_A_TEAM)
     scene.node("for-routers", gpus=0)
@@ -57,6 +71,11 @@ async def test_another_taint_is_named_and_admitted_by_one_value_of_the_chart(sce
     await scene.until_ready("qwen")
 
 
+@pytest.mark.holds(
+    "placement.md",
+    "A change of the chart's tolerations replaces no replica, and what a replica's own pods "
+    "tolerate keeps it where it is",
+)
 @pytest.mark.parametrize(
     ("before", "after"),
     [
@@ -81,6 +100,10 @@ async def test_a_value_of_the_chart_replaces_nothing_that_runs(
     assert scene.says("Progressing", "False", "Settled")
 
 
+@pytest.mark.holds(
+    "placement.md",
+    "An accelerator that only the engine's resources name is `AcceleratorInResources`, and what runs stays",
+)
 async def test_an_accelerator_in_the_engines_limits_alone_is_a_condition_and_what_runs_stays(
     scene: Scene,
 ) -> None:
@@ -96,6 +119,10 @@ async def test_an_accelerator_in_the_engines_limits_alone_is_a_condition_and_wha
     assert "accelerator: {resource: nvidia.com/gpu}" in message
 
 
+@pytest.mark.holds(
+    "placement.md",
+    "An accelerator that only the engine's resources name is `AcceleratorInResources`, and what runs stays",
+)
 async def test_with_an_accelerator_in_the_limits_alone_nothing_starts_until_it_is_said(scene: Scene) -> None:
     scene.node("a")
     limits = {"limits": {"nvidia.com/gpu": "4"}}

@@ -14,6 +14,15 @@ PAIR = {"tensor": 4, "pipeline": 2}
 OTHER_REVISION = {"env": [{"name": "REVISION", "value": "other"}]}
 
 
+@pytest.mark.holds(
+    "draining.md",
+    "A replica leaves by a drain when `replicas` falls, at an update, on a cordoned node, and at a "
+    "rebalancing",
+)
+@pytest.mark.holds(
+    "draining.md",
+    "A change of the pods' template is a new revision and replicas are exchanged group by group",
+)
 async def test_an_update_turns_groups_over_one_at_a_time(scene: Scene) -> None:
     scene.node("a")
     scene.node("b")
@@ -26,6 +35,9 @@ async def test_an_update_turns_groups_over_one_at_a_time(scene: Scene) -> None:
     assert len(scene.revisions()) == 1
 
 
+@pytest.mark.holds(
+    "draining.md", "`maxSurge` and `maxUnavailable` bound an update, draining replicas included"
+)
 async def test_an_update_without_surge_on_full_nodes_is_a_roll_during_which_one_serves(scene: Scene) -> None:
     scene.node("a")
     scene.create(update={"maxSurge": 0, "maxUnavailable": 1})
@@ -37,6 +49,7 @@ async def test_an_update_without_surge_on_full_nodes_is_a_roll_during_which_one_
     assert len(scene.revisions()) == 1
 
 
+@pytest.mark.holds("draining.md", "It fails when nothing gets on for `progressDeadlineSeconds`")
 async def test_an_update_that_never_becomes_ready_goes_back_to_the_last_good_revision(scene: Scene) -> None:
     scene.node("a", gpus=12)
     scene.create()
@@ -56,6 +69,10 @@ async def test_an_update_that_never_becomes_ready_goes_back_to_the_last_good_rev
     assert scene.revisions() == {good}, "what is made anew is made from the record"
 
 
+@pytest.mark.holds(
+    "security.md",
+    "Before a roll-back the API server is asked by a dry run; what it refuses is not brought back",
+)
 async def test_an_older_spec_that_would_be_refused_today_is_not_brought_back_until_it_is_taken(
     scene: Scene,
 ) -> None:
@@ -82,6 +99,11 @@ async def test_an_older_spec_that_would_be_refused_today_is_not_brought_back_unt
     await scene.until(lambda: scene.revisions() == {good})
 
 
+@pytest.mark.holds(
+    "draining.md",
+    "A failed update goes on with the last good revision, `Progressing` is RolledBack, and a "
+    "change of the spec tries again",
+)
 async def test_an_update_whose_answers_fail_goes_back_and_the_drained_pod_serves_again(scene: Scene) -> None:
     scene.node("a")
     scene.node("b")
@@ -104,6 +126,7 @@ async def test_an_update_whose_answers_fail_goes_back_and_the_drained_pod_serves
     await scene.until_told("GroupReturned")
 
 
+@pytest.mark.holds("draining.md", "`spec.paused` holds the update")
 async def test_a_paused_set_holds_its_update(scene: Scene) -> None:
     scene.node("a")
     scene.node("b")
@@ -118,6 +141,11 @@ async def test_a_paused_set_holds_its_update(scene: Scene) -> None:
     await scene.until(lambda: scene.is_ready() and not scene.uids() & before)
 
 
+@pytest.mark.holds(
+    "draining.md",
+    "A drain is called off when replicas are wanted again; the replica with the most conversations "
+    "comes back",
+)
 async def test_a_drain_that_is_called_off_brings_the_same_pod_back(scene: Scene) -> None:
     scene.node("a")
     scene.create(drain={"deadlineSeconds": 1800})
@@ -174,6 +202,7 @@ async def test_the_names_of_stages_stay_until_the_last_group_of_two_has_gone(sce
     assert [accelerators(pod) for pod in scene.pods()] == [4, 4]
 
 
+@pytest.mark.holds("draining.md", "`spec.paused` holds the update")
 async def test_a_set_paused_in_the_middle_of_its_update_stays_as_it_is_until_it_goes_on(scene: Scene) -> None:
     scene.node("a")
     scene.node("b")
@@ -241,6 +270,9 @@ async def test_a_lost_key_of_the_engines_replaces_every_replica_one_at_a_time(sc
     assert scene.the(SECRETS, "llama-engine-key")["data"] != key["data"]
 
 
+@pytest.mark.holds(
+    "draining.md", "A new engines' key is part of a revision; the way back is the good parts with the new key"
+)
 async def test_the_way_back_over_a_new_key_makes_new_replicas_from_the_good_parts(scene: Scene) -> None:
     """The good revision cannot serve as it was: its replicas have the key that was lost."""
     scene.node("a", gpus=12)

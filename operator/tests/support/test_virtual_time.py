@@ -113,6 +113,11 @@ def test_the_tasks_of_a_deadlock_are_ended() -> None:
     assert ended == ["it"]
 
 
+@pytest.mark.holds(
+    "architecture.md",
+    "Everything outside the process is handed in, so an operator without a network runs the same "
+    "way each time",
+)
 def test_threads_and_sockets_are_refused() -> None:
     async def use_a_thread() -> None:
         await asyncio.to_thread(time.sleep, 0)

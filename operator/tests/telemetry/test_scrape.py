@@ -130,6 +130,9 @@ async def test_a_target_that_fails_three_times_is_unknown_and_its_owner_is_told(
         assert len(endpoint.told) <= told + 2, "of the loss, and of an answer that was under way"
 
 
+@pytest.mark.holds(
+    "architecture.md", "A pod that does not answer is asked less and less, at least every 30 s"
+)
 @pytest.mark.parametrize(
     ("failures", "shortest", "longest"),
     [
@@ -174,6 +177,9 @@ async def test_no_more_requests_are_open_than_allowed() -> None:
         assert endpoint.most_open == 4
 
 
+@pytest.mark.holds(
+    "security.md", "An answer may have 1 MiB, is not decompressed, and none ends the questions"
+)
 @pytest.mark.parametrize(
     "body",
     [
@@ -192,6 +198,9 @@ async def test_no_answer_ends_the_scrape_or_keeps_old_figures(body: str) -> None
         await until(lambda: measurements.latest("pod"))
 
 
+@pytest.mark.holds(
+    "security.md", "An answer may have 1 MiB, is not decompressed, and none ends the questions"
+)
 async def test_an_answer_of_a_thousand_replicas_is_read() -> None:
     servers = [{"pod": f"llama-{number:05}-x7k2p", "id": number, "state": "Ready"} for number in range(1000)]
     async with scraping() as (endpoint, scraper, measurements):
@@ -200,6 +209,7 @@ async def test_an_answer_of_a_thousand_replicas_is_read() -> None:
         await until(lambda: measurements.latest("pod"))
 
 
+@pytest.mark.holds("security.md", "The operator follows no redirect of a pod")
 async def test_no_redirect_is_followed() -> None:
     async with scraping() as (endpoint, scraper, measurements):
         endpoint.status = 307
@@ -210,6 +220,9 @@ async def test_no_redirect_is_followed() -> None:
         assert measurements.latest("pod") is None
 
 
+@pytest.mark.holds(
+    "security.md", "An answer may have 1 MiB, is not decompressed, and none ends the questions"
+)
 async def test_a_small_answer_cannot_become_a_large_one() -> None:
     async with scraping() as (endpoint, scraper, measurements):
         endpoint.compressed = gzip.compress(b'{"waiting": 3' + b" " * 100 * 2**20 + b"}")
@@ -218,6 +231,9 @@ async def test_a_small_answer_cannot_become_a_large_one() -> None:
         assert measurements.latest("pod") is None
 
 
+@pytest.mark.holds(
+    "security.md", "At most 200 pods of an object are asked, and their answers have 16 MiB at most"
+)
 async def test_an_owner_has_two_hundred_targets_at_most_and_those_that_answer_stay() -> None:
     async with scraping() as (endpoint, scraper, _):
         first = Target(key="first", url=endpoint.url.replace("metrics", "first"), interval_seconds=0.02)
@@ -229,6 +245,9 @@ async def test_an_owner_has_two_hundred_targets_at_most_and_those_that_answer_st
         await until(lambda: endpoint.paths["/first"] > before + 1)
 
 
+@pytest.mark.holds(
+    "security.md", "At most 200 pods of an object are asked, and their answers have 16 MiB at most"
+)
 async def test_all_answers_of_an_owner_together_are_limited() -> None:
     async with scraping() as (endpoint, scraper, measurements):
         endpoint.body = f'{{"waiting": "{"m" * (2**20 - 100)}"}}'
@@ -265,6 +284,10 @@ def test_metrics_have_the_names_of_controller_runtime() -> None:
     assert "flotilla_leader 1.0" in text
 
 
+@pytest.mark.holds(
+    "install.md",
+    "What is asked in the cluster alone is asked without a proxy, whatever the environment names",
+)
 async def test_no_proxy_is_asked_for_a_pod_whatever_the_environment_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

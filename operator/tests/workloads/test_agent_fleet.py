@@ -90,6 +90,13 @@ def rendered(
     return objects
 
 
+@pytest.mark.holds("install.md", "Every container but the engine's says what it requests of CPU and memory")
+@pytest.mark.holds("install.md", "No container but those with limits in the spec has limits")
+@pytest.mark.holds("install.md", "No container of ours requests more than 100m and 512Mi by default")
+@pytest.mark.holds("architecture.md", "Each kind makes the objects that the page lists")
+@pytest.mark.holds(
+    "security.md", "No pod gets a token of the cluster but routers and those with a service account"
+)
 def test_the_smallest_fleet_is_as_reviewed(golden: Callable[[Path, str], None]) -> None:
     golden(GOLDEN / "smallest-fleet.yaml", yaml_of(rendered(SMALLEST, WITH_KEYS)))
 
@@ -101,6 +108,10 @@ def test_workers_have_keys_of_indexes_only_where_there_are_some() -> None:
     assert contract.LABEL_INDEX_KEYS not in without["metadata"]["labels"]
 
 
+@pytest.mark.holds(
+    "decisions/0019-search-keys.md",
+    "A worker has the label only if it sends a key to every index of its fleet",
+)
 def test_workers_say_that_they_send_keys_only_when_they_do_for_every_index() -> None:
     other = contract.IndexConnection(name="manual", url="http://manual-retriever/v1/retrieve")
     some = replace(WITH_KEYS, indexes=(*WITH_KEYS.indexes, other))
@@ -110,11 +121,16 @@ def test_workers_say_that_they_send_keys_only_when_they_do_for_every_index() -> 
     assert label not in templates(SMALLEST, WITH_KEYS)["gateway"]["metadata"]["labels"]
 
 
+@pytest.mark.holds("search.md", "Retrievers and workers read a changed key without a restart")
 def test_another_value_of_a_key_replaces_no_worker() -> None:
     changed = replace(WITH_KEYS, secret_versions={**WIRING.secret_versions, INDEX_KEY.name: "another"})
     assert templates(SMALLEST, WITH_KEYS) == templates(SMALLEST, changed)
 
 
+@pytest.mark.holds("tasks.md", "With `gateway.tls` the port is named `https`, and `status.url` says so")
+@pytest.mark.holds(
+    "tasks.md", "The headers of tools are mounted as files, and go only where `flotilla.dev/send-to` says"
+)
 @pytest.mark.parametrize("manifest", SCENARIOS[1:])
 def test_what_differs_from_the_smallest_fleet_is_as_reviewed(
     manifest: dict[str, Any], golden: Callable[[Path, str], None], request: pytest.FixtureRequest
@@ -143,6 +159,10 @@ def templates(manifest: dict[str, Any], wiring: Wiring = WIRING) -> dict[str, di
     }
 
 
+@pytest.mark.holds(
+    "decisions/0003-redis-for-tasks.md",
+    "The managed Redis syncs before it answers, evicts nothing and has a password of its own",
+)
 def test_redis_syncs_before_it_answers_evicts_nothing_and_asks_for_the_password() -> None:
     (config,) = [
         each["data"]["redis.conf"]
@@ -155,6 +175,7 @@ def test_redis_syncs_before_it_answers_evicts_nothing_and_asks_for_the_password(
     assert f"include {contract.REDIS_SECRET_DIRECTORY}/password.conf" in config
 
 
+@pytest.mark.holds("tasks.md", "Redis holds 40 % of its claim's size")
 @pytest.mark.parametrize(
     ("size", "bytes_"),
     [("1Gi", 429_496_729), ("500Mi", 209_715_200), ("10G", 4_000_000_000), ("1", 1)],
@@ -165,6 +186,11 @@ def test_redis_holds_less_than_its_claim_has_room_for(size: str, bytes_: int) ->
     assert f"maxmemory {bytes_}" in config["data"]["redis.conf"].splitlines()
 
 
+@pytest.mark.holds(
+    "decisions/0003-redis-for-tasks.md",
+    "The memory limit of Redis has room for tasks, their copy and the clients, and an upgrade "
+    "restarts none for its rights",
+)
 @pytest.mark.parametrize(
     ("size", "most"),
     [
@@ -182,6 +208,11 @@ def test_the_memory_limit_has_room_for_tasks_their_copy_and_the_clients(size: st
     }
 
 
+@pytest.mark.holds(
+    "decisions/0003-redis-for-tasks.md",
+    "The memory limit of Redis has room for tasks, their copy and the clients, and an upgrade "
+    "restarts none for its rights",
+)
 def test_the_users_own_resources_take_the_place_of_the_limit() -> None:
     own = {"requests": {"memory": "4Gi"}}
     told = agent_fleet(queue={"redis": {"pod": {"resources": own}}})
@@ -189,6 +220,11 @@ def test_the_users_own_resources_take_the_place_of_the_limit() -> None:
     assert (resources["requests"], resources.get("limits") or {}) == (own["requests"], {})
 
 
+@pytest.mark.holds(
+    "decisions/0003-redis-for-tasks.md",
+    "The memory limit of Redis has room for tasks, their copy and the clients, and an upgrade "
+    "restarts none for its rights",
+)
 def test_an_upgrade_restarts_no_redis_for_its_rights() -> None:
     """The annotation that restarts Redis is of what the release before wrote: its lines are kept."""
     redis = templates(agent_fleet())["redis"]
@@ -197,6 +233,7 @@ def test_an_upgrade_restarts_no_redis_for_its_rights() -> None:
     assert "users.conf" not in config["data"]["redis.conf"]
 
 
+@pytest.mark.holds("pods.md", "Redis stores at most half of its memory limit")
 @pytest.mark.parametrize(
     ("limits", "bytes_"),
     [
@@ -212,6 +249,11 @@ def test_redis_holds_at_most_half_of_its_memory_limit(limits: dict[str, Any], by
     assert f"maxmemory {bytes_}" in config["data"]["redis.conf"].splitlines()
 
 
+@pytest.mark.holds(
+    "install.md",
+    "Claims with `deletionPolicy: Retain` are kept, and have the label by which the page lists them",
+)
+@pytest.mark.holds("decisions/0003-redis-for-tasks.md", "It keeps its claim when the fleet is deleted")
 def test_a_retained_claim_has_no_owner_and_a_claim_to_be_deleted_has() -> None:
     kept = workloads.claim(OWNER, spec_of().queue.redis)
     assert "ownerReferences" not in kept["metadata"]
@@ -221,6 +263,11 @@ def test_a_retained_claim_has_no_owner_and_a_claim_to_be_deleted_has() -> None:
     assert gone["metadata"]["ownerReferences"][0]["uid"] == "uid-support"
 
 
+@pytest.mark.holds(
+    "argocd.md",
+    "No claim has the label by which Argo CD may track, and older claims lose it, also of fleets "
+    "that are paused or gone",
+)
 @pytest.mark.parametrize("policy", ["Retain", "Delete"])
 def test_no_claim_has_the_label_by_which_argo_cd_may_track(policy: str) -> None:
     """Nor one that is to be deleted with the fleet: it may be retained one day."""
@@ -304,6 +351,10 @@ def test_no_secret_stands_in_a_config_map_or_in_a_template() -> None:
     assert [password for password in ("example", encoded) if password in text] == []
 
 
+@pytest.mark.holds(
+    "decisions/0003-redis-for-tasks.md",
+    "Gateways and workers have a user of Redis each, and Redis has only the hashes of their passwords",
+)
 def test_gateways_and_workers_have_a_user_of_redis_each_and_redis_has_the_hashes_alone() -> None:
     for component in ("gateway", "worker"):
         queue = config_of(SMALLEST, component)["queue"]
@@ -334,6 +385,10 @@ def test_gateways_and_workers_have_a_user_of_redis_each_and_redis_has_the_hashes
     assert f"ACL SETUSER support on >PASSWORD ~{rights}\n" in told, "an external Redis needs the same"
 
 
+@pytest.mark.holds(
+    "security.md",
+    "Executors have no key of a model, an index or a bucket, and reach the keys of their queue alone",
+)
 @pytest.mark.attack("A function of a tool executor reads models' keys, or tasks of others")
 def test_executors_have_the_functions_and_no_key_of_a_model_an_index_or_an_object_store() -> None:
     executor, worker = (templates(MANAGED, WITH_KEYS)[name]["spec"] for name in ("executor", "worker"))
@@ -352,6 +407,7 @@ def test_executors_have_the_functions_and_no_key_of_a_model_an_index_or_an_objec
     assert config_of(MANAGED, "worker")["has_executors"] is True
 
 
+@pytest.mark.holds("tools.md", "Executors have a network policy of their own")
 def test_who_may_connect_to_redis_and_to_executors() -> None:
     policies = {
         one["metadata"]["name"]: one["spec"] for one in rendered(MANAGED) if one["kind"] == "NetworkPolicy"
@@ -368,6 +424,7 @@ def test_who_may_connect_to_redis_and_to_executors() -> None:
     assert without == []
 
 
+@pytest.mark.holds("tools.md", "An executor that must stop lets functions end and hands the rest over")
 def test_an_executor_that_is_to_stop_lets_its_longest_function_end() -> None:
     slow = {"name": "slow", "python": "app:slow", "timeoutSeconds": 300}
     fleet = agent_fleet(image="registry.example/agents:1", tools=[slow], toolExecutors={})
@@ -451,6 +508,10 @@ def test_both_send_traces_with_the_headers_of_a_secret_that_need_not_be_there() 
     assert workloads.pods.gateway_config(OWNER, spec, wiring, IMAGES, "r").telemetry == told
 
 
+@pytest.mark.holds(
+    "observability.md",
+    "The Secret with headers goes only where `flotilla.dev/send-to` says, is read anew, and is in no log",
+)
 def test_a_secret_that_may_not_be_sent_is_not_mounted() -> None:
     spec = spec_of(
         telemetry={"otlpEndpoint": "https://traces.example", "headersSecretRef": {"name": "traces"}}

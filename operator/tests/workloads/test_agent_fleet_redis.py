@@ -37,6 +37,10 @@ from tests.builders.model_replica_set import IMAGES
 pytestmark = pytest.mark.services
 
 
+@pytest.mark.holds(
+    "decisions/0003-redis-for-tasks.md",
+    "The managed Redis syncs before it answers, evicts nothing and has a password of its own",
+)
 def test_a_real_redis_takes_the_configuration_and_keeps_what_it_answered(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
@@ -125,6 +129,13 @@ def client(port: int, user: str, password: str) -> Any:
     return redis.Redis(port=port, username=user, password=password, decode_responses=True, retry=once)
 
 
+@pytest.mark.holds(
+    "decisions/0003-redis-for-tasks.md",
+    "The users of Redis may call what our programs call, and nothing else",
+)
+@pytest.mark.holds(
+    "decisions/0003-redis-for-tasks.md", "These users administer nothing and touch no other key"
+)
 @pytest.mark.attack("A gateway or worker that was taken over administers its Redis")
 @pytest.mark.parametrize("user", ["gateway", "worker", "executor"])
 @pytest.mark.parametrize(
@@ -178,6 +189,15 @@ def test_a_user_administers_nothing_and_touches_no_other_key(port: int, user: st
     assert (everything.dbsize(), everything.config_get("maxmemory")) == (before, {"maxmemory": "429496729"})
 
 
+@pytest.mark.holds(
+    "tools.md",
+    "Executors have a user of Redis of their own, which exists while there are any and reaches "
+    "their queue alone",
+)
+@pytest.mark.holds(
+    "security.md",
+    "Executors have no key of a model, an index or a bucket, and reach the keys of their queue alone",
+)
 @pytest.mark.attack("A function of a tool executor reads models' keys, or tasks of others")
 @pytest.mark.parametrize(
     "command",
@@ -217,6 +237,10 @@ def test_an_executor_reaches_the_keys_of_its_queue_alone(port: int, command: str
     assert any(said in str(refused.value) for said in REFUSALS), refused.value
 
 
+@pytest.mark.holds(
+    "security.md",
+    "Executors have no key of a model, an index or a bucket, and reach the keys of their queue alone",
+)
 async def test_the_executors_queue_works_with_these_users(port: int, tmp_path: Path) -> None:
     """What workers, executors and gateways ask of the queue: a request, its claim, its reply, figures."""
     gateway, worker = (store_of(user, port, tmp_path).tool_requests for user in ("gateway", "worker"))
@@ -238,6 +262,10 @@ async def test_the_executors_queue_works_with_these_users(port: int, tmp_path: P
         await queue.close()
 
 
+@pytest.mark.holds(
+    "decisions/0003-redis-for-tasks.md",
+    "Pods of a release before users go on with the password that they have",
+)
 def test_each_user_has_its_own_password_and_the_one_of_before_still_opens(port: int) -> None:
     for user, password in (("gateway", "s3cret-w"), ("worker", "s3cret-g"), ("worker", "s3cret")):
         with pytest.raises(AuthenticationError):
@@ -247,6 +275,10 @@ def test_each_user_has_its_own_password_and_the_one_of_before_still_opens(port: 
     )
 
 
+@pytest.mark.holds(
+    "decisions/0003-redis-for-tasks.md",
+    "Gateways and workers have a user of Redis each, and Redis has only the hashes of their passwords",
+)
 async def test_the_task_store_works_with_these_users(port: int, tmp_path: Path) -> None:
     """What gateways and workers ask of the store: submission, claim, journal, end, figures, events."""
     gateway, worker = (store_of(user, port, tmp_path) for user in ("gateway", "worker"))
@@ -282,6 +314,9 @@ async def test_the_task_store_works_with_these_users(port: int, tmp_path: Path) 
 LOOP = "redis.call('SET', KEYS[1], 'x') while true do end"
 
 
+@pytest.mark.holds(
+    "decisions/0003-redis-for-tasks.md", "An executor can neither load a script nor lead a loaded one astray"
+)
 @pytest.mark.attack(
     "A function of a tool executor loops in Redis, so that nobody is answered",
     "An executor writes a million requests that are none, so that gateways are busy with them",
@@ -340,6 +375,11 @@ def alive(port: int, password: str, patience_seconds: float = 50) -> bool:
     return found.returncode == 0
 
 
+@pytest.mark.holds(
+    "decisions/0003-redis-for-tasks.md",
+    "A Redis that answers BUSY for a minute is ended, and comes back with all that it answered; "
+    "one that loads is not",
+)
 @pytest.mark.attack("A worker that was taken over writes in Redis and loops, so that nobody is answered")
 async def test_a_redis_that_answers_busy_is_found_dead_and_comes_back_with_all_that_it_answered(
     tmp_path: Path,
@@ -383,6 +423,11 @@ async def test_a_redis_that_answers_busy_is_found_dead_and_comes_back_with_all_t
         server.wait()
 
 
+@pytest.mark.holds(
+    "decisions/0003-redis-for-tasks.md",
+    "A Redis that answers BUSY for a minute is ended, and comes back with all that it answered; "
+    "one that loads is not",
+)
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
@@ -419,6 +464,11 @@ def until(holds: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.holds(
+    "decisions/0003-redis-for-tasks.md",
+    "The memory limit of Redis has room for tasks, their copy and the clients, and an upgrade "
+    "restarts none for its rights",
+)
 @pytest.mark.attack(
     "An executor reads no answers of Redis, or sends a command without an end, so that its memory fills"
 )

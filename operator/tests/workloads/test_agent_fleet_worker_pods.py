@@ -45,6 +45,7 @@ def ended(code: int, words: str = "it failed") -> dict[str, Any]:
     return {"lastState": {"terminated": {"exitCode": code, "message": words}}, **waits("CrashLoopBackOff")}
 
 
+@pytest.mark.holds("tasks.md", "They go over at once where no worker of theirs becomes ready")
 @pytest.mark.parametrize(
     ("pods", "why"),
     [

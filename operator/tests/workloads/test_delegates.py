@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import yaml
 
 from flotilla_operator.api.agent_fleet import AgentFleet
@@ -12,6 +13,9 @@ from tests.builders.agent_fleet import AGENTS, TOOLS, VALIDATORS, spec_of
 EXAMPLE = Path(__file__).parents[3] / "examples" / "agentfleet-team.yaml"
 
 
+@pytest.mark.holds(
+    "agents.md", "The examples with other agents and validators are as they are shown, and run"
+)
 def test_the_example_names_what_it_has() -> None:
     spec = AgentFleet.model_validate(yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))).spec
     orders, rules = agent_configs(spec)
@@ -24,6 +28,7 @@ def test_the_example_names_what_it_has() -> None:
     assert (names.http.url, names.http.headers_directory) == ("http://privacy.support.svc/check", None)
 
 
+@pytest.mark.holds("security.md", "The headers of a validator go to its URL alone")
 def test_the_headers_of_a_validator_are_files_of_their_own() -> None:
     spec = spec_of(tools=[{**TOOLS[0], "name": "policy"}], agents=AGENTS[1:], validators=VALIDATORS)
     (checking,) = checking_urls(spec)

@@ -119,11 +119,13 @@ def together(*chosen: Setting) -> ModelReplicaSetSpec:
     return spec_of(engine=engine, **rest)
 
 
+@pytest.mark.holds("engine.md", "vLLM's own parser reads every command line that we render")
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
 def test_each_setting_alone(ask: Ask, setting: Setting) -> None:
     check(ask, together(setting))
 
 
+@pytest.mark.holds("engine.md", "vLLM's own parser reads every command line that we render")
 def test_every_two_settings_of_a_generator(ask: Ask) -> None:
     generators = [setting for setting in SETTINGS if "model" not in setting.rest]
     for pair in combinations(generators, 2):
@@ -148,6 +150,10 @@ def test_many_adapters_stay_in_memory_and_few_share_a_batch(ask: Ask) -> None:
     assert (read["max_loras"], read["max_cpu_loras"], read["max_lora_rank"]) == (8, 64, 64)
 
 
+@pytest.mark.holds(
+    "groups.md",
+    "A replica with pipeline stages is one pod for each stage, joined by vLLM's own mode for several nodes",
+)
 @pytest.mark.parametrize("number", [0, 1])
 def test_each_stage_of_a_group_joins_the_others(ask: Ask, number: int) -> None:
     stage = Stage(group="llama-abcde", number=number, count=2, service="llama-engine", namespace="default")
@@ -165,6 +171,9 @@ def test_names_of_folders_may_hold_what_separates_arguments(ask: Ask) -> None:
     assert read["lora_modules"] == {"sql": "/claims/m/a=b, c"}
 
 
+@pytest.mark.holds(
+    "capacity.md", "0.92 of the memory is used, or what `--gpu-memory-utilization` says; it is vLLM's default"
+)
 def test_the_share_of_memory_is_the_engines_default(ask: Ask) -> None:
     """What the capacity's arithmetic goes by, since no argument of ours says it."""
     assert ask(spec_of(model=MODEL))["gpu_memory_utilization"] == UTILIZATION
@@ -196,6 +205,10 @@ engines = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.holds("engine.md", "vLLM's own parser reads every command line that we render")
+@pytest.mark.holds(
+    "engine.md", "`--max-num-batched-tokens` is rendered where vLLM's own batch would be too small"
+)
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(engine=engines)
 def test_whatever_the_api_takes_vllm_takes(ask: Ask, engine: dict[str, Any]) -> None:

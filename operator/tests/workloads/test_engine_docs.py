@@ -87,6 +87,10 @@ def wrong_rows(page: str) -> list[str]:
     return lacking + [f"{field} is no setting" for field in sorted(told - there - holders)]
 
 
+@pytest.mark.holds(
+    "engine.md",
+    "Every field of `spec.engine` has a row on the page, and each row is held by the test that it names",
+)
 def test_every_field_has_a_row_and_every_row_is_of_a_field() -> None:
     assert wrong_rows(PAGE) == []
 
@@ -103,6 +107,10 @@ def test_the_settings_under_test_are_those_of_the_rows() -> None:
     assert of_engines == set(REFUSALS)
 
 
+@pytest.mark.holds(
+    "engine.md",
+    "Every field of `spec.engine` has a row on the page, and each row is held by the test that it names",
+)
 @pytest.mark.parametrize("row", rows(PAGE), ids=lambda row: row.settings[0])
 def test_every_row_says_what_a_test_holds(row: Row) -> None:
     setting, (verdict, _, reason) = row.settings[0], row.verdict.partition(": ")

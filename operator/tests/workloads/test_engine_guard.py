@@ -41,6 +41,9 @@ async def sent_to(kind: str, path: str, authorization: str | None) -> list[Messa
     return sent
 
 
+@pytest.mark.holds(
+    "router.md", "The guard lets nobody without the key past `/health` and `/metrics` in real vLLM"
+)
 @pytest.mark.parametrize(
     ("kind", "path", "authorization", "first"),
     [
@@ -73,6 +76,9 @@ async def test_who_is_let_through(
         assert json.loads(sent[1]["body"]) == {"error": "Unauthorized"}
 
 
+@pytest.mark.holds(
+    "decisions/0009-engine-key.md", "An engine without the key in its environment is open as before"
+)
 async def test_without_a_key_in_its_environment_it_stands_in_nobodys_way(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

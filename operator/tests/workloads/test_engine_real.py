@@ -18,6 +18,7 @@ from tests.support.real_engines import EXAMPLE_ENGINES, KEY, PodsEngine
 pytestmark = [pytest.mark.services, pytest.mark.timeout(600), EXAMPLE_ENGINES]
 
 
+@pytest.mark.holds("decisions/0006-a-first-answer.md", "The checks work in real vLLM's image")
 @pytest.mark.parametrize(
     "served",
     [

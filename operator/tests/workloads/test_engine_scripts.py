@@ -102,6 +102,9 @@ def test_the_scripts_know_the_engines_port_and_fit_the_probes_time() -> None:
     assert first_answer.TIMEOUT_SECONDS < engine_checks.FIRST_ANSWER_TIMEOUT_SECONDS
 
 
+@pytest.mark.holds(
+    "decisions/0006-a-first-answer.md", "A replica is ready after its first answer, not after `/health`"
+)
 @pytest.mark.parametrize(
     ("arguments", "answer", "asked"),
     [
@@ -152,6 +155,9 @@ def test_a_key_that_no_header_may_have_is_told_and_not_quoted(engine: Engine, ke
     assert "hush" not in done.stderr
 
 
+@pytest.mark.holds(
+    "decisions/0006-a-first-answer.md", "A replica is ready after its first answer, not after `/health`"
+)
 @pytest.mark.parametrize(
     ("status", "answer", "words"),
     [
@@ -174,6 +180,11 @@ def test_not_started_while_nothing_listens() -> None:
     assert "no answer yet" in done.stderr
 
 
+@pytest.mark.holds("draining.md", "An evicted engine waits in its preStop hook until it is idle")
+@pytest.mark.holds(
+    "decisions/0006-a-first-answer.md",
+    "The stop hook waits until nothing runs or waits, at most until the deadline",
+)
 def test_a_stop_waits_for_what_is_in_flight(engine: Engine) -> None:
     engine.in_flight = 1
 
@@ -187,6 +198,10 @@ def test_a_stop_waits_for_what_is_in_flight(engine: Engine) -> None:
     assert time.monotonic() - began >= 0.9
 
 
+@pytest.mark.holds(
+    "draining.md",
+    "An engine that is busy, answers with an error or does not say what it has is not known to be idle",
+)
 def test_a_stop_waits_for_an_engine_that_is_too_busy_to_answer_in_time(engine: Engine) -> None:
     engine.metrics_take_seconds = 0.3
     began = time.monotonic()
@@ -195,6 +210,10 @@ def test_a_stop_waits_for_an_engine_that_is_too_busy_to_answer_in_time(engine: E
     assert time.monotonic() - began >= 1
 
 
+@pytest.mark.holds(
+    "draining.md",
+    "An engine that is busy, answers with an error or does not say what it has is not known to be idle",
+)
 @pytest.mark.parametrize(
     "how",
     [
@@ -219,6 +238,7 @@ def test_an_engine_is_not_known_to_be_idle_when(engine: Engine, how: dict[str, A
     assert not until_idle.is_idle(metrics)
 
 
+@pytest.mark.holds("draining.md", "A pod of a later stage waits for its group's leader")
 @pytest.mark.parametrize(
     ("error", "idle"),
     [
@@ -235,6 +255,7 @@ def test_a_stage_whose_leader_is_not_found(error: int, idle: bool, monkeypatch: 
     assert until_idle.is_idle("http://leader.invalid:8000/metrics") is idle
 
 
+@pytest.mark.holds("draining.md", "A pod of a later stage waits for its group's leader")
 def test_a_stage_waits_for_its_leader(engine: Engine) -> None:
     engine.in_flight = 1
     port = engine.server_address[1]
@@ -246,6 +267,11 @@ def test_a_stage_waits_for_its_leader(engine: Engine) -> None:
     assert "the engine is gone" in stopped.stdout, "it is not the engine beside it that is asked"
 
 
+@pytest.mark.holds("draining.md", "A dead engine holds nothing up, and no wait is longer than the deadline")
+@pytest.mark.holds(
+    "decisions/0006-a-first-answer.md",
+    "The stop hook waits until nothing runs or waits, at most until the deadline",
+)
 def test_a_stop_waits_no_longer_than_the_deadline(engine: Engine) -> None:
     engine.in_flight = 1
     began = time.monotonic()
@@ -263,6 +289,7 @@ def test_a_proxy_in_the_engines_environment_is_not_asked(engine: Engine, variabl
     assert (stopped.returncode, stopped.stdout) == (0, "")
 
 
+@pytest.mark.holds("draining.md", "A dead engine holds nothing up, and no wait is longer than the deadline")
 def test_a_dead_engine_holds_nothing_up() -> None:
     began = time.monotonic()
     done = run(engine_checks.UNTIL_IDLE, None)

@@ -184,6 +184,7 @@ def guessed_at_a_time(engine: RunningEngine) -> int:
     return len(set(re.findall(counted, metrics(engine), re.MULTILINE)))
 
 
+@pytest.mark.holds("engine.md", "Each setting runs on a real engine as its row says")
 @EXAMPLE_ENGINES
 def test_an_adapter_embeds_in_its_own_way(embedder: PodsEngine) -> None:
     """On the engine that other modules use too, which has this adapter."""
@@ -193,12 +194,14 @@ def test_an_adapter_embeds_in_its_own_way(embedder: PodsEngine) -> None:
     assert max(abs(a - b) for a, b in zip(with_adapter, without, strict=True)) > 0.01
 
 
+@pytest.mark.holds("engine.md", "Each setting runs on a real engine as its row says")
 @on_its_engine(("prefixCaching: true", True), ("prefixCaching: false", False), values=("hits",))
 def test_a_prompt_is_found_again(engine: RunningEngine, hits: bool) -> None:
     assert answer(engine, prompt=LONG_COUNTING) == answer(engine, prompt=LONG_COUNTING)
     assert (total(engine, "vllm:prefix_cache_hits_total") > 0) is hits
 
 
+@pytest.mark.holds("engine.md", "Each setting runs on a real engine as its row says")
 @on_its_engine(("maxModelLen", 128), ("extraArgs", 200), values=("tokens",))
 def test_longer_sequences_are_refused(engine: RunningEngine, tokens: int) -> None:
     assert models(engine)["m"]["max_model_len"] == tokens
@@ -207,6 +210,7 @@ def test_longer_sequences_are_refused(engine: RunningEngine, tokens: int) -> Non
         answer(engine, prompt=[WORD] * tokens, tokens=1)
 
 
+@pytest.mark.holds("engine.md", "Each setting runs on a real engine as its row says")
 @on_its_engine(("maxNumSeqs",))
 def test_so_many_sequences_are_worked_on_at_once(engine: RunningEngine) -> None:
     with ThreadPoolExecutor(4) as callers:
@@ -218,6 +222,7 @@ def test_so_many_sequences_are_worked_on_at_once(engine: RunningEngine) -> None:
         assert max(at_once) == 2
 
 
+@pytest.mark.holds("engine.md", "Each setting runs on a real engine as its row says")
 @on_its_engine(("chunkedPrefill: true", True), ("chunkedPrefill: false", False), values=("split",))
 def test_a_prompt_is_split_where_a_batch_has_no_room_for_the_whole(
     engine: RunningEngine, split: bool
@@ -233,6 +238,7 @@ def test_a_prompt_is_split_where_a_batch_has_no_room_for_the_whole(
         assert long.exception() is None
 
 
+@pytest.mark.holds("engine.md", "Each setting runs on a real engine as its row says")
 @on_its_engine(
     ("speculative.method: NGram", 2, True),
     ("speculative.method: Draft", 3, True),
@@ -252,6 +258,7 @@ def test_guesses_are_made_and_change_nothing(engine: RunningEngine, tokens: int,
     assert guessed_at_a_time(engine) == tokens
 
 
+@pytest.mark.holds("engine.md", "Each setting runs on a real engine as its row says")
 @on_its_engine(
     ("kvCacheDtype: Auto", "auto"),
     ("kvCacheDtype: FP8", "fp8"),
@@ -264,6 +271,7 @@ def test_the_cache_has_the_type(engine: RunningEngine, dtype: str) -> None:
     assert cache_config(engine, "cache_dtype") == dtype
 
 
+@pytest.mark.holds("engine.md", "Each setting runs on a real engine as its row says")
 @on_its_engine(("adapters",))
 def test_an_adapter_is_a_model_of_its_own(engine: RunningEngine, engine_files: EngineFiles) -> None:
     listed = models(engine)
@@ -272,6 +280,7 @@ def test_an_adapter_is_a_model_of_its_own(engine: RunningEngine, engine_files: E
     assert answer(engine, ADAPTER["name"]) != answer(engine)
 
 
+@pytest.mark.holds("engine.md", "Each setting runs on a real engine as its row says")
 @on_its_engine(("env",))
 def test_its_variables_reach_it(engine: RunningEngine) -> None:
     """With this one it tells what it was started with, on a path that it does not have else."""
@@ -279,6 +288,7 @@ def test_its_variables_reach_it(engine: RunningEngine) -> None:
         assert json.load(response)["vllm_config"]
 
 
+@pytest.mark.holds("engine.md", "Settings that go together run together on one engine")
 @on_its_engine(("adapters",), ("kvCacheDtype: FP8",))
 def test_all_that_runs_together(engine: RunningEngine) -> None:
     """Guesses and adapters, with the model's own type of cache and with a smaller one."""
@@ -288,6 +298,7 @@ def test_all_that_runs_together(engine: RunningEngine) -> None:
     assert total(engine, "vllm:spec_decode_num_draft_tokens_total") > before
 
 
+@pytest.mark.holds("engine.md", "A setting that the CPU refuses is refused in the quoted words")
 @OWN_ENGINE
 @pytest.mark.rare
 @pytest.mark.parametrize("setting", REFUSED_HERE, ids=lambda setting: setting.name)

@@ -48,6 +48,7 @@ def arguments_of_two_stages() -> tuple[list[str], list[str]]:
     )
 
 
+@pytest.mark.holds("groups.md", "Two stages of the real engine answer as one replica")
 def test_two_stages_answer_as_one(tmp_path: Path) -> None:
     engine, port = ensure(), free_port()
     leader, behind = arguments_of_two_stages()

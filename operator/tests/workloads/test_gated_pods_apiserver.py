@@ -124,6 +124,10 @@ def preferred(spec: dict[str, Any]) -> None:
     spec["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"] = [wish]
 
 
+@pytest.mark.holds(
+    "decisions/0004-pinning-and-gates.md",
+    "A gated pod's affinity may only be narrowed, an ungated pod's not be changed",
+)
 @pytest.mark.parametrize(
     ("before", "edit"),
     [
@@ -143,6 +147,10 @@ def test_a_gated_pod_takes(before: Edit, edit: Edit, pods: Pods) -> None:
         assert pods.refusal(path, edit) == ""
 
 
+@pytest.mark.holds(
+    "decisions/0004-pinning-and-gates.md",
+    "A gated pod's affinity may only be narrowed, an ungated pod's not be changed",
+)
 @pytest.mark.parametrize(
     ("before", "edit", "words"),
     [
@@ -197,6 +205,10 @@ def test_a_gated_pod_refuses(before: Edit, edit: Edit, words: str, pods: Pods) -
         assert words in pods.refusal(path, edit)
 
 
+@pytest.mark.holds(
+    "decisions/0004-pinning-and-gates.md",
+    "A gated pod's affinity may only be narrowed, an ungated pod's not be changed",
+)
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
@@ -211,6 +223,7 @@ def test_a_pod_whose_gate_was_lifted_refuses(edit: Edit, words: str, pods: Pods)
         assert words in pods.refusal(path, edit)
 
 
+@pytest.mark.holds("decisions/0004-pinning-and-gates.md", "A gate is lifted by one patch that tests it first")
 def test_a_gate_is_lifted_once(pods: Pods) -> None:
     with pods.pod(as_made) as path:
         operations: Any = lifting(pods.plane.client.get(path), NOW)

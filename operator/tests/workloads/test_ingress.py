@@ -58,6 +58,10 @@ def open_ports(component: str, manifests: Manifests, *peers: Mapping[str, Any]) 
     }
 
 
+@pytest.mark.holds(
+    "security.md",
+    "Every pod has a policy; what is open to everybody and to those who scrape is as the page says",
+)
 @pytest.mark.parametrize("images", [IMAGES, WATCHED])
 def test_every_pod_has_a_policy_for_what_comes_in(images: Any) -> None:
     manifests = all_kinds(images)
@@ -68,6 +72,10 @@ def test_every_pod_has_a_policy_for_what_comes_in(images: Any) -> None:
     assert all("Ingress" in one["policyTypes"] for one in policies(manifests))
 
 
+@pytest.mark.holds(
+    "security.md",
+    "Every pod has a policy; what is open to everybody and to those who scrape is as the page says",
+)
 @pytest.mark.parametrize(
     ("component", "public", "metrics"),
     [
@@ -92,6 +100,7 @@ def test_what_is_open_to_everybody_and_what_to_those_who_scrape(
     assert by_default == (public if component == "engine" else public | metrics)
 
 
+@pytest.mark.holds("security.md", "Redis and Milvus Lite may open no connection")
 @pytest.mark.parametrize("component", ["redis", "milvus"])
 def test_redis_and_milvus_lite_open_no_connection(component: str) -> None:
     (policy,) = policies_of(component, all_kinds(IMAGES))

@@ -79,6 +79,9 @@ def commands() -> Iterator[Any]:
     yield pytest.param(lifecycle()["preStop"]["exec"]["command"], id="an engine's end")
 
 
+@pytest.mark.holds(
+    "security.md", "Our programs start isolated; images find our code, also older ones of a fleet's own"
+)
 @pytest.mark.attack(
     "A variable, or a file beside a program of ours, brings it code (`PYTHONWARNINGS` with `BROWSER`)"
 )
@@ -90,6 +93,9 @@ def test_no_code_of_somebody_else_runs(
     assert not marked(command, tempting, tmp_path)
 
 
+@pytest.mark.holds(
+    "security.md", "Our programs start isolated; images find our code, also older ones of a fleet's own"
+)
 @pytest.mark.parametrize("variable", ["PYTHONPATH", "PYTHONWARNINGS"])
 def test_a_program_that_is_not_isolated_would_run_it(
     variable: str, tempting: Mapping[str, str], tmp_path: Path
@@ -105,6 +111,9 @@ def test_the_images_have_two_entrypoints_and_no_other_way_to_our_code() -> None:
     assert f"{contract.CODE_DIRECTORY} " in DOCKERFILE
 
 
+@pytest.mark.holds(
+    "security.md", "Our programs start isolated; images find our code, also older ones of a fleet's own"
+)
 def test_isolated_programs_find_our_code_in_the_image(tmp_path: Path) -> None:
     """By the file that the Dockerfile writes, and before packages of the same name."""
     venv.create(tmp_path / "venv", with_pip=False)
@@ -119,6 +128,9 @@ def test_isolated_programs_find_our_code_in_the_image(tmp_path: Path) -> None:
     assert ran.stdout == "ours 1 ['x']\n"
 
 
+@pytest.mark.holds(
+    "security.md", "Our programs start isolated; images find our code, also older ones of a fleet's own"
+)
 def test_an_older_image_of_the_fleets_own_runs_too(tmp_path: Path) -> None:
     """It finds our code by PYTHONPATH alone, which an isolated program does not read."""
     (tmp_path / f"{MODULE}.py").write_text(

@@ -41,6 +41,9 @@ def mounts(container: dict[str, Any]) -> dict[str, tuple[str, bool]]:
     }
 
 
+@pytest.mark.holds(
+    "engine.md", "What is fetched lies in `/models`, claims are mounted read-only in `/claims/NAME`"
+)
 @pytest.mark.parametrize(
     ("spec", "expected_volumes", "expected_mounts"),
     [
@@ -97,6 +100,7 @@ def test_what_only_lies_on_claims_is_verified_and_anything_else_fetched() -> Non
     assert with_adapter["initContainers"][0]["name"] == "fetch-model"
 
 
+@pytest.mark.holds("engine.md", "An adapter's revision is what the fetching container is told")
 @pytest.mark.parametrize(
     ("engine", "told"),
     [

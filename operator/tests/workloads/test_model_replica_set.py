@@ -68,10 +68,36 @@ def rendered(
     return [*around, *templates, *engine_pods(owner, spec, identity, images)]
 
 
+@pytest.mark.holds("install.md", "No container but those with limits in the spec has limits")
+@pytest.mark.holds("install.md", "No container of ours requests more than 100m and 512Mi by default")
+@pytest.mark.holds("engine.md", "48 sequences at once where `maxNumSeqs` is absent")
+@pytest.mark.holds("groups.md", "The startup probe ends an engine after 1800 s without a first answer")
+@pytest.mark.holds(
+    "groups.md", "Stages meet at their leader's name from a headless service; a set of single pods has none"
+)
+@pytest.mark.holds("architecture.md", "Each kind makes the objects that the page lists")
+@pytest.mark.holds(
+    "security.md", "No pod gets a token of the cluster but routers and those with a service account"
+)
 def test_the_smallest_set_is_as_reviewed(golden: Callable[[Path, str], None]) -> None:
     golden(GOLDEN / "smallest-set.yaml", yaml_of(rendered(SMALLEST, ())))
 
 
+@pytest.mark.holds("install.md", "`spec.pod.imagePullSecrets` reaches the engine's pod")
+@pytest.mark.holds(
+    "groups.md",
+    "A replica with pipeline stages is one pod for each stage, joined by vLLM's own mode for several nodes",
+)
+@pytest.mark.holds(
+    "groups.md", "The NetworkPolicy lets the engine pods of a set with stages reach each other"
+)
+@pytest.mark.holds(
+    "router.md", "Fleets and builds go on over plain HTTP by an internal service that a NetworkPolicy guards"
+)
+@pytest.mark.holds(
+    "decisions/0012-https.md",
+    "The internal service is always ClusterIP, and its policy lets in only Flotilla's pods of the namespace",
+)
 @pytest.mark.parametrize(("manifest", "nodes"), SCENARIOS[1:])
 def test_what_differs_from_the_smallest_set_is_as_reviewed(
     manifest: dict[str, Any],
@@ -111,6 +137,7 @@ def environment(container: dict[str, Any]) -> dict[str, Any]:
     return {variable["name"]: variable.get("value") for variable in container["env"]}
 
 
+@pytest.mark.holds("capacity.md", "A model is measured before it is fetched")
 def test_a_models_size_is_read_before_it_is_fetched_with_all_that_lets_the_fetcher_in() -> None:
     facts, fetcher = pod_of(model={"tokenSecretRef": {"name": "hf"}})["spec"]["initContainers"]
     assert facts["args"] == ["flotilla_runtime.models.facts", *fetcher["args"][1:]]
@@ -118,15 +145,21 @@ def test_a_models_size_is_read_before_it_is_fetched_with_all_that_lets_the_fetch
     assert "HF_TOKEN" in environment(facts)
 
 
+@pytest.mark.holds(
+    "decisions/0011-model-facts.md", "For `pvc://` the container that checks the folder leaves them"
+)
 def test_a_model_on_a_claim_is_checked_and_read_at_once() -> None:
     (only,) = pod_of(model={"source": "pvc://models/llama"})["spec"]["initContainers"]
     assert "--verify" in only["args"]
 
 
+@pytest.mark.holds("install.md", '`extraArgs: ["--host", "0.0.0.0"]` wins over our own `--host`')
+@pytest.mark.holds("engine.md", "The model comes first and without a name, `extraArgs` come last")
 def test_the_users_arguments_come_last() -> None:
     assert engine_of(engine={"extraArgs": ["--host", "0.0.0.0"]})["args"][-2:] == ["--host", "0.0.0.0"]
 
 
+@pytest.mark.holds("engine.md", "`env` reaches the engine and the fetching container")
 def test_the_users_environment_wins_and_reaches_the_fetcher() -> None:
     pod = pod_of(engine={"env": [{"name": "HF_HUB_OFFLINE", "value": "0"}, {"name": "P", "value": "q"}]})
     engine, fetcher = pod["spec"]["containers"][0], pod["spec"]["initContainers"][-1]
@@ -136,6 +169,7 @@ def test_the_users_environment_wins_and_reaches_the_fetcher() -> None:
     assert environment(fetcher) == {"HF_HUB_OFFLINE": "0"}
 
 
+@pytest.mark.holds("install.md", "Engines listen on `::`")
 @pytest.mark.parametrize(
     ("changes", "argument"),
     [
@@ -163,6 +197,7 @@ def test_engine_arguments(changes: dict[str, Any], argument: list[str]) -> None:
     assert arguments[start : start + len(argument)] == argument
 
 
+@pytest.mark.holds("engine.md", "The model comes first and without a name, `extraArgs` come last")
 def test_the_model_comes_first_and_without_a_name() -> None:
     arguments = engine_of(model={"name": "llama", "source": "pvc://models/llama"})["args"]
     assert arguments[0] == "/claims/models/llama"
@@ -179,6 +214,7 @@ def test_an_embedder_is_not_told_to_cache_prefixes() -> None:
     assert told == {"Generate": ["--enable-prefix-caching", "--enable-chunked-prefill"], "Embed": []}
 
 
+@pytest.mark.holds("engine.md", "The limit of `cpu` is the number of threads")
 @pytest.mark.parametrize(
     ("resources", "threads"),
     [
@@ -194,6 +230,11 @@ def test_cpu_engines_share_cores_without_binding(resources: dict[str, Any], thre
     assert variables.get("OMP_NUM_THREADS") == threads
 
 
+@pytest.mark.holds(
+    "install.md",
+    "`images.engine` is for sets with an accelerator, `images.engineCPU` for sets without, "
+    "`spec.engine.image` wins over both",
+)
 @pytest.mark.parametrize(
     ("spec", "image"),
     [
@@ -220,18 +261,25 @@ def test_accelerators_are_limits_of_the_engine() -> None:
     assert container["resources"] == {"requests": {"cpu": "4"}, "limits": {"amd.com/gpu": "8"}}
 
 
+@pytest.mark.holds(
+    "decisions/0006-a-first-answer.md", "A replica is ready after its first answer, not after `/health`"
+)
 def test_ready_means_a_first_answer_and_not_only_health() -> None:
     generate, embed = engine_of(), engine_of(model={"task": "Embed"})
     assert generate["startupProbe"]["exec"]["command"][-2:] == ["/v1/completions", "prompt"]
     assert embed["startupProbe"]["exec"]["command"][-2:] == ["/v1/embeddings", "input"]
 
 
+@pytest.mark.holds("draining.md", "The grace period is the drain's deadline and 30 s")
 def test_a_stop_waits_for_the_drain_and_a_little_more() -> None:
     pod = pod_of(drain={"deadlineSeconds": 45})
     assert pod["spec"]["terminationGracePeriodSeconds"] == 75
     assert environment(pod["spec"]["containers"][0])["FLOTILLA_DRAIN_DEADLINE_SECONDS"] == "45"
 
 
+@pytest.mark.holds(
+    "node-autoscalers.md", "Nodes go when replicas leave, and no loaded model is moved to save a node"
+)
 def test_consolidation_never_moves_a_loaded_model() -> None:
     annotations = pod_of()["metadata"]["annotations"]
     assert annotations["karpenter.sh/do-not-disrupt"] == "true"
@@ -251,6 +299,7 @@ def test_services_prefer_dual_stack() -> None:
     assert all(s["spec"]["ipFamilyPolicy"] == "PreferDualStack" for s in services)
 
 
+@pytest.mark.holds("router.md", "A NetworkPolicy lets only the set's routers reach its engines")
 def test_only_the_sets_routers_reach_its_engines() -> None:
     (policy,) = [
         m
@@ -282,6 +331,7 @@ def test_the_routers_configuration_is_what_the_runtime_reads() -> None:
     assert read.engine_selector[contract.LABEL_STAGE] == "0"
 
 
+@pytest.mark.holds("engine.md", "The router lists the model and its adapters at `/v1/models`")
 def test_adapters_are_models_at_the_router() -> None:
     (config,) = [m for m in rendered(FULL_ENGINE, ()) if m["kind"] == "ConfigMap"]
     read = contract.RouterConfig.model_validate_json(config["data"]["config.json"])
@@ -325,6 +375,10 @@ def test_a_new_image_rolls_the_routers_by_nothing_but_itself(
     assert changed == router_template(spec_of())
 
 
+@pytest.mark.holds("README.md", "A model answers OpenAI's API at `http://NAME-model:8000/v1`")
+@pytest.mark.holds(
+    "router.md", "`router.tls` makes HTTPS the only way in, TLS 1.2 at least, and `status.url` says so"
+)
 def test_the_url_names_the_service() -> None:
     plain, secured = spec_of(), spec_of(router={"tls": {"secretRef": {"name": "tls"}}})
     assert service_url(OWNER, plain) == "http://llama-model.default.svc:8000/v1"

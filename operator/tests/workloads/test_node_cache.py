@@ -45,6 +45,9 @@ def variables(container: Mapping[str, Any]) -> dict[str, Any]:
     return {one["name"]: one.get("value", one.get("valueFrom")) for one in container.get("env", ())}
 
 
+@pytest.mark.holds(
+    "engine.md", "Sets share files within a namespace and a hub, and see nothing else of the node's folder"
+)
 def test_all_but_the_maker_mount_their_own_part_alone() -> None:
     pod = pod_of()
     found = containers(pod)
@@ -58,6 +61,9 @@ def test_all_but_the_maker_mount_their_own_part_alone() -> None:
     assert volume["hostPath"] == {"path": "/srv/models", "type": "DirectoryOrCreate"}
 
 
+@pytest.mark.holds(
+    "security.md", "The container that is root has nothing of the user's and the capability CHOWN alone"
+)
 def test_the_maker_has_nothing_of_the_users() -> None:
     env = [*USERS, {"name": "HF_TOKEN", "value": "mine"}]
     mounts = [{"name": "x", "mountPath": "/x"}]
@@ -80,6 +86,11 @@ def test_what_the_maker_is_told_is_what_it_takes(tmp_path: Any) -> None:
     assert (tmp_path / own_folder(OWNER.namespace, spec_of(modelCache=NODE))).is_dir()
 
 
+@pytest.mark.holds(
+    "engine.md",
+    "In a folder of the node the fetcher is not root and gets of `engine.env` only what leads to the hub",
+)
+@pytest.mark.holds("security.md", "No variable brings code to the container that has the hub's token")
 @pytest.mark.parametrize("name", [FACTS, FETCHER])
 def test_the_fetcher_gets_what_leads_to_the_hub_and_no_other_variable(name: str) -> None:
     pod = pod_of(engine={"env": USERS}, model={"tokenSecretRef": {"name": "hf"}})
@@ -92,6 +103,7 @@ def test_the_fetcher_gets_what_leads_to_the_hub_and_no_other_variable(name: str)
     }
 
 
+@pytest.mark.holds("security.md", "No variable brings code to the container that has the hub's token")
 @pytest.mark.parametrize(
     "cache",
     [
@@ -129,6 +141,9 @@ def read_from(secret: str) -> list[dict[str, Any]]:
     return [{"name": "HF_ENDPOINT", "valueFrom": {"secretKeyRef": {"name": secret, "key": "address"}}}]
 
 
+@pytest.mark.holds(
+    "engine.md", "Sets share files within a namespace and a hub, and see nothing else of the node's folder"
+)
 @pytest.mark.parametrize(
     ("one", "other", "same"),
     [

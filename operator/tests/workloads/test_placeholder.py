@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import yaml
 
 from flotilla_operator.objects.resources import Manifest
@@ -50,6 +51,12 @@ def as_created(pod: Manifest) -> Manifest:
     return {**pod, "metadata": {**pod["metadata"], **created}}
 
 
+@pytest.mark.holds("install.md", "`images.pullSecrets` is named by the placeholder pods")
+@pytest.mark.holds("install.md", "A placeholder's limits equal its requests")
+@pytest.mark.holds(
+    "node-autoscalers.md",
+    "`packPipelineWithin` and `spreadReplicasAcross` with `required` become pod affinity and topology spread",
+)
 def test_the_whole_pod(golden: Callable[[Path, str], None]) -> None:
     strict = replace(
         SHAPE,
@@ -61,6 +68,11 @@ def test_the_whole_pod(golden: Callable[[Path, str], None]) -> None:
     golden(GOLDEN / "placeholder.yaml", yaml.safe_dump(pod, sort_keys=True))
 
 
+@pytest.mark.holds(
+    "node-autoscalers.md",
+    "For each replica that fits nowhere placeholders ask for what its pods ask for, and `Placed` "
+    "is NodesRequested",
+)
 def test_it_asks_for_what_the_engine_asks_for() -> None:
     pod = placeholder_pod(OWNER, "p", PLACE, SHAPE, DRESS)
     assert pod_requests(pod["spec"]) == pod_requests(ENGINE["spec"])
@@ -68,6 +80,7 @@ def test_it_asks_for_what_the_engine_asks_for() -> None:
     assert pod["spec"]["volumes"] == [volume]
 
 
+@pytest.mark.holds("pods.md", "Placeholders get the RuntimeClass")
 def test_a_placeholder_has_the_runtime_of_its_replica() -> None:
     sandboxed = replace(SHAPE, runtime_class="sandboxed")
     pod = placeholder_pod(OWNER, "p", PLACE, sandboxed, DRESS)

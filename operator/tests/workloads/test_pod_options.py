@@ -55,6 +55,7 @@ def at(template: dict[str, Any], path: str) -> Any:
     return here
 
 
+@pytest.mark.holds("pods.md", "Resources replace Flotilla's, affinity is added")
 @pytest.mark.parametrize(
     ("options", "path", "expected"),
     [
@@ -190,6 +191,7 @@ def without_options() -> Iterator[tuple[str, dict[str, Any]]]:
     yield from templates(*test_model_replica_set.rendered(sets.full_featured_objects()[0], ("gpu-7",)))
 
 
+@pytest.mark.holds("pods.md", "Every component's pods carry every option")
 def test_every_component_carries_every_option() -> None:
     found = with_options()
     assert set(found) == set(COMPONENTS)
@@ -211,6 +213,7 @@ def test_every_component_carries_every_option() -> None:
             assert first["resources"] == wanted["resources"], component
 
 
+@pytest.mark.holds("pods.md", "What Flotilla sets is refused")
 def test_every_variable_that_flotilla_sets_is_refused_in_the_options() -> None:
     seen: dict[str, set[str]] = {}
     for component, template in without_options():
@@ -223,6 +226,7 @@ def test_every_variable_that_flotilla_sets_is_refused_in_the_options() -> None:
     assert seen["router"] == {"VLLM_API_KEY"}
 
 
+@pytest.mark.holds("pods.md", "What Flotilla sets is refused")
 def test_every_label_that_flotilla_sets_is_refused_in_the_options() -> None:
     for component, template in without_options():
         ours = set(template["metadata"]["labels"])

@@ -84,6 +84,7 @@ def containers_of(pod: dict[str, Any]) -> list[dict[str, Any]]:
     return [*pod.get("initContainers", ()), *pod["containers"]]
 
 
+@pytest.mark.holds("install.md", "Every pod runs as user and group 65532 under the restricted standard")
 @pytest.mark.parametrize(("objects", "containers"), RESTRICTED)
 def test_every_container_is_restricted(objects: list[dict[str, Any]], containers: list[str]) -> None:
     pods = list(pods_of(objects))
@@ -101,6 +102,18 @@ def test_every_container_is_restricted(objects: list[dict[str, Any]], containers
             assert "runAsUser" not in context
 
 
+@pytest.mark.holds(
+    "install.md",
+    "Only `modelCache.mode: Node` needs a privileged namespace; root with the capability CHOWN "
+    "alone makes the folder",
+)
+@pytest.mark.holds(
+    "engine.md",
+    "In a folder of the node the fetcher is not root and gets of `engine.env` only what leads to the hub",
+)
+@pytest.mark.holds(
+    "security.md", "The container that is root has nothing of the user's and the capability CHOWN alone"
+)
 def test_only_the_maker_of_a_nodes_folder_is_root_and_it_may_only_give_the_folder_away() -> None:
     pods = list(pods_of(WITH_NODE_CACHE))
     for pod in pods:
@@ -123,6 +136,7 @@ def test_only_the_maker_of_a_nodes_folder_is_root_and_it_may_only_give_the_folde
     assert list(contexts.values()) == [restricted] * len(contexts)
 
 
+@pytest.mark.holds("decisions/0007-index-builds.md", "Build pods hold no token")
 @pytest.mark.parametrize(
     ("objects", "who"),
     [
@@ -152,6 +166,11 @@ def test_only_routers_and_engines_with_an_account_of_the_users_have_a_token(
     assert {pod["containers"][0]["name"] for pod in others} <= {"gateway"}
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "The gateway's own account may ask for two reviews and do nothing else, and has no token with "
+    "other modes",
+)
 @pytest.mark.parametrize(
     ("objects", "account"),
     [
@@ -175,6 +194,7 @@ def test_a_gateway_has_a_token_only_where_it_has_tokens_reviewed_and_one_that_en
     assert tokens == ([{"path": "token", "expirationSeconds": 3600}] if account else [])
 
 
+@pytest.mark.holds("install.md", "Every container but the engine's says what it requests of CPU and memory")
 @pytest.mark.parametrize(
     ("objects", "containers"),
     [

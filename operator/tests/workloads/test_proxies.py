@@ -35,6 +35,7 @@ ALWAYS = "localhost,127.0.0.1,::1,.svc,.cluster.local,$(KUBERNETES_SERVICE_HOST)
 NAMES = {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"}
 
 
+@pytest.mark.holds("install.md", "What is in the cluster by its form")
 @pytest.mark.parametrize(
     ("address", "inside"),
     [
@@ -107,6 +108,7 @@ def test_a_network_can_be_exempt() -> None:
     assert PROXIES.of(OUTSIDE) == PROXIES.https
 
 
+@pytest.mark.holds("install.md", "A user's own proxy wins for the fetcher")
 @pytest.mark.parametrize(
     ("theirs", "left"),
     [
@@ -132,6 +134,10 @@ def environments(**spec: Any) -> dict[str, dict[str, Any]]:
     }
 
 
+@pytest.mark.holds(
+    "install.md",
+    "Only containers that connect to the outside get the chart's proxies, and never for the cluster",
+)
 def test_of_an_engine_pod_only_what_asks_the_hub_gets_proxies() -> None:
     found = environments()
     assert found.pop("engine") == {}
@@ -139,6 +145,7 @@ def test_of_an_engine_pod_only_what_asks_the_hub_gets_proxies() -> None:
     assert all(each.keys() == NAMES for each in found.values())
 
 
+@pytest.mark.holds("install.md", "A user's own proxy wins for the fetcher")
 @pytest.mark.parametrize("mode", ["None", "Node"])
 def test_a_users_proxy_for_the_fetcher_stays_the_only_one(mode: str) -> None:
     env = [{"name": "HTTPS_PROXY", "value": "http://theirs:1"}]
@@ -199,6 +206,10 @@ async def reached(client: httpx2.AsyncClient, url: str) -> None:
         await client.get(url)
 
 
+@pytest.mark.holds(
+    "install.md",
+    "Only containers that connect to the outside get the chart's proxies, and never for the cluster",
+)
 async def test_workers_use_the_proxy_for_endpoints_and_never_for_the_cluster(
     proxy: tuple[str, list[str]],
 ) -> None:
@@ -212,6 +223,10 @@ async def test_workers_use_the_proxy_for_endpoints_and_never_for_the_cluster(
     assert proxy[1] == ["http://models.example.com/v1"]
 
 
+@pytest.mark.holds(
+    "install.md",
+    "What is asked in the cluster alone is asked without a proxy, whatever the environment names",
+)
 async def test_clients_of_the_cluster_use_no_proxy_whatever_the_environment_says(
     proxy: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,6 +244,10 @@ async def test_clients_of_the_cluster_use_no_proxy_whatever_the_environment_says
     assert len(proxy[1]) == 1
 
 
+@pytest.mark.holds(
+    "install.md",
+    "Only containers that connect to the outside get the chart's proxies, and never for the cluster",
+)
 async def test_builds_and_retrievers_reach_a_milvus_outside_by_the_proxy(
     proxy: tuple[str, list[str]],
 ) -> None:
@@ -248,6 +267,10 @@ def proxied(pod: dict[str, Any]) -> bool:
     return {each["name"] for each in container.get("env", ())} >= NAMES
 
 
+@pytest.mark.holds(
+    "install.md",
+    "Only containers that connect to the outside get the chart's proxies, and never for the cluster",
+)
 @pytest.mark.parametrize(
     ("milvus", "source", "steps", "retriever"),
     [
@@ -274,6 +297,10 @@ def test_the_steps_of_a_build_and_the_retriever_get_proxies_for_what_is_outside(
     assert proxied(pod) is retriever
 
 
+@pytest.mark.holds(
+    "install.md",
+    "Only containers that connect to the outside get the chart's proxies, and never for the cluster",
+)
 @pytest.mark.parametrize(
     ("url", "through"),
     [("http://llama-model.default.svc:8000/v1", False), ("https://api.example.com/v1", True)],

@@ -34,6 +34,8 @@ def revision(manifest: dict[str, Any]) -> str:
     return revision_of(ModelReplicaSet.model_validate(manifest).spec)
 
 
+@pytest.mark.holds("pods.md", "A RuntimeClass makes a new revision, and without it nothing changes")
+@pytest.mark.holds("decisions/0008-upgrades.md", "An upgrade of the operator restarts nothing")
 def test_golden_hashes() -> None:
     found = {
         "smallest": revision(model_replica_set()),
@@ -43,6 +45,12 @@ def test_golden_hashes() -> None:
     assert found == GOLDEN
 
 
+@pytest.mark.holds(
+    "draining.md",
+    "A change of the pods' template is a new revision and replicas are exchanged group by group",
+)
+@pytest.mark.holds("engine.md", "A changed list of adapters is a new revision")
+@pytest.mark.holds("pods.md", "A RuntimeClass makes a new revision, and without it nothing changes")
 @pytest.mark.parametrize(
     "spec",
     [
@@ -83,6 +91,7 @@ def test_what_does_not(spec: dict[str, Any]) -> None:
     assert revision_of(spec_of(**merged(gpu, spec))) == revision_of(spec_of(**gpu))
 
 
+@pytest.mark.holds("decisions/0008-upgrades.md", "`flotilla.dev/refresh` rolls a set's replicas and routers")
 def test_a_refresh_is_another_revision_and_none_is_the_same() -> None:
     assert revision_of(spec_of(), refresh="") == revision_of(spec_of())
     assert len({revision_of(spec_of(), refresh=value) for value in ("", "monday", "tuesday")}) == 3

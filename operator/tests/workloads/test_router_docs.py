@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from prometheus_client import generate_latest
 
@@ -33,6 +34,9 @@ def routers() -> dict[str, Any]:
     return found
 
 
+@pytest.mark.holds(
+    "router.md", "The PodMonitor and the ScaledObject of the page fit the routers' ports, labels and metrics"
+)
 def test_the_pod_monitor_reads_the_agents_page_of_the_routers() -> None:
     monitor, template = printed("PodMonitor"), routers()["spec"]["template"]
     assert monitor["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
@@ -44,6 +48,10 @@ def test_the_pod_monitor_reads_the_agents_page_of_the_routers() -> None:
     assert [ports[page["port"]] for page in monitor["podMetricsEndpoints"]] == [contract.PORT_ROUTER_AGENT]
 
 
+@pytest.mark.holds(
+    "router.md", "The PodMonitor and the ScaledObject of the page fit the routers' ports, labels and metrics"
+)
+@pytest.mark.holds("router.md", "Waiting and in-flight requests are told")
 def test_the_scaler_asks_for_metrics_that_the_routers_of_its_set_have() -> None:
     scaler, metrics = printed("ScaledObject"), generate_latest(RouterMetrics().registry).decode()
     assert scaler["scaleTargetRef"]["name"] == OWNER.name
@@ -56,6 +64,7 @@ def test_the_scaler_asks_for_metrics_that_the_routers_of_its_set_have() -> None:
         assert all(re.fullmatch(pattern, f"{routers()['metadata']['name']}-6d5f8-x2x9z") for pattern in pods)
 
 
+@pytest.mark.holds("router.md", "Every header of ours is on the page")
 def test_every_header_of_the_contract_is_on_the_page() -> None:
     headers = [value for name, value in vars(contract).items() if name.startswith("HEADER_")]
     headers.remove(contract.HEADER_TENANT)  # of submissions and searches, and on the page of tasks
@@ -63,6 +72,7 @@ def test_every_header_of_the_contract_is_on_the_page() -> None:
     assert [header for header in headers if f"`{header}`" not in PAGE.read_text()] == []
 
 
+@pytest.mark.holds("router.md", "Every metric of the agent is on the page")
 def test_every_metric_of_the_agent_is_on_the_page() -> None:
     metrics = re.findall(r"^# TYPE (\S+) ", generate_latest(RouterMetrics().registry).decode(), re.MULTILINE)
     ours = [name for name in metrics if not name.endswith("_created")]
@@ -70,6 +80,7 @@ def test_every_metric_of_the_agent_is_on_the_page() -> None:
     assert [name for name in ours if f"| `{name}` |" not in PAGE.read_text()] == []
 
 
+@pytest.mark.holds("router.md", "Every reason of a refusal is on the page with its status")
 def test_every_reason_of_a_refusal_is_on_the_page_with_its_status() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (\d{3}) \|", PAGE.read_text(), re.MULTILINE)
     told = refusals(max_request_mib=1, queue_timeout_seconds=1)

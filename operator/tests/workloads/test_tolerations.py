@@ -22,6 +22,9 @@ CHART = {"key": "sku", "value": "gpu", "effect": "NoSchedule"}
 GPU = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
 
 
+@pytest.mark.holds(
+    "placement.md", "Pods tolerate the taint of their accelerator, their own, and the chart's, each once"
+)
 @pytest.mark.parametrize(
     ("spec", "wanted"),
     [
@@ -48,6 +51,7 @@ def test_tolerations(spec: dict[str, Any], wanted: list[dict[str, str]]) -> None
     assert tolerations_of(spec_of(**spec), images) == wanted
 
 
+@pytest.mark.holds("placement.md", "Placement and placeholders take the tolerations of the pods")
 def test_placement_and_placeholders_take_those_of_the_pods() -> None:
     """To the letter: a placeholder with fewer seconds would leave a node that the replica may stay on."""
     images = replace(IMAGES, accelerator_tolerations=(CHART,))

@@ -111,6 +111,7 @@ WORKLOADS = [
 ]
 
 
+@pytest.mark.holds("decisions/0008-upgrades.md", "An upgrade of the operator restarts nothing")
 @pytest.mark.parametrize(("render", "manifest", "golden"), WORKLOADS)
 def test_templates_without_parts_are_the_same_from_release_to_release(
     render: Any, manifest: dict[str, Any], golden: str
@@ -122,6 +123,11 @@ def test_templates_without_parts_are_the_same_from_release_to_release(
     assert stable_hash(without_images(workload(render(manifest, WITHOUT_PARTS)))) == golden
 
 
+@pytest.mark.holds(
+    "decisions/0008-upgrades.md",
+    "A part that a release adds to a template is taken when a new image is, and until then the "
+    "template stays",
+)
 @pytest.mark.parametrize(("render", "manifest", "golden"), WORKLOADS)
 def test_what_serves_without_parts_stays_and_takes_all_when_somebody_asks(
     render: Any, manifest: dict[str, Any], golden: str

@@ -106,10 +106,21 @@ def ids_of(manifest: dict[str, Any], seen: EmbedderSeen) -> list[str]:
     return [alias_name(owner_of(manifest)), build.generation, generation, build.id, build.promotion]
 
 
+@pytest.mark.holds("install.md", "No container but those with limits in the spec has limits")
+@pytest.mark.holds("install.md", "No container of ours requests more than 100m and 512Mi by default")
+@pytest.mark.holds(
+    "install.md",
+    "Claims with `deletionPolicy: Retain` are kept, and have the label by which the page lists them",
+)
+@pytest.mark.holds("architecture.md", "Each kind makes the objects that the page lists")
+@pytest.mark.holds(
+    "security.md", "No pod gets a token of the cluster but routers and those with a service account"
+)
 def test_the_smallest_index_is_as_reviewed(golden: Callable[[Path, str], None]) -> None:
     golden(GOLDEN / "smallest-index.yaml", yaml_of(rendered(SMALLEST, embedder())))
 
 
+@pytest.mark.holds("install.md", "An index with an external Milvus makes no Milvus of its own")
 @pytest.mark.parametrize(("manifest", "seen", "shared"), SCENARIOS[1:])
 def test_what_differs_from_the_smallest_index_is_as_reviewed(
     manifest: dict[str, Any],
@@ -178,6 +189,9 @@ def test_the_plan_is_told_which_job_it_belongs_to() -> None:
 DEFAULT_REQUESTS = {"cpu": "100m", "memory": "512Mi"}
 
 
+@pytest.mark.holds(
+    "security.md", "Build pods have a memory limit of 2 GiB unless the user sets one, and the parser knows it"
+)
 @pytest.mark.parametrize(
     ("own", "requests", "limits"),
     [
@@ -233,6 +247,9 @@ def test_what_the_user_leaves_out_of_the_resources_of_builds_has_its_default(
         assert container["resources"]["limits"] == limits
 
 
+@pytest.mark.holds(
+    "decisions/0007-index-builds.md", "Indexes that share a workspace claim have a folder each"
+)
 def test_indexes_that_share_a_workspace_claim_have_a_folder_each() -> None:
     names = ("a", "b")
     folders = set()
@@ -331,6 +348,7 @@ def test_a_job_that_is_in_a_cluster_says_what_it_runs(job: dict[str, Any], runs:
     assert step_run(OWNER, job) == runs
 
 
+@pytest.mark.holds("decisions/0005-indexed-jobs.md", "A Job's name carries the hash of what it runs")
 def test_names_fit_into_what_kubernetes_allows() -> None:
     longest = Owner(kind="VectorIndex", namespace="default", name="n" * 40, uid="u")
     build = WantedBuild(
@@ -360,6 +378,10 @@ GOLDEN_IDS = ("g-3wnswzhn", "lc43ds", "vee4")
 GOLDEN_ALIAS = "nuzsbm"
 
 
+@pytest.mark.holds("decisions/0005-indexed-jobs.md", "A Job's name carries the hash of what it runs")
+@pytest.mark.holds(
+    "decisions/0007-index-builds.md", "What makes vectors makes another generation, built aside"
+)
 @pytest.mark.parametrize(
     "change",
     [
@@ -394,6 +416,9 @@ def test_what_does_not_make_vectors_keeps_the_generation(change: dict[str, Any])
     )
 
 
+@pytest.mark.holds(
+    "decisions/0007-index-builds.md", "What makes vectors makes another generation, built aside"
+)
 def test_another_revision_of_the_weights_is_another_generation() -> None:
     newer = embedder(model={**ON_HUB, "revision": "d0"}).model
     assert generation_id(index_spec(), newer) != generation_id(index_spec(), embedder(model=ON_HUB).model)
@@ -427,6 +452,7 @@ def test_a_source_says_what_to_mount_and_where_to_look(path: str, root: str, vol
     assert (source.root, source.volume) == (root, volume)
 
 
+@pytest.mark.holds("security.md", "Queries are embedded at no address that only Milvus names")
 @pytest.mark.parametrize("router", [{}, {"tls": {"secretRef": {"name": "tls"}}}])
 def test_the_retriever_knows_the_address_of_every_set_that_embeds(router: dict[str, Any]) -> None:
     """The runtime takes other embedders' addresses for routers' by their form alone."""

@@ -50,6 +50,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedCalls]:
     sys.modules.pop("travel", None)
 
 
+@pytest.mark.holds("agent-code.md", "The example runs, survives a crash and books once")
 async def test_the_example_runs_and_books_once_through_a_crash(calls: ScriptedCalls) -> None:
     store = MemoryStore(CrashPoints(crash_at=12))
     store.submit("t1", "Where shall I go?")
@@ -69,6 +70,7 @@ async def test_the_example_runs_and_books_once_through_a_crash(calls: ScriptedCa
     assert len({call.key for call in calls.asked if call.target == "book"}) == 1
 
 
+@pytest.mark.holds("agent-code.md", "The pages have every call, pattern and error")
 def test_the_page_has_every_call_of_ctx_and_every_error() -> None:
     calls = {name for name, _ in inspect.getmembers(Context, inspect.isfunction) if not name.startswith("_")}
     assert {name for name in calls if f"`ctx.{name}" not in PAGE} == set()

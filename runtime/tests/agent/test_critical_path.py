@@ -58,6 +58,11 @@ def told(entries: list[Entry]) -> list[tuple[str, int, int]]:
     return [(step.call or step.kind, step.began_at - START, step.ended_at - START) for step in path]
 
 
+@pytest.mark.holds(
+    "observability.md",
+    "The critical path is the longest chain of calls and waits, never longer than the task, in the "
+    "API and marked in the timeline",
+)
 @pytest.mark.parametrize(
     ("entries", "path"),
     [
@@ -202,6 +207,11 @@ def journal_of(spans: list[tuple[int, int]]) -> list[Entry]:
     return [entry for _, _, entry in sorted(moments, key=lambda moment: moment[:2])]
 
 
+@pytest.mark.holds(
+    "observability.md",
+    "The critical path is the longest chain of calls and waits, never longer than the task, in the "
+    "API and marked in the timeline",
+)
 @given(SPANS)
 def test_it_is_the_longest_chain_and_never_longer_than_the_task(spans: list[tuple[int, int]]) -> None:
     path = critical_path(journal_of(spans))

@@ -64,6 +64,11 @@ def effects(replay: Replay) -> list[str]:
 FAILED, TIMED_OUT, CANCELLED = CallOutcome.FAILED, CallOutcome.TIMED_OUT, CallOutcome.CANCELLED
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "A replay begins with the results up to a call, or with all but what ended the task, and they "
+    "cost nothing",
+)
 @pytest.mark.parametrize(
     ("entries", "stays", "again"),
     [
@@ -117,6 +122,11 @@ def test_without_a_call_what_ended_the_task_is_made_anew(
     assert (kept(replay), effects(replay)) == (stays, again)
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "A replay begins with the results up to a call, or with all but what ended the task, and they "
+    "cost nothing",
+)
 @pytest.mark.parametrize(
     ("entries", "stays", "again"),
     [
@@ -138,6 +148,7 @@ def test_from_a_call_on_everything_is_made_anew(
     assert (kept(replay), effects(replay)) == (stays, again)
 
 
+@pytest.mark.holds("tasks.md", "A replay takes no approval over for who may not approve")
 @pytest.mark.parametrize(
     ("entries", "stays", "taken_over"),
     [
@@ -198,6 +209,11 @@ def test_a_spawned_task_that_failed_is_done_again_and_named() -> None:
     assert (effects(again), [intent.child for intent in again.spawned]) == (["pay"], ["d"])
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "A replay begins with the results up to a call, or with all but what ended the task, and they "
+    "cost nothing",
+)
 def test_what_is_kept_costs_nothing_and_takes_no_signal() -> None:
     entries = [*BEGIN, begun("a", reserved_steps=1), ended("a", nano_usd=5, output_tokens=3, signal="s1")]
     intent, done = replay_of(entries).kept
@@ -216,6 +232,11 @@ def test_a_call_that_was_not_made_and_a_newer_journal_are_refused() -> None:
         replay_of([*BEGIN, Other(at=3)])
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "A replay begins with the results up to a call, or with all but what ended the task, and they "
+    "cost nothing",
+)
 async def test_a_replayed_task_goes_on_from_the_results_that_it_has() -> None:
     async def agent(ctx: Context, task: Task) -> Any:
         paid = await ctx.tool("pay", {"euro": 5})
@@ -240,6 +261,9 @@ async def test_a_replayed_task_goes_on_from_the_results_that_it_has() -> None:
     assert (calls.made, finish.result) == (["llm/Default"], ["paid", "thanks"])
 
 
+@pytest.mark.holds(
+    "graphs.md", "A replay keeps no result of a graph, and names the effects that would happen again"
+)
 @pytest.mark.parametrize("start", [None, "langgraph/pay:574d/tool/pay@c1"])
 def test_a_replay_of_a_graph_keeps_none_of_its_results(start: str | None) -> None:
     """Its nodes have other runs in another task, so what is kept would not be found, and be made again."""

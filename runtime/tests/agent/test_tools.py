@@ -159,6 +159,7 @@ ARGUMENTS = {"city": "Faro", "days": [1, 2], "exact": True, "box": {"a": None}}
 AS_QUERY = [("box", '{"a": null}'), ("city", "Faro"), ("days", "1"), ("days", "2"), ("exact", "true")]
 
 
+@pytest.mark.holds("tools.md", "Arguments go as JSON or as a query, with the key as a header")
 @pytest.mark.parametrize("method", list(HttpMethod))
 async def test_arguments_go_as_json_or_as_a_query(server: Server, method: HttpMethod) -> None:
     reply = await called(over_http(f"{server.url}/json?v=2", method), ARGUMENTS)
@@ -171,6 +172,10 @@ async def test_arguments_go_as_json_or_as_a_query(server: Server, method: HttpMe
     assert asked["headers"]["Idempotency-Key"] == "key-1"
 
 
+@pytest.mark.holds(
+    "observability.md",
+    "The other side of a call gets its span; the replica that answered is in the span of the call",
+)
 async def test_a_tool_is_told_the_span_of_a_call_unless_it_has_such_a_header(
     server: Server, tmp_path: Path
 ) -> None:
@@ -181,6 +186,7 @@ async def test_a_tool_is_told_the_span_of_a_call_unless_it_has_such_a_header(
     assert [asked["headers"]["traceparent"] for asked in server.asked] == ["00-1-2-01", "its own"]
 
 
+@pytest.mark.holds("tools.md", "Headers are read from the secret for each call")
 async def test_headers_are_read_from_the_secret_for_each_call(server: Server, tmp_path: Path) -> None:
     config = over_http(f"{server.url}/text", headers_directory=str(tmp_path))
     (tmp_path / "..data").mkdir()
@@ -190,6 +196,7 @@ async def test_headers_are_read_from_the_secret_for_each_call(server: Server, tm
     assert [asked["headers"]["Authorization"] for asked in server.asked] == ["Bearer one", "Bearer two"]
 
 
+@pytest.mark.holds("tools.md", "Headers are read from the secret for each call")
 @pytest.mark.attack("A tool's secret is no header, so an error shows it")
 @pytest.mark.parametrize(
     ("name", "value", "says"),
@@ -216,6 +223,10 @@ async def test_a_secret_that_is_missing_is_a_failure(server: Server, tmp_path: P
     assert "headers of the tool cannot be read" in ((await called(config)).problem or "")
 
 
+@pytest.mark.holds("tools.md", "Redirects, time-outs, answers over the limit and broken JSON are failures")
+@pytest.mark.holds(
+    "security.md", "Tools reach what their URLs name, and nothing where clouds keep credentials"
+)
 @pytest.mark.attack("A tool's server redirects to the address where a cloud keeps its credentials")
 @pytest.mark.parametrize(
     ("what", "outcome", "says"),
@@ -238,6 +249,7 @@ async def test_what_a_server_does_wrong_is_a_failure_with_words(
     assert len(server.asked) == 1
 
 
+@pytest.mark.holds("tools.md", "Redirects, time-outs, answers over the limit and broken JSON are failures")
 @pytest.mark.attack("A tool answers without end, or never")
 @pytest.mark.parametrize(
     ("what", "outcome", "says"),
@@ -255,6 +267,7 @@ async def test_an_answer_without_end_is_cut_off_and_one_that_never_comes_is_not_
     assert server.sent_bytes < 20 * 2**20
 
 
+@pytest.mark.holds("tools.md", "What may be repeated is tried up to three times")
 @pytest.mark.parametrize(
     ("effect", "answers", "asked"),
     [
@@ -276,6 +289,7 @@ async def test_what_may_be_repeated_is_tried_again(
     assert says_perhaps is (effect is Effect.UNSAFE)
 
 
+@pytest.mark.holds("tools.md", "What may be repeated is tried up to three times")
 async def test_an_unsafe_call_that_found_no_connection_is_tried_again() -> None:
     reply = await called(over_http("http://127.0.0.1:9/x"))
     assert (reply.outcome, reply.tries) == (CallOutcome.FAILED, 3)
@@ -304,6 +318,10 @@ async def test_a_tool_keeps_no_cookies(server: Server) -> None:
     assert all("Cookie" not in asked["headers"] for asked in server.asked)
 
 
+@pytest.mark.holds(
+    "tools.md",
+    "Tools connect to nothing on the own machine and to no link-local address, whatever name stands for it",
+)
 @pytest.mark.parametrize(
     ("address", "forbidden"),
     [
@@ -344,6 +362,10 @@ def test_a_test_that_allows_the_own_machine_allows_nothing_else() -> None:
     assert [ON_LOOPBACK.is_forbidden(address) for address in told] == [False] * 3 + [True] * 3
 
 
+@pytest.mark.holds(
+    "tools.md",
+    "Tools connect to nothing on the own machine and to no link-local address, whatever name stands for it",
+)
 @pytest.mark.attack("A tool's URL, or a name in it, leads to the worker's own machine")
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0", "[::ffff:127.0.0.1]"])
 async def test_a_tool_reaches_nothing_on_the_machine_of_its_worker(server: Server, host: str) -> None:
@@ -353,6 +375,13 @@ async def test_a_tool_reaches_nothing_on_the_machine_of_its_worker(server: Serve
     assert (reply.outcome, server.asked) == (CallOutcome.FAILED, [])
 
 
+@pytest.mark.holds(
+    "tools.md",
+    "Tools connect to nothing on the own machine and to no link-local address, whatever name stands for it",
+)
+@pytest.mark.holds(
+    "security.md", "Tools reach what their URLs name, and nothing where clouds keep credentials"
+)
 @pytest.mark.attack("A name in a tool's URL stands for such an address")
 @pytest.mark.parametrize("host", ["169.254.169.254", "[::ffff:169.254.169.254]", "metadata.test"])
 async def test_a_tool_connects_to_no_such_address_whatever_its_name_is(
@@ -374,6 +403,9 @@ async def test_a_tool_connects_to_no_such_address_whatever_its_name_is(
 # Python functions
 
 
+@pytest.mark.holds(
+    "tools.md", "Functions get validated arguments and the key, and bring schema and description"
+)
 @pytest.mark.parametrize(
     ("function", "arguments", "value"),
     [
@@ -390,6 +422,9 @@ async def test_a_function_is_called_with_validated_arguments(
     assert (reply.outcome, reply.value) == (CallOutcome.SUCCEEDED, value)
 
 
+@pytest.mark.holds(
+    "tools.md", "Functions get validated arguments and the key, and bring schema and description"
+)
 async def test_a_function_that_takes_the_key_gets_it_and_a_plain_one_runs_in_a_thread() -> None:
     config = in_python("pay")
     assert "idempotency_key" not in load_tool(0, config).declaration.parameters["properties"]
@@ -397,6 +432,9 @@ async def test_a_function_that_takes_the_key_gets_it_and_a_plain_one_runs_in_a_t
     assert reply.value == {"euro": 5.0, "key": "key-7", "thread": "tool"}
 
 
+@pytest.mark.holds(
+    "tools.md", "Functions get validated arguments and the key, and bring schema and description"
+)
 def test_a_function_brings_its_description_and_the_schema_of_its_arguments() -> None:
     declared = load_tool(0, in_python("weather")).declaration
     assert declared.description == "The weather of a city."
@@ -411,6 +449,9 @@ def test_a_function_brings_its_description_and_the_schema_of_its_arguments() -> 
     assert told.description == "Weather, by us."
 
 
+@pytest.mark.holds(
+    "tools.md", "Functions get validated arguments and the key, and bring schema and description"
+)
 @pytest.mark.parametrize(
     ("function", "arguments", "says"),
     [
@@ -429,6 +470,7 @@ async def test_wrong_arguments_call_nothing_and_say_what_is_wrong(
     assert (reply.outcome, says in (reply.problem or "")) == (CallOutcome.INVALID, True)
 
 
+@pytest.mark.holds("tools.md", "Redirects, time-outs, answers over the limit and broken JSON are failures")
 @pytest.mark.parametrize(
     ("function", "outcome", "says"),
     [
@@ -457,6 +499,7 @@ async def test_what_a_function_does_wrong_is_a_failure_with_words(
 # Whether an Unsafe call happened
 
 
+@pytest.mark.holds("tools.md", "`reconcile` answers over HTTP and in Python")
 @pytest.mark.parametrize(
     ("key", "known"),
     [
@@ -472,6 +515,7 @@ async def test_a_function_says_whether_a_call_happened(key: str, known: Reconcil
     assert await ToolRunner({"t": load_tool(0, config)}).reconcile(call) == known
 
 
+@pytest.mark.holds("tools.md", "`reconcile` answers over HTTP and in Python")
 @pytest.mark.parametrize(
     ("what", "known"), [pytest.param("json", None, id="words of no meaning"), ("teapot", None)]
 )
@@ -503,6 +547,7 @@ def config_of(**fields: Any) -> WorkerConfig:
     return WorkerConfig(queue=QueueConfig(fleet="a/b"), models=(model,), **fields)
 
 
+@pytest.mark.holds("agent-code.md", "Workers whose code is missing end, and name the field and the fix")
 @pytest.mark.parametrize(
     ("fields", "field", "says"),
     [
@@ -563,6 +608,7 @@ def test_code_that_cannot_be_used_is_named_with_its_field(
     assert says in raised.value.problem
 
 
+@pytest.mark.holds("agent-code.md", "Workers whose code is missing end, and name the field and the fix")
 async def test_a_worker_whose_code_is_missing_ends_and_says_why(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         await work(config_of(entrypoint=f"{MODULE}:gone"))

@@ -104,6 +104,7 @@ async def called(
         await runner.close()
 
 
+@pytest.mark.holds("tools.md", "A server that reads a call and closes gets an Unsafe one once")
 @pytest.mark.attack("A tool's server takes an Unsafe call and closes, so that it is sent again")
 @pytest.mark.parametrize("method", [HttpMethod.PUT, HttpMethod.DELETE, HttpMethod.GET, HttpMethod.POST])
 async def test_an_unsafe_call_is_sent_once_to_a_server_that_reads_it_and_closes(method: HttpMethod) -> None:
@@ -122,6 +123,11 @@ async def test_another_call_is_sent_as_often_as_we_try_and_no_oftener(effect: Ef
     assert (len(server.requests), reply.tries) == (sent, sent)
 
 
+@pytest.mark.holds(
+    "tools.md",
+    "An Unsafe call that was sent and not answered is an unknown effect; any other failure is a "
+    "result, with words",
+)
 @pytest.mark.parametrize(
     ("respond", "certainty", "says"),
     [
@@ -164,6 +170,11 @@ async def test_what_is_known_of_an_unsafe_call_that_failed(
     assert (reply.certainty, says in (reply.problem or "")) == (certainty, True), reply.problem
 
 
+@pytest.mark.holds(
+    "tools.md",
+    "An Unsafe call that was sent and not answered is an unknown effect; any other failure is a "
+    "result, with words",
+)
 async def test_a_call_that_was_never_sent_is_not_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     (refused,) = await called(9)
     assert (refused.outcome, refused.certainty) == (CallOutcome.FAILED, Certainty.KNOWN)
@@ -215,6 +226,11 @@ async def test_functions_that_hang_hold_threads_until_the_worker_is_stuck_and_la
     assert begun == [2]
 
 
+@pytest.mark.holds(
+    "tools.md",
+    "A function that found no thread was not begun, and another worker makes the call; a worker "
+    "without threads is replaced",
+)
 async def test_a_function_that_got_no_thread_in_time_was_not_begun(hang: threading.Event) -> None:
     threads = Functions(most_threads=1)
     begun: list[int] = []

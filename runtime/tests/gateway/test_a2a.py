@@ -58,6 +58,7 @@ def text_of(task: a2a.Task) -> str:
     return "".join(part.text for artifact in task.artifacts for part in artifact.parts)
 
 
+@pytest.mark.holds("front-ends.md", "The agent's card names the address at which it was asked for")
 async def test_a_card_names_where_the_agent_is(fleet: Any) -> None:
     async with httpx.AsyncClient() as http:
         card = await A2ACardResolver(http, fleet.gateway_url).get_agent_card()
@@ -68,6 +69,7 @@ async def test_a_card_names_where_the_agent_is(fleet: Any) -> None:
         assert wrong.status_code == 400
 
 
+@pytest.mark.holds("front-ends.md", "A message's context is its conversation, and its id the idempotency key")
 async def test_messages_of_one_context_are_a_conversation(fleet: Any) -> None:
     async with fleet_with_worker(fleet) as model, client_of(fleet, streaming=False) as client:
         model.going.set()
@@ -87,12 +89,16 @@ async def test_messages_of_one_context_are_a_conversation(fleet: Any) -> None:
         assert (await fleet.task(first.id))["conversationId"] == first.context_id
 
 
+@pytest.mark.holds("front-ends.md", "A message's context is its conversation, and its id the idempotency key")
 async def test_a_message_that_is_sent_again_starts_no_second_task(fleet: Any) -> None:
     async with client_of(fleet, streaming=False) as client:
         request = sends(returns=True)
         assert (await sent(client, request)).id == (await sent(client, request)).id
 
 
+@pytest.mark.holds(
+    "front-ends.md", "A stream of A2A that was left is subscribed anew, and the answer is whole"
+)
 @pytest.mark.once
 async def test_a_stream_that_is_left_is_subscribed_anew_and_is_whole(fleet: Any) -> None:
     async with fleet_with_worker(fleet) as model:
@@ -122,6 +128,11 @@ async def first_words(client: Client) -> str:
     raise AssertionError("no words came")
 
 
+@pytest.mark.holds(
+    "front-ends.md",
+    "Tasks are cancelled over A2A, files and second messages are refused, and clients of version "
+    "0.3 are answered",
+)
 async def test_a_task_is_cancelled_once(fleet: Any) -> None:
     async with client_of(fleet, streaming=False) as client:
         task = await sent(client, sends(returns=True))
@@ -129,6 +140,7 @@ async def test_a_task_is_cancelled_once(fleet: Any) -> None:
         assert cancelled.status.state == a2a.TASK_STATE_CANCELED
 
 
+@pytest.mark.holds("front-ends.md", "Tasks are listed over A2A by the state in which they are shown")
 async def test_tasks_are_listed_by_their_state(fleet: Any) -> None:
     async with client_of(fleet, streaming=False) as client:
         context = str(uuid.uuid4())
@@ -149,6 +161,11 @@ async def test_tasks_are_listed_by_their_state(fleet: Any) -> None:
     )
 
 
+@pytest.mark.holds(
+    "front-ends.md",
+    "Tasks are cancelled over A2A, files and second messages are refused, and clients of version "
+    "0.3 are answered",
+)
 async def test_what_the_fleet_does_not_take_is_refused(fleet: Any) -> None:
     async with client_of(fleet, streaming=False) as client:
         task = await sent(client, sends(returns=True))
@@ -160,6 +177,11 @@ async def test_what_the_fleet_does_not_take_is_refused(fleet: Any) -> None:
             await client.get_task(a2a.GetTaskRequest(id="nope"))
 
 
+@pytest.mark.holds(
+    "front-ends.md",
+    "Tasks are cancelled over A2A, files and second messages are refused, and clients of version "
+    "0.3 are answered",
+)
 async def test_an_older_client_is_answered(fleet: Any) -> None:
     message = {
         "messageId": "m1",
@@ -174,6 +196,7 @@ async def test_an_older_client_is_answered(fleet: Any) -> None:
     assert answer["result"]["status"]["state"] == "submitted", answer
 
 
+@pytest.mark.holds("front-ends.md", "Both front ends have the callers and rights of the task API")
 @pytest.mark.attack("An agent reads or cancels somebody else's task over A2A")
 async def test_the_callers_and_rights_are_those_of_the_task_api(own_fleet: Any) -> None:
     for name in ("ann", "bob"):

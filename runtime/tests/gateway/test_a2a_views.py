@@ -31,6 +31,9 @@ def read_by_a_client(result: Any) -> a2a.Part:
     return part
 
 
+@pytest.mark.holds(
+    "front-ends.md", "A result is data over A2A, or JSON text where data would change it or it is long"
+)
 @pytest.mark.parametrize(
     "result",
     [
@@ -43,6 +46,9 @@ def test_a_result_is_data(result: Any) -> None:
     assert MessageToDict(part.data) == result
 
 
+@pytest.mark.holds(
+    "front-ends.md", "A result is data over A2A, or JSON text where data would change it or it is long"
+)
 @pytest.mark.parametrize(
     "result",
     [

@@ -96,6 +96,11 @@ def acting(served: Outside, effect: Effect, approval: Approval = Approval.NEVER)
     return {"tools": (pay,), "models": (model,), "indexes": ()}
 
 
+@pytest.mark.holds("agent-code.md", "An agent that is crashed anywhere goes on, and repeats no finished call")
+@pytest.mark.holds(
+    "recovery.md",
+    "A worker that is killed: the same keys go again, and an Unsafe call waits for somebody's word",
+)
 @pytest.mark.once
 async def test_a_worker_killed_while_its_tools_run_is_replaced_and_the_same_keys_go_again(fleet: Any) -> None:
     async with outside() as served:
@@ -115,6 +120,15 @@ async def test_a_worker_killed_while_its_tools_run_is_replaced_and_the_same_keys
     assert served.asked == [0, 2], "no finished call of the model was repeated"
 
 
+@pytest.mark.holds(
+    "tools.md",
+    "An Unsafe call is never repeated: `reconcile` is asked, then somebody resolves it, or it ends "
+    "as UnknownEffect",
+)
+@pytest.mark.holds(
+    "recovery.md",
+    "A worker that is killed: the same keys go again, and an Unsafe call waits for somebody's word",
+)
 @pytest.mark.once
 async def test_an_unsafe_tool_of_a_killed_worker_is_not_called_again_until_somebody_says_so(
     fleet: Any,
@@ -148,6 +162,11 @@ async def _waits_for(store: TaskStore, task_id: str, call: str) -> None:
             await asyncio.sleep(0.05)
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "An approval is one call: whoever says that an Unsafe call did not happen, it is made again "
+    "after an approval of its own; a call that was not begun keeps its approval",
+)
 @pytest.mark.attack("The submitter says that an approved call did not happen, to have it made again")
 async def test_a_payment_is_made_once_for_each_approval_whatever_its_submitter_says(own_fleet: Any) -> None:
     """A proxy answers 504 for each payment, so nobody knows whether it happened. Each of them did."""
@@ -184,6 +203,7 @@ async def test_a_payment_is_made_once_for_each_approval_whatever_its_submitter_s
             assert (await ann.post(f"/v1/tasks/{task}/resolve", json=said)).status_code == 200
 
 
+@pytest.mark.holds("agent-code.md", "The example runs, survives a crash and books once")
 async def test_an_agent_of_ones_own_runs_in_a_real_worker(fleet: Any) -> None:
     fleet.environment["PYTHONPATH"] = f"{ROOT / 'runtime'}:{ROOT / 'examples' / 'agents'}"
     async with outside() as served:

@@ -39,6 +39,11 @@ def hour(*, call_ms: int = 1000, between_ms: int = 2000, calls: int = 100, name:
     }
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "As many tasks run as the smallest limit of all models: room for warm KV, and slots times 1 + "
+    "time between calls / time of a call; what is unknown limits nothing",
+)
 @pytest.mark.parametrize(
     ("models", "minutes", "expected"),
     [
@@ -112,6 +117,11 @@ def test_what_decides(
     assert admitted(models, measured_of(minutes)) == expected
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "As many tasks run as the smallest limit of all models: room for warm KV, and slots times 1 + "
+    "time between calls / time of a call; what is unknown limits nothing",
+)
 def test_calls_that_overlap_fill_a_slot_with_fewer_tasks() -> None:
     """A task asks two models at once, and nothing else: half a task fills a slot."""
     minute = {"work": 100_000, "calls:Model/m": 200, "busy:Model/m": 200_000}
@@ -121,6 +131,11 @@ def test_calls_that_overlap_fill_a_slot_with_fewer_tasks() -> None:
 COUNTS = st.integers(1, 10_000)
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "As many tasks run as the smallest limit of all models: room for warm KV, and slots times 1 + "
+    "time between calls / time of a call; what is unknown limits nothing",
+)
 @given(
     warm=st.none() | st.floats(0, 100),
     slots=st.none() | st.integers(1, 100),
@@ -156,6 +171,9 @@ def test_nothing_is_measured_before_a_task_ends() -> None:
     assert measured_of([{"reason:Cancelled": 1}]).tokens_per_call is None
 
 
+@pytest.mark.holds(
+    "tasks.md", "What gateways say ends by itself, and a file that cannot be read changes nothing"
+)
 def test_the_file_is_read_anew_and_what_cannot_be_read_changes_nothing(tmp_path: Path) -> None:
     path, now = tmp_path / "capacity.json", 0.0
     file = CapacityFile(str(path), lambda: now)
@@ -175,6 +193,9 @@ def test_the_file_is_read_anew_and_what_cannot_be_read_changes_nothing(tmp_path:
     assert file.now() == FleetCapacity()
 
 
+@pytest.mark.holds(
+    "tasks.md", "What gateways say ends by itself, and a file that cannot be read changes nothing"
+)
 async def test_it_is_said_again_and_again_and_taken_back_once() -> None:
     answers: list[Any] = [Admission(), Admission(most=3), OSError("away"), Admission(most=3), Admission()]
     said: list[int | None] = []

@@ -62,6 +62,11 @@ def record(agent: str = "") -> TaskRecord:
     return TaskRecord.of(fields | ({"agent": agent} if agent else {}))
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "A task goes to the agent that it names, replays too; a name that there is not is refused with "
+    "those that there are",
+)
 @pytest.mark.parametrize(
     ("fields", "agent"),
     [
@@ -79,6 +84,11 @@ async def test_a_task_goes_to_the_agent_that_it_names(fields: dict[str, Any], ag
     assert stored.fields().get("agent") == (agent or None), "tasks of the fleet's own have no such field"
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "A task goes to the agent that it names, replays too; a name that there is not is refused with "
+    "those that there are",
+)
 @pytest.mark.parametrize(
     ("known", "says"),
     [
@@ -110,6 +120,11 @@ async def test_an_agent_that_there_is_not_is_refused_by_its_field_with_those_tha
     assert store.stored == []
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "A task goes to the agent that it names, replays too; a name that there is not is refused with "
+    "those that there are",
+)
 async def test_a_replay_is_done_by_the_same_agent() -> None:
     store = Store()
     replays = Replays(service(store, *KNOWN), store, config(*KNOWN))  # type: ignore[arg-type]
@@ -118,6 +133,7 @@ async def test_a_replay_is_done_by_the_same_agent() -> None:
     assert [task.agent for task in store.stored] == ["writer"]
 
 
+@pytest.mark.holds("front-ends.md", "NAME/AGENT is a model of OpenAI's API")
 @pytest.mark.parametrize("ask", [asked_chat, asked_response])
 def test_an_agent_is_a_model_of_openais_api(ask: Any) -> None:
     said = {"messages": [{"role": "user", "content": "why?"}]} if ask is asked_chat else {"input": "why?"}
@@ -135,6 +151,7 @@ def test_an_agent_is_a_model_of_openais_api(ask: Any) -> None:
     )
 
 
+@pytest.mark.holds("front-ends.md", "NAME/AGENT is a model of OpenAI's API")
 def test_an_answer_names_the_model_that_was_asked() -> None:
     for agent, model in (("", "support"), ("writer", "support/writer")):
         outcome = Outcome(record=record(agent))

@@ -33,6 +33,11 @@ WITHDRAWN = event(EventKind.TEXT_WITHDRAWN)
 STARTED = event(EventKind.STARTED)
 
 
+@pytest.mark.holds(
+    "front-ends.md",
+    "A stream has what an agent says between its calls, goes on where a try died and says the "
+    "same, and else breaks",
+)
 @pytest.mark.parametrize(
     ("events", "answer", "pieces"),
     [
@@ -80,6 +85,11 @@ def test_the_pieces_of_an_answer(events: list[Event], answer: str, pieces: list[
     assert text.given == "".join(pieces)
 
 
+@pytest.mark.holds(
+    "front-ends.md",
+    "A stream has what an agent says between its calls, goes on where a try died and says the "
+    "same, and else breaks",
+)
 def test_a_text_that_was_given_and_comes_otherwise_is_broken() -> None:
     text = AnswerText()
     for one in (begins(), writes("It is"), WITHDRAWN):

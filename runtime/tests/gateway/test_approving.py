@@ -64,6 +64,15 @@ def kind(problem: dict[str, Any]) -> str:
     return str(problem["type"]).rsplit("/")[-1]
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "Who may approve finds what waits, reads what is asked, and decides; who decided is in the journal",
+)
+@pytest.mark.holds(
+    "tasks.md",
+    "Who may approve finds and reads a task from the call's intent until nothing of it is to be "
+    "decided, whatever else it does",
+)
 async def test_who_may_approve_finds_what_waits_and_decides(callers: Any) -> None:
     task = await submit(callers)
     await ask(callers, task)
@@ -95,6 +104,11 @@ async def test_who_may_approve_finds_what_waits_and_decides(callers: Any) -> Non
         assert (await boss.get("/v1/tasks", params={"waitsFor": "Approval"})).json()["tasks"] == []
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "Who may approve finds and reads a task from the call's intent until nothing of it is to be "
+    "decided, whatever else it does",
+)
 async def test_who_may_approve_finds_and_reads_what_waits_while_the_task_runs(callers: Any) -> None:
     task = await submit(callers)
     store = TaskStore(connect(callers.queue), callers.queue)
@@ -119,6 +133,7 @@ async def test_who_may_approve_finds_and_reads_what_waits_while_the_task_runs(ca
     await store.close()
 
 
+@pytest.mark.holds("tasks.md", "Large arguments are shown in whole to who may approve")
 @pytest.mark.attack("The arguments of a call are so long that who approves it does not see their end")
 async def test_large_arguments_are_shown_in_whole_to_who_may_approve(callers: Any) -> None:
     """They are kept apart from the journal."""
@@ -129,6 +144,10 @@ async def test_large_arguments_are_shown_in_whole_to_who_may_approve(callers: An
     assert approval["arguments"] == arguments
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "Who may approve finds what waits, reads what is asked, and decides; who decided is in the journal",
+)
 async def test_who_decided_stands_in_the_journal(callers: Any) -> None:
     task = await submit(callers)
     await ask(callers, task)
@@ -147,6 +166,7 @@ async def test_who_decided_stands_in_the_journal(callers: Any) -> None:
     assert shown["approvals"] == []
 
 
+@pytest.mark.holds("tasks.md", "Nobody decides without the verb, twice, too late or unasked")
 @pytest.mark.attack("A caller without the verb `approve` decides, its own task among others")
 async def test_nobody_decides_without_the_verb_not_even_the_submitter(callers: Any) -> None:
     task = await submit(callers)
@@ -172,6 +192,7 @@ async def test_nobody_decides_without_the_verb_not_even_the_submitter(callers: A
         assert (await ann.get(f"/v1/tasks/{task}")).json()["status"] == "Suspended", "nor signalled"
 
 
+@pytest.mark.holds("tasks.md", "Nobody decides without the verb, twice, too late or unasked")
 @pytest.mark.attack("Two decide at once, or one changes what another decided")
 async def test_the_first_decision_stands_and_the_second_is_told(callers: Any) -> None:
     for _ in range(5):
@@ -195,6 +216,7 @@ async def test_the_first_decision_stands_and_the_second_is_told(callers: Any) ->
             await ann.post(f"/v1/tasks/{task}/cancel")
 
 
+@pytest.mark.holds("tasks.md", "Nobody decides without the verb, twice, too late or unasked")
 @pytest.mark.attack("Somebody approves after the deadline, or what nobody asked")
 async def test_a_decision_that_comes_too_late_or_unasked_changes_nothing(callers: Any) -> None:
     task = await submit(callers)
@@ -228,6 +250,9 @@ async def test_a_wrong_decision_or_signal_names_its_fields(callers: Any) -> None
             assert [error["field"] for error in answer.json()["errors"]] == [field]
 
 
+@pytest.mark.holds(
+    "tasks.md", "A signal is kept until one call has taken it, within bounds, and wakes the task"
+)
 async def test_a_signal_wakes_a_task_of_ones_own_and_no_other(callers: Any) -> None:
     task = await submit(callers)
     async with callers.client("bob-key") as bob, callers.client("ann-key") as ann:
@@ -244,6 +269,9 @@ async def test_a_signal_wakes_a_task_of_ones_own_and_no_other(callers: Any) -> N
         assert (ended.status_code, kind(ended.json())) == (409, "already-ended")
 
 
+@pytest.mark.holds(
+    "tasks.md", "NaN and infinite numbers reach no task: the task API and the front ends name the field"
+)
 @pytest.mark.attack("A caller sends NaN or an infinite number, which other readers of JSON refuse")
 @pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
 async def test_no_number_that_is_none_reaches_a_task(callers: Any, fleet: Any, number: str) -> None:
@@ -268,6 +296,9 @@ async def test_no_number_that_is_none_reaches_a_task(callers: Any, fleet: Any, n
         assert (number in shown, json.loads(shown)["status"]) == (False, "Waiting")
 
 
+@pytest.mark.holds(
+    "tasks.md", "`flotilla` lists and shows tasks, decides, resolves, cancels and replays, by URL"
+)
 async def test_a_call_is_approved_from_the_command_line(
     callers: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

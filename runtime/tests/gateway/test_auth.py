@@ -20,6 +20,7 @@ async def refusal_of(keys: CallerKeys, authorization: str | None, verb: Verb = V
     return refusal.value
 
 
+@pytest.mark.holds("tasks.md", "With `None` everybody may do everything")
 async def test_without_authentication_everybody_sees_everything() -> None:
     assert (await NoAuthentication().identify(None, Verb.GET)).sees_all
 
@@ -38,6 +39,7 @@ async def test_a_key_that_is_none_is_refused(tmp_path: Path, authorization: str 
     assert "s3cret" not in refusal.detail
 
 
+@pytest.mark.holds("tasks.md", "With `Secret` each entry is a caller, and a change applies without a restart")
 async def test_each_entry_of_the_secret_is_a_caller_and_an_empty_one_is_none(tmp_path: Path) -> None:
     (tmp_path / "ann").write_text("a-key\n")
     (tmp_path / "bob").write_text("b-key")
@@ -79,6 +81,7 @@ async def comes_to_accept(keys: CallerKeys, key: str) -> None:
     await until_told(lambda: accepted(keys, key))
 
 
+@pytest.mark.holds("tasks.md", "With `Secret` each entry is a caller, and a change applies without a restart")
 async def test_a_changed_secret_applies_without_a_restart(tmp_path: Path) -> None:
     (tmp_path / "ann").write_text("old")
     keys = CallerKeys(tmp_path)
@@ -90,6 +93,10 @@ async def test_a_changed_secret_applies_without_a_restart(tmp_path: Path) -> Non
     following.cancel()
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "Who may approve finds what waits, reads what is asked, and decides; who decided is in the journal",
+)
 async def test_the_approvers_of_a_secret_may_decide_and_nobody_else(tmp_path: Path) -> None:
     for name in ("ann", "boss"):
         (tmp_path / name).write_text(f"{name}-key")
@@ -133,6 +140,11 @@ async def test_a_secret_that_is_not_mounted_lets_nobody_in(tmp_path: Path) -> No
     assert (await refusal_of(keys, "Bearer x")).status is HTTPStatus.UNAUTHORIZED
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "The tenant is the namespace of a service account, the user's name, the entry of the Secret or "
+    "`anonymous`",
+)
 @pytest.mark.attack("Somebody makes a namespace with the name of a user, to be its tenant")
 @pytest.mark.parametrize(
     ("caller", "tenant"),

@@ -23,6 +23,9 @@ class Rates:
         return 0.0 if self.asked.count(caller) == 1 else 2.1
 
 
+@pytest.mark.holds(
+    "tasks.md", "A caller that asks too often gets 429 and Retry-After, at all gateways together"
+)
 async def test_a_caller_that_asks_too_often_is_told_whose_limit_it_is_and_when_to_come_back() -> None:
     callers = Callers(NoAuthentication(), Rates())
     request = Request({"type": "http", "headers": []})

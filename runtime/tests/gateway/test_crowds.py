@@ -39,6 +39,9 @@ async def connections(port: int, number: int) -> AsyncIterator[list[asyncio.Stre
             writer.transport.abort()
 
 
+@pytest.mark.holds(
+    "tasks.md", "A gateway holds 2,048 connections, 1,024 of one address; those that wait are closed first"
+)
 @pytest.mark.services
 @pytest.mark.xdist_group("gateway")
 @pytest.mark.attack("A caller opens more connections than a gateway or a retriever holds")

@@ -84,6 +84,11 @@ async def next_event(stream: AsyncIterator[str]) -> str:
     return "the end"
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "Events are pushed; without a subscription a gateway looks every few seconds; a slow reader "
+    "holds up nobody",
+)
 async def test_a_stream_hears_of_growth_without_looking(redis_server: Any) -> None:
     async with gateway(redis_server) as own:
         claim = await running(own.store)
@@ -109,6 +114,11 @@ async def test_growth_between_reading_and_subscribing_is_not_missed(redis_server
         assert own.growth.subscribed == 1, "one channel for all streams of a task"
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "Events are pushed; without a subscription a gateway looks every few seconds; a slow reader "
+    "holds up nobody",
+)
 async def test_a_lost_subscription_is_made_anew_and_everybody_looks(redis_server: Any) -> None:
     async with gateway(redis_server) as own:
         claim = await running(own.store)
@@ -124,6 +134,11 @@ async def test_a_lost_subscription_is_made_anew_and_everybody_looks(redis_server
         assert await asyncio.wait_for(hearing, 5) == "3 callStarted"
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "Events are pushed; without a subscription a gateway looks every few seconds; a slow reader "
+    "holds up nobody",
+)
 async def test_a_user_of_redis_without_channels_has_tasks_and_events_all_the_same(redis_server: Any) -> None:
     """Redis gives a new user no channels, unless it is told to."""
     rights = ("on", f">{redis_server.password}", "~*", "+@all", "resetchannels")
@@ -138,6 +153,11 @@ async def test_a_user_of_redis_without_channels_has_tasks_and_events_all_the_sam
     await own.store.close()
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "Events are pushed; without a subscription a gateway looks every few seconds; a slow reader "
+    "holds up nobody",
+)
 async def test_without_a_subscription_a_stream_looks_every_few_seconds(redis_server: Any) -> None:
     own = Gateway(redis_server, look_every_seconds=0.2)  # nobody follows
     claim = await running(own.store)
@@ -148,6 +168,11 @@ async def test_without_a_subscription_a_stream_looks_every_few_seconds(redis_ser
     await own.store.close()
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "Events are pushed; without a subscription a gateway looks every few seconds; a slow reader "
+    "holds up nobody",
+)
 @pytest.mark.attack("A caller opens event streams and does not read them")
 async def test_a_reader_that_does_not_read_holds_up_nobody_and_nothing_is_kept_for_it(
     redis_server: Any,
@@ -216,6 +241,11 @@ def shown(claim: Claim, *pieces: Piece) -> list[TaskPieces]:
     return [TaskPieces(task=claim.id, token=claim.token, pieces=pieces)]
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "`text` comes as the model writes it, whole for who comes late, taken back with its try, and "
+    "is not written to the append-only file",
+)
 async def test_text_is_shown_to_who_watches_and_whole_to_who_comes_late(redis_server: Any) -> None:
     async with gateway(redis_server) as own:
         claim = await running(own.store)
@@ -242,6 +272,11 @@ def appended(info: str) -> str:
     return size
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "`text` comes as the model writes it, whole for who comes late, taken back with its try, and "
+    "is not written to the append-only file",
+)
 async def test_a_worker_that_lost_the_task_shows_nothing_of_it(redis_server: Any) -> None:
     async with gateway(redis_server) as own:
         claim = await running(own.store)

@@ -100,6 +100,10 @@ def all_in(log: Path, problems: tuple[str, ...]) -> bool:
     return any(all(part in line for part in problems) for line in log.read_text().splitlines())
 
 
+@pytest.mark.holds(
+    "install.md", "A fleet uses its own Redis over TLS, with an authority named in the URL as `ssl_ca_data`"
+)
+@pytest.mark.holds("tasks.md", "A fleet works with a Redis outside of the cluster, over TLS")
 async def test_a_task_is_submitted_run_and_answered_over_tls(fleet: Any, redis_server: ExternalRedis) -> None:
     queue = queue_of(fleet, redis_server.tls_url())
     assert queue.url is None, "the address is in the secret alone"
@@ -112,6 +116,10 @@ async def test_a_task_is_submitted_run_and_answered_over_tls(fleet: Any, redis_s
     assert_no_secret_in(gateway.log.read_text() + worker.log.read_text(), redis_server.password)
 
 
+@pytest.mark.holds(
+    "install.md",
+    "An untrusted authority and a wrong password of Redis are told in the logs, and no log shows a password",
+)
 @pytest.mark.parametrize(
     ("url", "problems"),
     [
@@ -146,6 +154,7 @@ async def test_gateway_and_worker_say_in_their_logs_why_redis_cannot_be_used(
     assert_no_secret_in(logs + refused.text, "correct horse", "wrong horse")
 
 
+@pytest.mark.holds("install.md", "Gateways and workers trust the authorities of the runtime image")
 async def test_the_authorities_of_the_image_are_trusted(
     redis_server: ExternalRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,6 +164,7 @@ async def test_the_authorities_of_the_image_are_trusted(
     await store.close()
 
 
+@pytest.mark.holds("install.md", "The certificate of Redis must name its host")
 async def test_a_certificate_for_another_name_is_told_without_advice_about_its_authority(
     redis_server: ExternalRedis,
 ) -> None:
@@ -166,6 +176,10 @@ async def test_a_certificate_for_another_name_is_told_without_advice_about_its_a
     await store.close()
 
 
+@pytest.mark.holds(
+    "install.md",
+    "An untrusted authority and a wrong password of Redis are told in the logs, and no log shows a password",
+)
 def test_a_password_that_was_not_encoded_is_told_without_the_password() -> None:
     with pytest.raises(ValueError, match="percent-encode the special characters of the password") as refused:
         store_at("rediss://:hidden/word@redis.example:6380/0")

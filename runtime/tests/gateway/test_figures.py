@@ -110,6 +110,9 @@ def test_what_there_is_now_is_told() -> None:
     assert (own.used_mib, own.limit_mib) == (1, 50), "the limit is for what the fleet stores"
 
 
+@pytest.mark.holds(
+    "tasks.md", "`/v1/status` says what makes a Redis unfit, and what the fleet asks of each model"
+)
 @pytest.mark.parametrize(
     ("now", "window", "demand"),
     [
@@ -144,6 +147,9 @@ def test_what_the_cache_answered_is_counted_beside_the_calls() -> None:
     assert (status.cache_hits, status.cache_misses) == (5, 1)
 
 
+@pytest.mark.holds(
+    "tasks.md", "`/v1/status` says what makes a Redis unfit, and what the fleet asks of each model"
+)
 @pytest.mark.parametrize(
     ("changes", "limit_mib", "problem"),
     [
@@ -173,6 +179,7 @@ def test_what_makes_a_redis_unfit(
 GUARDED = {"min_slaves_good_slaves": 2}
 
 
+@pytest.mark.holds("tasks.md", "A Redis that fails over and takes writes without a replica is told")
 @pytest.mark.parametrize(
     ("changes", "fails_over", "problem"),
     [
@@ -215,6 +222,10 @@ def test_files_of_replicas_are_asked_for_from_7_2_on(version: str, confirms_file
     assert not RedisFacts.of({**FIT, "redis_version": version, "aof_enabled": 0}, None).confirms_files
 
 
+@pytest.mark.holds(
+    "tasks.md", "`/v1/status` says what makes a Redis unfit, and what the fleet asks of each model"
+)
+@pytest.mark.holds("tasks.md", "A Redis that fails over and takes writes without a replica is told")
 @pytest.mark.services
 async def test_a_real_redis_says_what_makes_it_unfit(redis_server: Any) -> None:
     config = QueueConfig(fleet="d/s", url=redis_server.url, password_path=redis_server.password_path)

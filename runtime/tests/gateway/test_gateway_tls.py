@@ -53,6 +53,15 @@ def directory(tmp_path: Path) -> Path:
     return made
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "`gateway.tls` makes HTTPS the only way in, TLS 1.2 at least; a renewed certificate is taken "
+    "up, and open streams go on",
+)
+@pytest.mark.holds(
+    "decisions/0012-https.md",
+    "A gateway loads a changed pair into a new context, and reports one that cannot be loaded",
+)
 @pytest.mark.services
 @pytest.mark.xdist_group("gateway")
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1:DeprecationWarning")
@@ -95,6 +104,10 @@ async def test_a_renewed_certificate_is_taken_up_and_open_streams_go_on(
     assert "PRIVATE KEY" not in gateway.log.read_text()
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "A pair that cannot be used is told, the one before stays, and a new gateway waits for a good one",
+)
 @pytest.mark.services
 @pytest.mark.xdist_group("gateway")
 async def test_a_gateway_without_a_certificate_waits_for_one_and_says_so(
@@ -113,6 +126,7 @@ async def test_a_gateway_without_a_certificate_waits_for_one_and_says_so(
     assert (await own_fleet.get(f"{own_fleet.gateway_url}/healthz")).status_code == 200
 
 
+@pytest.mark.holds("tasks.md", "`flotilla ask --ca-file` trusts an authority of one's own")
 @pytest.mark.services
 @pytest.mark.xdist_group("gateway")
 async def test_the_command_line_asks_over_https_and_trusts_the_authority_of_ca_file(
@@ -135,6 +149,14 @@ async def test_the_command_line_asks_over_https_and_trusts_the_authority_of_ca_f
     assert "VACUUM recovers disk space" in capsys.readouterr().out
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "A pair that cannot be used is told, the one before stays, and a new gateway waits for a good one",
+)
+@pytest.mark.holds(
+    "decisions/0012-https.md",
+    "A gateway loads a changed pair into a new context, and reports one that cannot be loaded",
+)
 @pytest.mark.parametrize(
     ("chain", "key", "says"),
     [

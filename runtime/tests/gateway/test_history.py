@@ -60,6 +60,10 @@ ENDED = Ended(at=START + 2000, status=Status.SUCCEEDED, reason="Completed")
 AT = "2023-11-14T22:13:20Z"
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "Events are a public view: who reads a task sees what its calls were asked and answered, and no prompts",
+)
 @pytest.mark.parametrize(
     ("entry", "event"),
     [
@@ -147,6 +151,10 @@ def test_an_entry_is_one_event_or_none(entry: Entry, event: dict[str, Any] | Non
     assert told(entry)[1] == ([] if event is None else [{"at": AT, **event}])
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "Events are a public view: who reads a task sees what its calls were asked and answered, and no prompts",
+)
 @pytest.mark.attack("A caller reads the fleet's prompt in the events of its task")
 def test_no_event_has_what_models_are_sent() -> None:
     prompt = "the fleet's prompt"
@@ -173,6 +181,9 @@ def test_the_end_of_a_call_says_of_which_one() -> None:
     ]
 
 
+@pytest.mark.holds(
+    "tasks.md", "`time` says where a task's time went; `costUSD` is null where a price is unknown"
+)
 @pytest.mark.parametrize(
     ("calls", "cost"),
     [
@@ -190,6 +201,9 @@ def test_an_unknown_price_makes_the_cost_unknown(calls: list[dict[str, Any]], co
     assert told(*entries)[0].cost_usd == cost
 
 
+@pytest.mark.holds(
+    "tasks.md", "`time` says where a task's time went; `costUSD` is null where a price is unknown"
+)
 @pytest.mark.parametrize(
     ("entries", "now", "time"),
     [
@@ -233,6 +247,9 @@ def test_where_the_time_went(entries: tuple[Entry, ...], now: int, time: dict[st
     assert shown == pytest.approx({"queue": 0, "model": 0, "tool": 0, "other": 0, **time})
 
 
+@pytest.mark.holds(
+    "tasks.md", "`time` says where a task's time went; `costUSD` is null where a price is unknown"
+)
 @given(st.lists(st.integers(0, 10_000), min_size=1, max_size=20))
 def test_no_time_is_lost_or_counted_twice_whatever_the_clocks_say(times: list[int]) -> None:
     entries = [
@@ -265,6 +282,7 @@ RECORD = TaskRecord(
 )
 
 
+@pytest.mark.holds("tasks.md", "A task is shown with status, reason, result, partial, usage and timeline")
 def test_a_task_is_shown_with_usage_and_timeline() -> None:
     history = History()
     used = done(1900, "a", input_tokens=40, output_tokens=2, value="a long text")
@@ -286,6 +304,11 @@ def test_a_task_is_shown_with_usage_and_timeline() -> None:
     assert datetime.fromisoformat(shown["submittedAt"]) == datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)
 
 
+@pytest.mark.holds(
+    "observability.md",
+    "The critical path is the longest chain of calls and waits, never longer than the task, in the "
+    "API and marked in the timeline",
+)
 def test_of_a_long_path_the_longest_steps_are_shown_in_their_order() -> None:
     calls = LONGEST_PATH + 10
     history = History()

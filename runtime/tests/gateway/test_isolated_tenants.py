@@ -80,6 +80,11 @@ async def chat(fleet: Any, caller: str) -> Any:
         return (await client.chat.completions.create(model="support", messages=QUESTION)).usage
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "With `isolateTenants` a model finds in its cache what the same tenant has sent, and nothing "
+    "else; without it callers are told no cached tokens",
+)
 @pytest.mark.attack("A caller asks whether others have sent a prompt, by what a model had cached")
 async def test_a_caller_is_told_nothing_of_a_cache_that_tenants_share(own_fleet: Any) -> None:
     async with fleet_of(own_fleet, isolates=False) as model:
@@ -102,6 +107,11 @@ async def test_a_caller_is_told_nothing_of_a_cache_that_tenants_share(own_fleet:
         assert set(model.salts) == {None}
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "With `isolateTenants` a model finds in its cache what the same tenant has sent, and nothing "
+    "else; without it callers are told no cached tokens",
+)
 @pytest.mark.attack("A caller asks whether others have sent a prompt, by what a model had cached")
 async def test_a_model_that_isolates_tenants_has_cached_for_nobody_else(own_fleet: Any) -> None:
     """Each of four tasks of a tenant may be run by either worker: they have the same salts."""

@@ -175,6 +175,9 @@ def reviews(made: Made) -> KubernetesReviews:
     return made()
 
 
+@pytest.mark.holds(
+    "tasks.md", "The verbs `create`, `get` and `list` on `agentfleets/tasks` say who may do what"
+)
 async def test_rbac_decides_who_submits_who_reads_and_who_sees_all(
     control_plane: ControlPlane, namespace: str, reviews: KubernetesReviews
 ) -> None:
@@ -190,6 +193,10 @@ async def test_rbac_decides_who_submits_who_reads_and_who_sees_all(
     await refused(reviews, auditor, Verb.CREATE, HTTPStatus.FORBIDDEN)
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "Who may approve finds what waits, reads what is asked, and decides; who decided is in the journal",
+)
 async def test_rbac_decides_who_approves(
     control_plane: ControlPlane, namespace: str, reviews: KubernetesReviews
 ) -> None:
@@ -203,6 +210,11 @@ async def test_rbac_decides_who_approves(
     assert not await reviews.may_approve(f"Bearer {user}")
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "Only who may act, or is trusted, names another tenant, in the body or in a header; lists show "
+    "tasks by tenant",
+)
 async def test_rbac_decides_who_names_another_tenant(
     control_plane: ControlPlane, namespace: str, reviews: KubernetesReviews
 ) -> None:
@@ -223,6 +235,8 @@ async def test_who_may_nothing_here_is_refused(
     await refused(reviews, "not-a-token", Verb.GET, HTTPStatus.UNAUTHORIZED)
 
 
+@pytest.mark.holds("start/kind.md", "The account that the page makes may ask the agent")
+@pytest.mark.holds("tasks.md", "The account, role and binding of the page may submit and read its own tasks")
 async def test_the_account_of_the_documentation_may_submit_and_read(
     control_plane: ControlPlane, namespace: str, reviews: KubernetesReviews
 ) -> None:
@@ -246,6 +260,11 @@ async def test_the_account_of_the_documentation_may_submit_and_read(
     assert not (await reviews.identify(f"Bearer {given.strip()}", Verb.GET)).sees_all
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "A token for another audience, an expired one and one without an audience get a 401 that names "
+    "the audience to ask for",
+)
 @pytest.mark.attack(
     "A caller uses a token of another fleet, one that has expired, or one without an audience"
 )
@@ -268,6 +287,11 @@ async def test_a_token_that_is_not_for_the_fleet_is_refused(
     await refused(reviews, deleted, Verb.GET, HTTPStatus.UNAUTHORIZED)
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "A token of a fleet is of no use at the API server; the chart can let gateways take those of "
+    "the API server",
+)
 @pytest.mark.attack("A gateway that was taken over uses its callers' tokens at the API server")
 async def test_the_api_server_refuses_a_token_of_a_fleet(
     control_plane: ControlPlane, namespace: str, made: Made
@@ -291,6 +315,11 @@ async def test_the_api_server_refuses_a_token_of_a_fleet(
     assert identity.name.endswith(":boss")
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "The gateway's own account may ask for two reviews and do nothing else, and has no token with "
+    "other modes",
+)
 @pytest.mark.attack("A gateway that was taken over uses its own token")
 def test_a_gateway_may_ask_for_reviews_and_do_nothing_else(
     control_plane: ControlPlane, namespace: str, own_token: Path
@@ -310,6 +339,9 @@ def test_a_gateway_may_ask_for_reviews_and_do_nothing_else(
         assert control_plane.kubectl("auth", "can-i", verb, what, f"--as={user}", check=False).strip() == "no"
 
 
+@pytest.mark.holds(
+    "tasks.md", "16 unknown tokens are checked at a time, with a 429 beyond it, and good callers go on"
+)
 @pytest.mark.xdist_group("gateway")
 @pytest.mark.attack("A flood of tokens that are none keeps good callers waiting")
 async def test_ten_thousand_random_tokens_stop_no_good_caller_of_a_real_gateway(

@@ -16,6 +16,11 @@ def client_of(fleet: Any, key: str = "none") -> openai.AsyncOpenAI:
     return openai.AsyncOpenAI(base_url=f"{fleet.gateway_url}/v1", api_key=key, max_retries=0, timeout=60)
 
 
+@pytest.mark.holds(
+    "front-ends.md",
+    "The official OpenAI client gets chat completions, whole and streamed, and their tasks are "
+    "tasks like any other",
+)
 async def test_a_chat_completion_is_answered_whole_and_streamed(fleet: Any) -> None:
     messages: list[Any] = [
         {"role": "system", "content": "Be brief."},
@@ -55,6 +60,11 @@ async def test_a_chat_completion_is_answered_whole_and_streamed(fleet: Any) -> N
         assert task["status"] == "Succeeded", "a task like any other"
 
 
+@pytest.mark.holds(
+    "front-ends.md",
+    "Responses go on in the background, `previous_response_id` names their conversation, and they "
+    "are retrieved and cancelled",
+)
 async def test_responses_go_on_in_the_background_and_as_a_conversation(fleet: Any) -> None:
     async with fleet_with_worker(fleet) as model, client_of(fleet) as client:
         first = await client.responses.create(
@@ -80,6 +90,10 @@ async def test_responses_go_on_in_the_background_and_as_a_conversation(fleet: An
         ]
 
 
+@pytest.mark.holds(
+    "front-ends.md",
+    "A client that leaves cancels nothing, and nothing waits for it; it resumes a stream behind any event",
+)
 @pytest.mark.once
 async def test_a_stream_of_a_response_is_resumed_and_whoever_leaves_cancels_nothing(fleet: Any) -> None:
     async with fleet_with_worker(fleet) as model, client_of(fleet) as client:
@@ -107,12 +121,22 @@ async def test_a_stream_of_a_response_is_resumed_and_whoever_leaves_cancels_noth
         assert [event.type for event in [one async for one in again]][-1] == "response.completed"
 
 
+@pytest.mark.holds(
+    "front-ends.md",
+    "Responses go on in the background, `previous_response_id` names their conversation, and they "
+    "are retrieved and cancelled",
+)
 async def test_a_response_is_cancelled(fleet: Any) -> None:
     async with fleet_with_worker(fleet), client_of(fleet) as client:
         response = await client.responses.create(model="support", input="How?", background=True)
         assert (await client.responses.cancel(response.id)).status == "cancelled"
 
 
+@pytest.mark.holds(
+    "front-ends.md",
+    "A stream has what an agent says between its calls, goes on where a try died and says the "
+    "same, and else breaks",
+)
 async def test_the_text_of_a_try_that_died_is_not_given_twice(fleet: Any) -> None:
     async with fleet_with_worker(fleet) as model, client_of(fleet) as client:
         model.dies = True
@@ -128,6 +152,7 @@ async def test_the_text_of_a_try_that_died_is_not_given_twice(fleet: Any) -> Non
         assert len(model.asked) > 1, "the first try died"
 
 
+@pytest.mark.holds("front-ends.md", "Both front ends have the callers and rights of the task API")
 @pytest.mark.attack("A caller reads or continues somebody else's response")
 async def test_the_callers_and_rights_are_those_of_the_task_api(own_fleet: Any) -> None:
     for name in ("ann", "bob"):

@@ -52,6 +52,11 @@ def front_end(service: Any) -> httpx2.AsyncClient:
     return httpx2.AsyncClient(transport=transport, base_url="http://gateway")
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "A submission or replay without a key that may be kept is a 503 that is not to be repeated and "
+    "names the task, so OpenAI's client makes one task",
+)
 @pytest.mark.parametrize("path", ["/v1/responses", "/v1/chat/completions"])
 @pytest.mark.parametrize("more", [{"stream": True}, {}], ids=["streamed", "whole"])
 async def test_a_request_whose_task_is_made_is_not_to_be_sent_again_without_a_key(
@@ -75,6 +80,10 @@ def responding(**fields: Any) -> bytes:
     return json.dumps({"model": "support", "input": "why?", **fields}).encode()
 
 
+@pytest.mark.holds(
+    "front-ends.md",
+    "A parameter that a task cannot heed is refused by its name; instructions stand before the question",
+)
 @pytest.mark.parametrize(
     ("ask", "body", "parameter", "code"),
     [
@@ -170,6 +179,10 @@ def test_what_is_refused_is_named(ask: Any, body: bytes, parameter: str | None, 
     assert error["message"]
 
 
+@pytest.mark.holds(
+    "front-ends.md",
+    "A parameter that a task cannot heed is refused by its name; instructions stand before the question",
+)
 def test_what_changes_nothing_is_taken() -> None:
     asked = asked_chat(
         chat(n=1, temperature=None, user="ann", response_format={"type": "text"}, service_tier="flex"),
@@ -181,6 +194,10 @@ def test_what_changes_nothing_is_taken() -> None:
     assert not asked.is_stored
 
 
+@pytest.mark.holds(
+    "front-ends.md",
+    "A parameter that a task cannot heed is refused by its name; instructions stand before the question",
+)
 def test_instructions_stand_before_the_question_and_earlier_messages_are_the_history() -> None:
     items = [
         {"role": "developer", "content": "Be kind."},
@@ -211,6 +228,9 @@ def record(**fields: str) -> TaskRecord:
     return TaskRecord.of(told)
 
 
+@pytest.mark.holds(
+    "front-ends.md", "A task that fails is an error with its reason, and an answer that was cut off says so"
+)
 @pytest.mark.parametrize(
     ("fields", "status", "code"),
     [
@@ -238,6 +258,9 @@ def test_callers_are_told_what_a_model_had_cached_only_where_it_isolates_tenants
     assert [one["cached_tokens"] for one in told] == [0, 7]
 
 
+@pytest.mark.holds(
+    "front-ends.md", "A task that fails is an error with its reason, and an answer that was cut off says so"
+)
 def test_an_answer_that_was_cut_is_given_as_such() -> None:
     ended = Outcome(record=record(reason="MaxTokens", partial='{"answer": "It i"}'))
     [choice] = chat_completion(ended, "support")["choices"]

@@ -73,6 +73,7 @@ def _chunk(delta: dict[str, Any], **more: Any) -> str:
     return f"data: {json.dumps({'choices': [{'index': 0, 'delta': delta, **more}]})}\n\n"
 
 
+@pytest.mark.holds("patterns.md", "Patterns go on in another worker; a pipeline calls before the answer ends")
 @pytest.mark.once
 async def test_patterns_go_on_in_another_worker_and_their_losers_are_closed_at_once(fleet: Any) -> None:
     """The model does not end its answer before the tool was called, so a pipeline that waits would fail."""

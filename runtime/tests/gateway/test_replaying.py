@@ -94,6 +94,9 @@ def kind(problem: dict[str, Any]) -> str:
     return str(problem["type"]).rsplit("/")[-1]
 
 
+@pytest.mark.holds(
+    "tasks.md", "A failed task is kept with its journal for `queue.deadLetterTTLSeconds`, and counted"
+)
 async def test_a_dead_letter_is_counted_and_goes_on_as_a_new_task(callers: Any, store: TaskStore) -> None:
     limits = {"maxSteps": 7, "maxWallSeconds": 50}
     task = await failed(callers, store, metadata={"a": "b"}, priority="Batch", limits=limits)
@@ -121,6 +124,9 @@ async def test_a_dead_letter_is_counted_and_goes_on_as_a_new_task(callers: Any, 
     assert written.refused == ()
 
 
+@pytest.mark.holds(
+    "tasks.md", "A replay is told what was said in the conversation of the old task, and adds nothing to it"
+)
 async def test_a_replay_hears_a_conversation_and_adds_nothing_to_it(callers: Any, store: TaskStore) -> None:
     async def succeeded(task: str, answer: str) -> list[str]:
         """Play the worker of a task; what was said before it."""
@@ -139,6 +145,10 @@ async def test_a_replay_hears_a_conversation_and_adds_nothing_to_it(callers: Any
     assert await succeeded(await submitted(callers, conversationId="c"), "last") == ["go", "later"]
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "A replay that is sent again with its key makes no second task, and `flotilla replay` sends one",
+)
 @pytest.mark.attack("A replay repeats a payment")
 async def test_a_replay_with_a_key_is_made_once_of_each_task(callers: Any, store: TaskStore) -> None:
     task, other = await failed(callers, store, idempotencyKey="k"), await failed(callers, store)
@@ -151,6 +161,10 @@ async def test_a_replay_with_a_key_is_made_once_of_each_task(callers: Any, store
     assert (status, second["id"] not in (first["id"], task)) == (201, True)
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "Effects that a replay would repeat are named, in spawned tasks too, and refused without `repeatEffects`",
+)
 async def test_effects_that_would_happen_again_are_named_and_refused(callers: Any, store: TaskStore) -> None:
     task = await failed(callers, store, [*STORY, *tool("mail", Effect.IDEMPOTENT)])
     status, problem = await replay(callers, task, {"from": "pay"})
@@ -165,6 +179,10 @@ async def test_effects_that_would_happen_again_are_named_and_refused(callers: An
     assert (status, [error["field"] for error in problem["errors"]]) == (400, ["from"])
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "Effects that a replay would repeat are named, in spawned tasks too, and refused without `repeatEffects`",
+)
 async def test_effects_of_spawned_tasks_are_named_too(callers: Any, store: TaskStore) -> None:
     task = await submitted(callers)
     claim = await claimed(store, task)
@@ -190,6 +208,11 @@ async def test_effects_of_spawned_tasks_are_named_too(callers: Any, store: TaskS
 LARGE = "y" * 100 * 1024
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "A replay begins with the results up to a call, or with all but what ended the task, and they "
+    "cost nothing",
+)
 async def test_results_that_are_kept_apart_go_with_a_replay(callers: Any, store: TaskStore) -> None:
     task = await submitted(callers)
     claim = await claimed(store, task)
@@ -217,6 +240,7 @@ async def test_results_that_are_kept_apart_go_with_a_replay(callers: Any, store:
     assert (await replay(callers, task, {"from": "s"}))[0] == 201, "nothing of it is kept"
 
 
+@pytest.mark.holds("tasks.md", "A replay takes no approval over for who may not approve")
 @pytest.mark.attack("The submitter replays a task to use its approval again")
 async def test_an_approval_is_not_taken_over_by_who_may_not_approve(callers: Any, store: TaskStore) -> None:
     story = [*approval("approve/plan"), *approval("pay#approval"), *tool("pay", Effect.UNSAFE)]
@@ -255,6 +279,9 @@ async def test_what_cannot_be_replayed_says_why(callers: Any, store: TaskStore) 
         assert [error["field"] for error in answer.json()["errors"]] == ["repeatEffects"]
 
 
+@pytest.mark.holds(
+    "tasks.md", "A failed task is kept with its journal for `queue.deadLetterTTLSeconds`, and counted"
+)
 async def test_a_dead_letter_outlives_other_tasks_with_its_journal(callers: Any) -> None:
     config = callers.queue.model_copy(
         update={"result_ttl_seconds": 0, "journal_ttl_seconds": 0, "dead_letter_ttl_seconds": 1}

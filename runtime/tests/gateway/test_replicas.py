@@ -29,6 +29,9 @@ def replica(tmp_path: Path, redis_server: RedisServer) -> Iterator[RedisServer]:
     started.stop()
 
 
+@pytest.mark.holds(
+    "tasks.md", "A submission that no replica confirms in time is a 503, and its key finds the task"
+)
 async def test_an_unconfirmed_submission_is_told_so_and_its_key_finds_it(
     replica: RedisServer, own_fleet: Any
 ) -> None:
@@ -47,6 +50,11 @@ async def test_an_unconfirmed_submission_is_told_so_and_its_key_finds_it(
         ]
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "A submission or replay without a key that may be kept is a 503 that is not to be repeated and "
+    "names the task, so OpenAI's client makes one task",
+)
 @pytest.mark.once
 async def test_the_official_openai_client_makes_one_task_of_an_unconfirmed_submission(
     replica: RedisServer, own_fleet: Any
@@ -62,6 +70,10 @@ async def test_the_official_openai_client_makes_one_task_of_an_unconfirmed_submi
     assert "retry-after" not in uncertain.value.response.headers
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "A replay that is sent again with its key makes no second task, and `flotilla replay` sends one",
+)
 async def test_an_unconfirmed_replay_is_found_by_its_key_and_without_one_is_not_to_be_sent_again(
     replica: RedisServer, own_fleet: Any
 ) -> None:

@@ -59,6 +59,7 @@ from flotilla_runtime.gateway.task_ids import is_task_id, task_id
 from slow_bodies import arriving
 
 
+@pytest.mark.holds("tasks.md", "Refusals are problem details that name every wrong field")
 @pytest.mark.parametrize(
     ("body", "kind", "says"),
     [
@@ -108,6 +109,7 @@ def test_a_submission_that_is_wrong_is_refused_with_what_is_wrong(body: bytes, k
     assert says in refusal.value.detail
 
 
+@pytest.mark.holds("tasks.md", "Refusals are problem details that name every wrong field")
 def test_all_wrong_fields_are_named_at_once() -> None:
     with pytest.raises(ProblemError) as refusal:
         parse_submission(b'{"input": "", "priority": 3, "wish": 1}')
@@ -132,6 +134,7 @@ def test_a_whole_submission_is_read() -> None:
     assert limits == TaskLimits(max_steps=3, max_tokens=200_000, max_wall_seconds=7.5)
 
 
+@pytest.mark.holds("tasks.md", "A body that does not arrive within 30 s is 408")
 @pytest.mark.parametrize(
     ("parts", "status", "kind"),
     [
@@ -154,11 +157,13 @@ async def test_a_body_that_does_not_arrive_is_refused_with_a_problem(
 LONGEST = {"input": "a", "idempotencyKey": "k" * 256, "metadata": {f"{n:063}": "v" * 512 for n in range(32)}}
 
 
+@pytest.mark.holds("tasks.md", "`idempotencyKey` and `metadata` are no longer than the page says")
 def test_the_longest_key_and_metadata_of_the_page_are_taken() -> None:
     request = parse_submission(json.dumps(LONGEST).encode())
     assert (request.idempotency_key, request.metadata) == (LONGEST["idempotencyKey"], LONGEST["metadata"])
 
 
+@pytest.mark.holds("tasks.md", "`idempotencyKey` and `metadata` are no longer than the page says")
 @pytest.mark.parametrize(
     ("longer", "field"),
     [
@@ -186,6 +191,7 @@ class Pages:
         return Page(records=(), next_before=None)
 
 
+@pytest.mark.holds("tasks.md", "A page of the list has 50 tasks by default and 200 at most")
 @pytest.mark.parametrize(
     ("query", "code", "counts"),
     [
@@ -216,12 +222,18 @@ def test_what_a_replay_keeps_is_counted_before_it_is_read(more: int, code: int |
     assert refusal is None or "replay from an earlier call" in refusal.detail
 
 
+@pytest.mark.holds(
+    "tasks.md", "A limit above the fleet's is refused, and one of money while a price is unknown"
+)
 def test_a_limit_above_the_fleets_is_refused() -> None:
     request = parse_submission(b'{"input": "a", "limits": {"maxSteps": 50, "maxTokens": 10}}')
     with pytest.raises(ProblemError, match=r"limits\.maxSteps: 50 is above the fleet's limit of 24"):
         request.limits.within(TaskLimits())
 
 
+@pytest.mark.holds(
+    "tasks.md", "A limit above the fleet's is refused, and one of money while a price is unknown"
+)
 @pytest.mark.parametrize(
     ("limits", "says"),
     [
@@ -243,12 +255,20 @@ def test_limits_of_a_task_are_taken() -> None:
     assert (limits.max_cost_usd, limits.max_depth, limits.max_fan_out) == (0.5, 0, 1)
 
 
+@pytest.mark.holds(
+    "tasks.md", "A limit above the fleet's is refused, and one of money while a price is unknown"
+)
 def test_a_limit_of_money_is_refused_where_nobody_can_count_it() -> None:
     request = parse_submission(b'{"input": "a", "limits": {"maxCostUSD": 1}}')
     with pytest.raises(ProblemError, match=r"limits\.maxCostUSD: the price of llama is unknown"):
         request.limits.within(TaskLimits(), ("llama",))
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "Only who may act, or is trusted, names another tenant, in the body or in a header; lists show "
+    "tasks by tenant",
+)
 @pytest.mark.parametrize(
     ("field", "header", "named"),
     [
@@ -295,6 +315,9 @@ def test_a_wrong_word_on_an_effect_is_refused(body: dict[str, Any], says: str) -
 NO_NUMBERS = ("NaN", "Infinity", "-Infinity", "1e999", "-1e999")
 
 
+@pytest.mark.holds(
+    "tasks.md", "NaN and infinite numbers reach no task: the task API and the front ends name the field"
+)
 @pytest.mark.parametrize("number", NO_NUMBERS)
 @pytest.mark.parametrize(
     ("parse", "body", "field"),
@@ -327,6 +350,9 @@ def test_a_number_that_is_none_is_refused_by_its_field(
     assert "send null, or a text" in refusal.value.detail
 
 
+@pytest.mark.holds(
+    "tasks.md", "NaN and infinite numbers reach no task: the task API and the front ends name the field"
+)
 @pytest.mark.parametrize(
     "value",
     ["null", '"NaN"', '"Infinity"', "1e308", "-0.0", "5e-324", "123456789012345678901234567890", "[1, {}]"],
@@ -336,6 +362,9 @@ def test_other_values_are_taken_as_they_are(value: str) -> None:
     assert parsed.value == json.loads(value)
 
 
+@pytest.mark.holds(
+    "tasks.md", "NaN and infinite numbers reach no task: the task API and the front ends name the field"
+)
 @pytest.mark.parametrize(
     "value",
     ["[" * 300 + "]" * 300, '"\\ud800"', "1" * 5000, "nan", "+1", "[1,]"],
@@ -347,6 +376,7 @@ def test_what_is_no_json_is_told_so(value: str) -> None:
     assert (refusal.value.status, refusal.value.kind) == (HTTPStatus.BAD_REQUEST, "not-json")
 
 
+@pytest.mark.holds("tasks.md", "A refusal by a quota says whose it is")
 @pytest.mark.parametrize(
     ("outcome", "kind", "whose"),
     [
@@ -436,6 +466,11 @@ async def test_a_task_that_cannot_be_shown_says_why(
     assert says in refused.value.detail
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "A submission or replay without a key that may be kept is a 503 that is not to be repeated and "
+    "names the task, so OpenAI's client makes one task",
+)
 @pytest.mark.parametrize(
     ("problems", "key", "is_uncertain"),
     [
@@ -533,6 +568,7 @@ def test_what_is_no_id_of_an_event_is_refused(last_event_id: str) -> None:
         place_after(last_event_id)
 
 
+@pytest.mark.holds("tasks.md", "`/openapi.json` describes the whole API")
 def test_every_reference_of_the_api_description_leads_somewhere() -> None:
     document = openapi_document()
     text = json.dumps(document)

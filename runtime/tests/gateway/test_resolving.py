@@ -32,6 +32,10 @@ async def suspend(fleet: Any, task: str) -> None:
     await store.close()
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "A task that waits to be told whether a call happened is shown, found and resolved by who may read it",
+)
 async def test_an_unknown_effect_is_shown_found_and_resolved(fleet: Any) -> None:
     other, task = await fleet.submit("another"), await fleet.submit()
     async with fleet.client() as client:
@@ -65,6 +69,10 @@ async def test_an_unknown_effect_is_shown_found_and_resolved(fleet: Any) -> None
         assert (shown["timeline"][4]["by"], shown["timeline"][4]["outcome"]) == ("anonymous", "Happened")
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "A task that waits to be told whether a call happened is shown, found and resolved by who may read it",
+)
 @pytest.mark.attack("A caller says of somebody else's call that it happened")
 async def test_nobody_resolves_a_task_that_it_may_not_read(own_fleet: Any) -> None:
     for name in ("ann", "bob"):

@@ -149,6 +149,7 @@ def signed(**claims: object) -> str:
     return f"e30.{text}.x"
 
 
+@pytest.mark.holds("tasks.md", "Answers of the API server are kept for a minute at most")
 async def test_a_token_is_asked_about_and_the_answer_is_kept_for_a_minute(gateway: Gateway) -> None:
     identity = await gateway.reviews.identify("Bearer t-ann", Verb.CREATE)
     assert (identity.name, identity.sees_all) == ("kubernetes:ann", False)
@@ -162,6 +163,9 @@ async def test_a_token_is_asked_about_and_the_answer_is_kept_for_a_minute(gatewa
     assert len(gateway.server.asked) > asked
 
 
+@pytest.mark.holds(
+    "tasks.md", "An answer holds no longer than the token, and is renewed before its end while it is used"
+)
 async def test_a_good_answer_is_renewed_before_its_end_and_nobody_waits(gateway: Gateway) -> None:
     await gateway.reviews.identify("Bearer t-ann", Verb.GET)
     gateway.clock.now, asked = 45, len(gateway.server.asked)
@@ -186,6 +190,9 @@ async def test_while_the_api_server_is_away_a_good_answer_holds_to_its_end(gatew
     assert refusal.status is HTTPStatus.SERVICE_UNAVAILABLE
 
 
+@pytest.mark.holds(
+    "tasks.md", "An answer holds no longer than the token, and is renewed before its end while it is used"
+)
 async def test_an_answer_holds_no_longer_than_the_token(gateway: Gateway) -> None:
     token = f"t-ann.{signed(exp=20).split('.')[1]}.x"
     await gateway.reviews.identify(f"Bearer {token}", Verb.GET)
@@ -198,6 +205,11 @@ async def test_an_answer_holds_no_longer_than_the_token(gateway: Gateway) -> Non
     assert "has expired" in refusal.detail
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "A token for another audience, an expired one and one without an audience get a 401 that names "
+    "the audience to ask for",
+)
 @pytest.mark.attack("A gateway that was taken over uses its callers' tokens at the API server")
 @pytest.mark.parametrize(
     ("token", "told"),
@@ -226,6 +238,11 @@ async def test_an_api_server_that_reads_no_audiences_lets_nobody_in(gateway: Gat
     assert (await refusal_of(gateway.reviews, "Bearer t-ann")).status is HTTPStatus.UNAUTHORIZED
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "A token of a fleet is of no use at the API server; the chart can let gateways take those of "
+    "the API server",
+)
 async def test_a_token_of_the_cluster_is_taken_where_the_chart_says_so(own_token: Path) -> None:
     gateway = Gateway(own_token, accepts_cluster_tokens=True)
     for token in ("c-ann", "t-ann"):
@@ -255,6 +272,10 @@ async def test_a_token_that_no_api_server_gives_is_refused_without_being_asked_a
     assert (refusal.status, gateway.server.asked) == (HTTPStatus.UNAUTHORIZED, [])
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "Who may approve finds what waits, reads what is asked, and decides; who decided is in the journal",
+)
 async def test_who_may_only_approve_reads_what_waits_for_it_and_nothing_of_its_own(gateway: Gateway) -> None:
     auth = gateway.reviews
     boss = await auth.identify("Bearer t-boss", Verb.GET)
@@ -269,6 +290,7 @@ async def test_who_may_only_approve_reads_what_waits_for_it_and_nothing_of_its_o
     assert (await refusal_of(auth, "Bearer t-lister", Verb.GET)).status is HTTPStatus.FORBIDDEN
 
 
+@pytest.mark.holds("tasks.md", "Answers of the API server are kept for a minute at most")
 async def test_a_refusal_is_kept_for_a_few_seconds_only(gateway: Gateway) -> None:
     for _ in range(2):
         assert (await refusal_of(gateway.reviews, "Bearer expired")).status is HTTPStatus.UNAUTHORIZED
@@ -278,6 +300,8 @@ async def test_a_refusal_is_kept_for_a_few_seconds_only(gateway: Gateway) -> Non
     assert len(gateway.server.asked) == 2
 
 
+@pytest.mark.holds("tasks.md", "503 with Retry-After while Redis or the API server is away")
+@pytest.mark.holds("recovery.md", "Fleets go on while the operator or the API server is away")
 async def test_an_api_server_that_is_away_is_a_503_and_not_a_401(gateway: Gateway) -> None:
     gateway.server.down = True
     refusal = await refusal_of(gateway.reviews, "Bearer t-ann")
@@ -311,11 +335,19 @@ async def test_a_token_is_in_no_log_line_and_in_no_representation(
     assert [token for token in ("t-ann", "s3cret-token") if token in told] == []
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "Only who may act, or is trusted, names another tenant, in the body or in a header; lists show "
+    "tasks by tenant",
+)
 async def test_who_may_act_on_the_fleets_tenants_may_name_another_tenant(gateway: Gateway) -> None:
     assert await gateway.reviews.may_act("Bearer t-front")
     assert not await gateway.reviews.may_act("Bearer t-root"), "who may list tasks may not act"
 
 
+@pytest.mark.holds(
+    "tasks.md", "16 unknown tokens are checked at a time, with a 429 beyond it, and good callers go on"
+)
 @pytest.mark.attack("A flood of tokens that are none keeps good callers waiting")
 async def test_unknown_tokens_have_few_places_and_good_ones_do_not_wait_for_them(gateway: Gateway) -> None:
     auth, server = gateway.reviews, gateway.server

@@ -31,6 +31,7 @@ def answers(url: str, status: int) -> Callable[[], Awaitable[bool]]:
     return ask
 
 
+@pytest.mark.holds("tasks.md", "A gateway is ready once it takes requests")
 async def test_a_gateway_is_ready_once_it_takes_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     port, metrics_port, may_listen = free_port(), free_port(), asyncio.Event()
 

@@ -152,6 +152,9 @@ ENTRIES = st.one_of(
 )
 
 
+@pytest.mark.holds(
+    "tasks.md", "A resumed stream tells what follows its event, and reads little more of the journal"
+)
 @given(st.lists(ENTRIES, max_size=60), st.integers(0, 62))
 def test_a_resumed_stream_tells_what_the_whole_one_tells_after_that_event(
     entries: list[Entry], first: int
@@ -164,6 +167,9 @@ def test_a_resumed_stream_tells_what_the_whole_one_tells_after_that_event(
     assert journal.read <= len(journal.entries), "no entry is read twice"
 
 
+@pytest.mark.holds(
+    "tasks.md", "A resumed stream tells what follows its event, and reads little more of the journal"
+)
 @pytest.mark.attack("A caller resumes an event stream of a long task again and again")
 async def test_a_resumed_stream_reads_little_of_a_long_journal() -> None:
     calls = [entry for number in range(5000) for entry in (begins(f"c{number}"), ends(f"c{number}"))]
@@ -174,6 +180,11 @@ async def test_a_resumed_stream_reads_little_of_a_long_journal() -> None:
     assert journal.read <= 2 * READ_AT_ONCE
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "A caller has 200 streams at a gateway, and no task is started for one that is refused; a "
+    "timeline has the latest 1,000 events",
+)
 async def test_of_a_long_timeline_the_latest_events_are_shown_and_the_others_counted() -> None:
     calls = [entry for number in range(2000) for entry in (begins(f"c{number}"), ends(f"c{number}"))]
     journal = Journal([SUBMITTED, CLAIMED, *calls])
@@ -247,6 +258,11 @@ def application_of(journal: Journal, streams: Streams) -> Any:
     return task_application(TaskAPI(desk), front_ends)
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "A caller has 200 streams at a gateway, and no task is started for one that is refused; a "
+    "timeline has the latest 1,000 events",
+)
 @pytest.mark.attack("A caller opens more and more event streams")
 async def test_a_caller_has_so_many_streams_and_others_have_theirs() -> None:
     streams = Streams(2)
@@ -279,6 +295,11 @@ MESSAGE = {"messageId": "m", "role": "ROLE_USER", "parts": [{"text": "why?"}]}
 SENDS = {"jsonrpc": "2.0", "id": 1, "params": {"message": MESSAGE}}
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "A caller has 200 streams at a gateway, and no task is started for one that is refused; a "
+    "timeline has the latest 1,000 events",
+)
 @pytest.mark.attack("A caller whose streams are full starts tasks by asking for streams again and again")
 @pytest.mark.parametrize(
     ("path", "body"),
@@ -295,6 +316,10 @@ async def test_no_task_is_started_for_a_stream_that_is_refused(path: str, body: 
     assert b"streams" in ann.body
 
 
+@pytest.mark.holds(
+    "front-ends.md",
+    "A client that leaves cancels nothing, and nothing waits for it; it resumes a stream behind any event",
+)
 @pytest.mark.attack("A caller asks for answers that do not come, and leaves, again and again")
 @pytest.mark.parametrize(("path", "body"), [CHAT, RESPONSE, ("/a2a", SENDS | {"method": "SendMessage"})])
 async def test_nothing_waits_for_a_client_that_has_left(path: str, body: Any) -> None:

@@ -64,6 +64,10 @@ async def test_a_question_is_answered_with_its_source(fleet: Any) -> None:
     assert fleet.services.asked == [task["id"]]
 
 
+@pytest.mark.holds("tasks.md", "The same idempotency key of the same caller is the same task with 200")
+@pytest.mark.holds(
+    "recovery.md", "A gateway that is killed: streams go on at another one, and a key finds its task"
+)
 async def test_the_same_idempotency_key_is_the_same_task(fleet: Any) -> None:
     async with fleet.client() as client:
         first = await client.post("/v1/tasks", json={"input": "a", "idempotencyKey": "k"})
@@ -73,6 +77,10 @@ async def test_the_same_idempotency_key_is_the_same_task(fleet: Any) -> None:
     assert first.headers["location"] == f"/v1/tasks/{first.json()['id']}"
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "What happens to a task is a stream of events until the end, and resumes after `Last-Event-ID`",
+)
 async def test_events_are_followed_to_the_end_and_resumed_from_any_place(fleet: Any) -> None:
     fleet.services.answering.clear()
     task_id = await fleet.submit()
@@ -111,6 +119,13 @@ async def read_until_killed(stream: httpx2.Response, gateway: Any) -> str:
     raise AssertionError(f"the stream ended by itself: {text}")
 
 
+@pytest.mark.holds(
+    "tasks.md", "A stream is resumed at another gateway, with nothing missing and nothing doubled"
+)
+@pytest.mark.holds("tasks.md", "A gateway that is lost: clients go to another one")
+@pytest.mark.holds(
+    "recovery.md", "A gateway that is killed: streams go on at another one, and a key finds its task"
+)
 async def test_a_stream_whose_gateway_is_killed_is_resumed_at_another_one(own_fleet: Any) -> None:
     gateway = await own_fleet.start_gateway()
     lost = own_fleet.client()
@@ -136,6 +151,7 @@ async def test_a_stream_whose_gateway_is_killed_is_resumed_at_another_one(own_fl
     assert whole[-1]["event"] == "ended"
 
 
+@pytest.mark.holds("tasks.md", "204 when the task has ended and nothing is left to tell")
 async def test_a_browser_that_has_seen_the_end_is_told_not_to_come_back(fleet: Any) -> None:
     """An EventSource connects again after every end, with the id of the last event it has seen."""
     await fleet.start_worker("w1")
@@ -159,6 +175,7 @@ async def test_a_stream_ends_when_its_task_is_forgotten(fleet: Any) -> None:
             assert not any("event:" in line for line in [line async for line in lines])
 
 
+@pytest.mark.holds("tasks.md", "Cancel answers 200, 202 or 409")
 async def test_a_task_is_cancelled_while_it_waits_and_while_it_runs(fleet: Any) -> None:
     waiting = await fleet.submit()
     async with fleet.client() as client:
@@ -179,6 +196,7 @@ async def test_a_task_is_cancelled_while_it_waits_and_while_it_runs(fleet: Any) 
         problem(await client.post(f"/v1/tasks/{done['id']}/cancel"), 409)
 
 
+@pytest.mark.holds("tasks.md", "Tasks are listed newest first, page by page and by status")
 async def test_tasks_are_listed_page_by_page_and_by_status(fleet: Any) -> None:
     ids = [await fleet.submit(f"question {number}") for number in range(5)]
     async with fleet.client() as client:
@@ -194,6 +212,7 @@ async def test_tasks_are_listed_page_by_page_and_by_status(fleet: Any) -> None:
         assert [error["field"] for error in problem(wrong, 400)["errors"]] == ["of", "status", "limit"]
 
 
+@pytest.mark.holds("tasks.md", "A full queue is 429 with Retry-After")
 async def test_a_full_queue_says_when_to_come_back_and_takes_tasks_again_later(fleet: Any) -> None:
     for number in range(50):
         await fleet.submit(f"question {number}")
@@ -214,6 +233,7 @@ async def test_a_full_queue_says_when_to_come_back_and_takes_tasks_again_later(f
         await fleet.ended(taken[0])
 
 
+@pytest.mark.holds("tasks.md", "A body over 1 MiB is 413 without being read whole")
 @pytest.mark.parametrize("announced", [True, False], ids=["with its length announced", "in chunks"])
 async def test_a_task_of_10_mb_is_refused_without_being_read_whole(fleet: Any, announced: bool) -> None:
     body = b'{"input": "' + b"x" * 10_000_000 + b'"}'
@@ -229,6 +249,8 @@ async def test_a_task_of_10_mb_is_refused_without_being_read_whole(fleet: Any, a
         assert (await client.get("/v1/tasks")).json()["tasks"] == []
 
 
+@pytest.mark.holds("tasks.md", "`/openapi.json` describes the whole API")
+@pytest.mark.holds("tasks.md", "Refusals are problem details that name every wrong field")
 async def test_bad_requests_are_refused_with_words_and_nothing_is_kept(fleet: Any) -> None:
     async with fleet.client() as client:
         assert "not JSON" in problem(await client.post("/v1/tasks", content=b"why?"), 400)["detail"]
@@ -243,6 +265,7 @@ async def test_bad_requests_are_refused_with_words_and_nothing_is_kept(fleet: An
         assert (await client.get("/openapi.json")).json()["openapi"] == "3.1.0"
 
 
+@pytest.mark.holds("tasks.md", "With `Secret` each entry is a caller, and a change applies without a restart")
 async def test_with_a_secret_each_caller_sees_its_own_tasks(own_fleet: Any) -> None:
     (own_fleet.callers / "ann").write_text("a-key")
     (own_fleet.callers / "bob").write_text("b-key")
@@ -272,6 +295,9 @@ async def test_with_a_secret_each_caller_sees_its_own_tasks(own_fleet: Any) -> N
             await until_told(is_known)
 
 
+@pytest.mark.holds(
+    "tasks.md", "A Redis that is nearly full answers 429, and results that lived their time make room"
+)
 async def test_a_redis_that_is_nearly_full_refuses_tasks_and_takes_them_again_later(fleet: Any) -> None:
     fleet.redis.ask("config", "set", "maxmemory", "1")
     try:
@@ -293,6 +319,7 @@ async def test_a_redis_that_is_nearly_full_refuses_tasks_and_takes_them_again_la
     await until_told(is_taken)
 
 
+@pytest.mark.holds("tasks.md", "A gateway of a managed Redis is ready once Redis has answered, and stays so")
 async def test_a_gateway_is_ready_once_redis_has_answered_and_stays_so(own_fleet: Any) -> None:
     own_fleet.redis.stop()
     await own_fleet.start_gateway(becomes_ready=False)
@@ -310,6 +337,9 @@ async def test_a_gateway_is_ready_once_redis_has_answered_and_stays_so(own_fleet
     assert await ready()
 
 
+@pytest.mark.holds("tasks.md", "A task is answered with 201 once it is on disk")
+@pytest.mark.holds("tasks.md", "503 with Retry-After while Redis or the API server is away")
+@pytest.mark.holds("recovery.md", "Redis that is killed and comes back has what it answered")
 @pytest.mark.once
 async def test_a_redis_killed_right_after_the_201_still_has_the_task(own_fleet: Any) -> None:
     await own_fleet.start_gateway()
@@ -326,6 +356,10 @@ async def test_a_redis_killed_right_after_the_201_still_has_the_task(own_fleet: 
     assert task["status"] == "Succeeded"
 
 
+@pytest.mark.holds(
+    "tasks.md", "Redis lost in the middle: workers go on and send each result until it is written"
+)
+@pytest.mark.holds("recovery.md", "Redis that is killed and comes back has what it answered")
 @pytest.mark.once
 async def test_a_redis_killed_in_the_middle_of_a_task_loses_and_doubles_nothing(own_fleet: Any) -> None:
     await own_fleet.start_gateway()
@@ -367,6 +401,10 @@ def first_failures(worker: Any) -> list[dict[str, Any]]:
     return [line for line in lines if line["failures"] == 1]
 
 
+@pytest.mark.holds("README.md", "A task survives the worker that runs it")
+@pytest.mark.holds(
+    "tasks.md", "A lost worker is replaced after the lease, and no finished call is made again"
+)
 @pytest.mark.once
 async def test_a_worker_killed_in_the_middle_is_replaced_and_no_finished_call_is_repeated(fleet: Any) -> None:
     first = await fleet.start_worker("first")
@@ -386,6 +424,8 @@ async def test_a_worker_killed_in_the_middle_is_replaced_and_no_finished_call_is
     assert (status.recovered, status.ended) == (10, {"Completed": 10})
 
 
+@pytest.mark.holds("tasks.md", "A worker that is asked to leave hands its tasks over")
+@pytest.mark.holds("recovery.md", "A worker that is told to stop hands over")
 async def test_a_worker_that_is_stopped_hands_over_and_leaves_at_once(fleet: Any) -> None:
     first = await fleet.start_worker("first", handover_seconds=1)
     fleet.services.answering.clear()
@@ -400,6 +440,7 @@ async def test_a_worker_that_is_stopped_hands_over_and_leaves_at_once(fleet: Any
     assert [(start["worker"], start["attempt"]) for start in starts] == [("first", 1), ("second", 1)]
 
 
+@pytest.mark.holds("tasks.md", "`recovery.maxAttempts` lost workers end a task")
 async def test_a_worker_that_always_dies_is_given_up_on(fleet: Any) -> None:
     fleet.services.answering.clear()
     task_id = await fleet.submit()
@@ -418,6 +459,8 @@ async def figures(fleet: Any) -> FleetStatus:
     return FleetStatus.model_validate((await fleet.get(f"{fleet.status_url}/v1/status")).json())
 
 
+@pytest.mark.holds("tasks.md", "Gateways and workers serve metrics and probes")
+@pytest.mark.holds("tasks.md", "The operator reads the gateways' `/v1/status`")
 async def test_the_figures_say_what_waits_what_runs_and_what_ended(own_fleet: Any) -> None:
     await own_fleet.start_gateway()
     own_fleet.services.answering.clear()
@@ -443,6 +486,7 @@ async def test_the_figures_say_what_waits_what_runs_and_what_ended(own_fleet: An
     assert not any(task_id in metrics for task_id in ids)
 
 
+@pytest.mark.holds("tasks.md", "Gateways and workers serve metrics and probes")
 async def test_many_tasks_at_once_do_not_hold_the_event_loop(own_fleet: Any) -> None:
     """Sixty calls wait for a model that answers none, and meanwhile the worker's event loop is never late but
     for the time in which the worker computed, or waited for a processor on a busy machine.

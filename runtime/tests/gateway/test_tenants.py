@@ -9,6 +9,11 @@ from flotilla_runtime.contract import GatewayAuth
 pytestmark = [pytest.mark.services, pytest.mark.xdist_group("gateway")]
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "Only who may act, or is trusted, names another tenant, in the body or in a header; lists show "
+    "tasks by tenant",
+)
 @pytest.mark.attack("A caller names a tenant that is not its own")
 async def test_only_a_trusted_caller_names_another_tenant(own_fleet: Any) -> None:
     for name in ("front", "ann"):
@@ -38,6 +43,11 @@ async def test_only_a_trusted_caller_names_another_tenant(own_fleet: Any) -> Non
         assert (await ann.get("/v1/tasks", params={"tenant": "bob"})).json()["tasks"] == []
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "Only who may act, or is trusted, names another tenant, in the body or in a header; lists show "
+    "tasks by tenant",
+)
 async def test_without_authentication_nobody_names_a_tenant(fleet: Any) -> None:
     async with fleet.client() as client:
         refused = await client.post("/v1/tasks", json={"input": "a", "tenant": "bob"})
@@ -46,6 +56,7 @@ async def test_without_authentication_nobody_names_a_tenant(fleet: Any) -> None:
         assert task["tenant"] == "anonymous"
 
 
+@pytest.mark.holds("tasks.md", "A refusal by a quota says whose it is")
 @pytest.mark.attack("One caller fills the queue")
 async def test_a_caller_has_its_share_of_the_places_and_leaves_the_rest_to_others(own_fleet: Any) -> None:
     for name in ("ann", "bob"):

@@ -38,6 +38,11 @@ def told(*heard: Shown | Entry) -> list[str]:
 CLAIMED = Claimed(at=1, worker="w2", attempt=2)
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "`text` comes as the model writes it, whole for who comes late, taken back with its try, and "
+    "is not written to the append-only file",
+)
 @pytest.mark.parametrize(
     ("heard", "expected"),
     [

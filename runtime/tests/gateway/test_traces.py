@@ -29,6 +29,11 @@ async def tracing(fleet: Any, collector: Collector, **gateway: Any) -> None:
     await fleet.start_worker("w", telemetry=telemetry, entrypoint="agent_support.tracing:agent", prompt="")
 
 
+@pytest.mark.holds(
+    "observability.md",
+    "A task is one whole trace over gateway, queue, calls, branches and spawned tasks, and a part "
+    "of its caller's",
+)
 async def test_a_trace_is_one_whole_over_gateway_and_worker_and_part_of_the_callers(own_fleet: Any) -> None:
     with collecting() as collector:
         await tracing(own_fleet, collector)

@@ -22,6 +22,9 @@ def small_library(index: Index) -> None:
     index.write("log.txt", LONG)
 
 
+@pytest.mark.holds(
+    "decisions/0005-indexed-jobs.md", "The operator sequences the steps and swaps the alias last"
+)
 async def test_a_first_build_indexes_every_document_and_swaps_the_alias(index: Index) -> None:
     small_library(index)
     report = await index.build("b1")
@@ -31,6 +34,9 @@ async def test_a_first_build_indexes_every_document_and_swaps_the_alias(index: I
     assert index.live() == index.collection
 
 
+@pytest.mark.holds(
+    "decisions/0007-index-builds.md", "Another build of the same generation embeds only what changed"
+)
 async def test_building_again_embeds_nothing(index: Index, embedder: EmbedderState) -> None:
     small_library(index)
     await index.build("b1")
@@ -42,6 +48,9 @@ async def test_building_again_embeds_nothing(index: Index, embedder: EmbedderSta
     assert embedder.texts == ["flotilla"]
 
 
+@pytest.mark.holds(
+    "decisions/0007-index-builds.md", "Another build of the same generation embeds only what changed"
+)
 async def test_a_shortened_document_loses_its_tail_and_a_deleted_one_everything(index: Index) -> None:
     small_library(index)
     await index.build("b1")
@@ -55,6 +64,10 @@ async def test_a_shortened_document_loses_its_tail_and_a_deleted_one_everything(
     ]
 
 
+@pytest.mark.holds(
+    "decisions/0007-index-builds.md",
+    "Documents that cannot be read are counted and named, and too many keep the live index",
+)
 async def test_dead_letters_are_counted_and_explained_and_the_rest_is_indexed(index: Index) -> None:
     small_library(index)
     index.settings["max_failed_percent"] = 90.0
@@ -75,6 +88,10 @@ async def test_dead_letters_are_counted_and_explained_and_the_rest_is_indexed(in
     }
 
 
+@pytest.mark.holds(
+    "decisions/0007-index-builds.md",
+    "Documents that cannot be read are counted and named, and too many keep the live index",
+)
 async def test_too_many_dead_letters_keep_the_live_index_as_it_was(index: Index) -> None:
     small_library(index)
     await index.build("b1")
@@ -87,6 +104,7 @@ async def test_too_many_dead_letters_keep_the_live_index_as_it_was(index: Index)
     assert index.rows() == before
 
 
+@pytest.mark.holds("README.md", "An index is served one immutable generation at a time")
 async def test_a_new_generation_is_built_aside_and_the_oldest_is_dropped(index: Index) -> None:
     small_library(index)
     for generation in ("g-one", "g-two", "g-three"):
@@ -99,6 +117,9 @@ async def test_a_new_generation_is_built_aside_and_the_oldest_is_dropped(index: 
     assert index.collections() == [index.prefix + "g_three", index.prefix + "g_two"]
 
 
+@pytest.mark.holds(
+    "decisions/0007-index-builds.md", "A build that is killed anywhere and run again gives the same index"
+)
 async def test_a_build_that_is_killed_at_every_point_and_run_again_gives_the_same_index(
     index: Index,
 ) -> None:
@@ -126,6 +147,9 @@ EVERY_POINT_OF_A_NEW_GENERATION = {
 }
 
 
+@pytest.mark.holds(
+    "decisions/0007-index-builds.md", "A build that is killed anywhere and run again gives the same index"
+)
 async def test_an_update_in_place_that_is_killed_at_every_point_ends_the_same(index: Index) -> None:
     index.write("log.txt", LONG)
     index.write("old.txt", "Old news.")
@@ -137,6 +161,7 @@ async def test_an_update_in_place_that_is_killed_at_every_point_ends_the_same(in
     assert {"after_upsert", "after_delete_tail", "before_remove_gone", "after_remove_gone"} <= set(points)
 
 
+@pytest.mark.holds("decisions/0007-index-builds.md", "A run that returns under its old name starts over")
 async def test_a_build_that_returns_under_its_old_name_reads_the_documents_anew(index: Index) -> None:
     small_library(index)
     await index.build("a")
@@ -148,6 +173,7 @@ async def test_a_build_that_returns_under_its_old_name_reads_the_documents_anew(
     assert "tides.md: The sun moves the sea as well." in index.rows().values()
 
 
+@pytest.mark.holds("decisions/0007-index-builds.md", "A run that returns under its old name starts over")
 async def test_another_pod_of_the_plans_job_keeps_the_plan_and_what_is_done(index: Index) -> None:
     small_library(index)
     await index.plan("a")
@@ -227,6 +253,9 @@ async def test_a_plan_that_cannot_be_says_what_to_do(
     assert part in refused.value.message
 
 
+@pytest.mark.holds(
+    "decisions/0005-indexed-jobs.md", "The operator sequences the steps and swaps the alias last"
+)
 async def test_a_promotion_without_all_markers_is_refused(index: Index) -> None:
     small_library(index)
     await index.plan("b1")

@@ -107,6 +107,10 @@ def test_texts_are_drawn_that_must_be_cut() -> None:
     assert seldom_drawn(expected, cases_of, *TO_CUT) == {}
 
 
+@pytest.mark.holds(
+    "decisions/0007-index-builds.md",
+    "The embedder's own tokenizer bounds the chunks; without one they are shorter, never too long",
+)
 @given(*TO_CUT)
 @example("a" * 5000, WORD_PIECE, 16, 4, 1000)
 @example("seaing," * 20, WORD_PIECE, 16, 0, 1000)
@@ -204,6 +208,10 @@ def test_a_tokenizer_file_that_cuts_and_fills_is_told_not_to() -> None:
     assert len(WORD_PIECE.spans("the sea the sea the sea")) == 6
 
 
+@pytest.mark.holds(
+    "decisions/0007-index-builds.md",
+    "The embedder's own tokenizer bounds the chunks; without one they are shorter, never too long",
+)
 def test_without_a_tokenizer_file_more_tokens_are_counted_than_there_are() -> None:
     text = "The write-ahead log (WAL) of 2024 keeps pg_wal segments safe."
     assert len(make_tokenizer(None).spans(text)) >= 17

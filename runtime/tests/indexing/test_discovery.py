@@ -96,6 +96,7 @@ def test_the_hopeless_are_dead_letters_at_once(tmp_path: Path) -> None:
     assert found.found == len(HOPELESS) + 1
 
 
+@pytest.mark.holds("security.md", "A file is checked once it is open")
 @pytest.mark.attack("A file of the source is exchanged for a link to another file of the pod")
 @pytest.mark.parametrize("exchanged", ["page.md", "folder"])
 def test_a_file_that_was_exchanged_after_it_was_found_leads_nowhere(exchanged: str, tmp_path: Path) -> None:
@@ -118,6 +119,7 @@ def test_a_pipe_in_the_place_of_a_file_keeps_nobody_waiting(tmp_path: Path) -> N
         pass
 
 
+@pytest.mark.holds("security.md", "A file is checked once it is open")
 def test_a_link_within_the_source_is_followed(tmp_path: Path) -> None:
     write(tmp_path, "folder/page.md")
     (tmp_path / "link.md").symlink_to("folder/page.md")

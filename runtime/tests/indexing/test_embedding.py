@@ -50,6 +50,7 @@ class Script:
         return EmbeddingClient(embedder, http, key="k", patience=patience)
 
 
+@pytest.mark.holds("router.md", "Fleets send the priority of the task, index builds send Batch")
 async def test_vectors_come_in_order_at_length_one_with_our_key_as_batch() -> None:
     script = Script()
     assert await script.client().embed(["a", "b"]) == [[0.6, 0.8], [0.6, 0.8]]

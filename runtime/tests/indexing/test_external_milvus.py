@@ -48,6 +48,15 @@ def assert_no_token_in(text: str) -> None:
         assert base64.b64encode(token.encode()).decode() not in text
 
 
+@pytest.mark.holds(
+    "install.md",
+    "Builds and the retriever use Milvus over TLS with a token, with the authorities of "
+    "`GRPC_DEFAULT_SSL_ROOTS_FILE_PATH`",
+)
+@pytest.mark.holds(
+    "decisions/0007-index-builds.md",
+    "A build and a retriever work on a Milvus outside of the cluster, over TLS",
+)
 def test_a_build_and_the_retriever_use_it_over_tls_with_the_token(
     external: Index, front: MilvusFront
 ) -> None:
@@ -66,6 +75,10 @@ def test_a_build_and_the_retriever_use_it_over_tls_with_the_token(
     assert_no_token_in(log_of(external))
 
 
+@pytest.mark.holds(
+    "install.md",
+    "An untrusted authority and a wrong token of Milvus are told as the cause, and no log shows a token",
+)
 @pytest.mark.parametrize(
     ("trusted", "token", "said"),
     [

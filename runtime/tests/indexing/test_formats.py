@@ -81,6 +81,7 @@ def pdf_bomb(piece: bytes, times: int) -> bytes:
 LOCKED = b"/ID[<00><00>]/Encrypt<</Filter/Standard/V 1/R 2/P -4/O<%s>/U<%s>>>" % (b"11" * 32, b"22" * 32)
 
 
+@pytest.mark.holds("decisions/0007-index-builds.md", "HTML keeps headings, anchors, code and tables")
 def test_html_keeps_headings_anchors_code_and_tables_and_drops_navigation() -> None:
     page = parse_html(PAGE, "types.html")
     assert page.title == "11.2. Index Types"
@@ -258,6 +259,10 @@ class ShortOfHanging(ParserProcess):
         return await super()._parse_alone(content, path)
 
 
+@pytest.mark.holds(
+    "security.md",
+    "A document that needs more memory than its parser has is a dead letter, and the next one is parsed",
+)
 @pytest.mark.attack("A document makes its parser take all memory")
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
@@ -284,6 +289,9 @@ async def test_a_document_that_needs_more_memory_than_its_parser_has_costs_itsel
         process.close()
 
 
+@pytest.mark.holds(
+    "security.md", "Build pods have a memory limit of 2 GiB unless the user sets one, and the parser knows it"
+)
 @pytest.mark.parametrize(
     ("pod_limit_mib", "parser_mib"),
     [
@@ -308,6 +316,9 @@ OUTCOMES = {
 }
 
 
+@pytest.mark.holds(
+    "decisions/0007-index-builds.md", "A parser that crashes or hangs costs its document alone"
+)
 async def test_a_parser_that_crashes_or_hangs_costs_its_document_alone() -> None:
     process = ShortOfHanging(parser=crashing_parser)
     try:

@@ -14,6 +14,10 @@ from indexing_support.processes import log_of, readiness, retriever, run, starte
 pytestmark = [pytest.mark.services, pytest.mark.xdist_group("milvus")]
 
 
+@pytest.mark.holds(
+    "decisions/0005-indexed-jobs.md",
+    "A shard that fails is retried alone, and a shard that runs twice writes the same rows",
+)
 def test_a_killed_shard_is_run_again_and_the_index_is_whole(index: Index, embedder: EmbedderState) -> None:
     index.settings["shard_documents"] = 60
     for number in range(120):
@@ -35,6 +39,11 @@ def test_a_killed_shard_is_run_again_and_the_index_is_whole(index: Index, embedd
     assert set(embedder.authorizations) == {"Bearer secret"}
 
 
+@pytest.mark.holds(
+    "decisions/0007-index-builds.md",
+    "A step's outcome is its termination message, at most 4 KiB, and its exit status says whether "
+    "another try helps",
+)
 def test_an_exit_status_says_whether_another_try_helps(index: Index) -> None:
     status, report = run(index, "plan")
     assert (status, report.reason) == (3, "SourceEmpty")
@@ -64,6 +73,12 @@ def test_the_retriever_serves_until_it_is_told_to_end(index: Index) -> None:
         assert process.wait(20) == 0
 
 
+@pytest.mark.holds(
+    "search.md",
+    "Whoever sends a key of the Secret may search, everybody else gets 401 with `WWW-Authenticate` "
+    "and the code `unauthorized`",
+)
+@pytest.mark.holds("security.md", "Nobody searches without a key, and keys are in no log, message or metric")
 @pytest.mark.attack("A pod without a key searches an index")
 def test_nobody_searches_without_a_key(index: Index, tmp_path: Path) -> None:
     (tmp_path / "ann").write_text("a-key")

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,6 +46,11 @@ def test_reports_that_fit_and_reports_that_must_be_cut_are_drawn() -> None:
     assert seldom_drawn(["all", "some dead letters", "a part of the message"], what_is_left, REPORTS) == {}
 
 
+@pytest.mark.holds(
+    "decisions/0007-index-builds.md",
+    "A step's outcome is its termination message, at most 4 KiB, and its exit status says whether "
+    "another try helps",
+)
 @given(REPORTS)
 def test_whatever_it_says_it_fits(report: StepReport) -> None:
     text = fitted(report)

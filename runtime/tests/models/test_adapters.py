@@ -26,6 +26,9 @@ def test_every_role_has_a_shape() -> None:
     assert set(SHAPES) == set(FilesRole)
 
 
+@pytest.mark.holds(
+    "engine.md", "Adapters are in PEFT's form and are fetched or checked before the engine starts"
+)
 def test_of_a_repository_only_the_finished_adapter_is_needed() -> None:
     repository = {
         "adapter_config.json": 1,
@@ -37,6 +40,9 @@ def test_of_a_repository_only_the_finished_adapter_is_needed() -> None:
     assert set(files.needed(repository, ADAPTER)) == {"adapter_config.json", "adapter_model.safetensors"}
 
 
+@pytest.mark.holds(
+    "engine.md", "Adapters are in PEFT's form and are fetched or checked before the engine starts"
+)
 @pytest.mark.parametrize(
     ("sizes", "missing"),
     [
@@ -66,6 +72,9 @@ def test_an_adapter_of_that_rank_or_less_is_taken(tmp_path: Path, config: dict[s
     files.verify_rank(adapter_folder(tmp_path / "sql", **config), 16, FIELD)
 
 
+@pytest.mark.holds(
+    "engine.md", "A rank that is too low is refused with `RankTooHigh` and the number to write"
+)
 @pytest.mark.parametrize(
     ("config", "reason", "message"),
     [
@@ -106,6 +115,9 @@ def also(folder: Path, highest_rank: int) -> str:
     return wanted.model_dump_json(by_alias=True)
 
 
+@pytest.mark.holds(
+    "engine.md", "Adapters are in PEFT's form and are fetched or checked before the engine starts"
+)
 @pytest.mark.parametrize(
     ("highest_rank", "status"),
     [

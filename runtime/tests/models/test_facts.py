@@ -48,6 +48,14 @@ def left(log: Path) -> contract.ModelFacts:
     return contract.ModelFacts.model_validate_json(log.read_text())
 
 
+@pytest.mark.holds(
+    "capacity.md",
+    "Layers, heads and widths come from the model's own `config.json`, read by an init container",
+)
+@pytest.mark.holds(
+    "decisions/0011-model-facts.md",
+    "The facts are under 4,096 bytes and leave out what memory does not follow from",
+)
 def test_only_what_memory_follows_from_is_told() -> None:
     config = {
         "text_config": {"hidden_size": 8, "pad_token_id": 0},
@@ -64,6 +72,9 @@ def test_only_what_memory_follows_from_is_told() -> None:
     }
 
 
+@pytest.mark.holds(
+    "decisions/0011-model-facts.md", "For `pvc://` the container that checks the folder leaves them"
+)
 def test_a_folder_that_is_whole_is_told_when_it_has_been_checked(tmp_path: Path) -> None:
     weights = safetensors(a=("F32", 64), b=("BF16", 8))
     folder, log = model_folder(tmp_path, weights=weights), tmp_path / "log"
@@ -88,6 +99,10 @@ def test_the_header_says_what_a_number_takes(tmp_path: Path, weights: bytes, sto
     assert found.stored_bytes == stored
 
 
+@pytest.mark.holds(
+    "decisions/0011-model-facts.md",
+    "Reading them never fails a pod, and a hub that does not answer holds none back",
+)
 @pytest.mark.parametrize(
     ("config", "weights"),
     [
@@ -115,6 +130,10 @@ def test_a_model_that_cannot_be_read_is_still_served(tmp_path: Path, config: Any
     assert not log.exists()
 
 
+@pytest.mark.holds(
+    "decisions/0011-model-facts.md",
+    "The facts are under 4,096 bytes and leave out what memory does not follow from",
+)
 def test_a_message_that_the_kubelet_would_cut_off_is_not_left(tmp_path: Path) -> None:
     log = tmp_path / "log"
     long = contract.ModelFacts(config={"mlp_only_layers": list(range(2000))})

@@ -8,6 +8,7 @@ from flotilla_runtime.models import files, lock
 from flotilla_runtime.models.failures import CACHE, ModelError, Reason
 
 
+@pytest.mark.holds("engine.md", "A folder that is or has a symbolic link is refused with `FolderLinked`")
 @pytest.mark.parametrize(
     ("link", "reason"),
     [

@@ -30,6 +30,11 @@ class Lfs:
     sha256: Any
 
 
+@pytest.mark.holds(
+    "engine.md",
+    "A list with a name that leads elsewhere, twice the same name or no size is refused before "
+    "anything is deleted or written",
+)
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
@@ -73,6 +78,11 @@ def test_a_name_that_is_let_through_stays_below_the_folder(name: str) -> None:
         assert path != Path("/models/m")
 
 
+@pytest.mark.holds(
+    "engine.md",
+    "A list with a name that leads elsewhere, twice the same name or no size is refused before "
+    "anything is deleted or written",
+)
 @pytest.mark.parametrize(
     ("files", "reason"),
     [
@@ -128,6 +138,9 @@ def test_what_is_no_size_is_none_known() -> None:
     assert listed("hf://a/b", "c", [File(size="2")]).sizes == {"config.json": SIZE_UNKNOWN}
 
 
+@pytest.mark.holds(
+    "engine.md", "A fetched file whose hash is not the listed one is removed, and fetched again"
+)
 @pytest.mark.parametrize(
     "known",
     [

@@ -17,6 +17,7 @@ STRANGER = 12345
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")
 
 
+@pytest.mark.holds("security.md", "A namespace's folder is root's, and a hub's folder the fetcher's")
 def test_the_last_folder_is_the_fetchers_and_those_above_are_not(tmp_path: Path) -> None:
     make(tmp_path, "team/hub", FETCHER)
     above, own = (tmp_path / "team").stat(), (tmp_path / "team" / "hub").stat()
@@ -61,6 +62,7 @@ def of_a_stranger(path: Path, _to: Path) -> None:
     os.chown(path, STRANGER, STRANGER)
 
 
+@pytest.mark.holds("security.md", "The root container follows no links and refuses what is not root's")
 @pytest.mark.attack("A link in the folder leads the root container, or the kubelet, elsewhere")
 @pytest.mark.parametrize(
     ("there", "at"),
@@ -91,6 +93,7 @@ def test_what_did_not_come_from_here_is_refused(
     assert (elsewhere.stat().st_uid, elsewhere.stat().st_mode) == (before.st_uid, before.st_mode)
 
 
+@pytest.mark.holds("security.md", "The root container follows no links and refuses what is not root's")
 @pytest.mark.parametrize("folder", ["../hub", "team/../..", "/hub", "team//hub", "."])
 def test_a_folder_that_leads_elsewhere_is_none(folder: str, tmp_path: Path) -> None:
     top = tmp_path / "top"

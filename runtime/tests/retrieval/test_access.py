@@ -92,6 +92,11 @@ async def status_of(client: httpx2.AsyncClient, authorization: str | None) -> in
     return (await client.post("/v1/retrieve", json=QUESTION, headers=headers)).status_code
 
 
+@pytest.mark.holds(
+    "search.md",
+    "Whoever sends a key of the Secret may search, everybody else gets 401 with `WWW-Authenticate` "
+    "and the code `unauthorized`",
+)
 @pytest.mark.parametrize(
     ("keyless", "authorization", "status"),
     [
@@ -121,6 +126,12 @@ async def test_who_may_search(
         assert await status_of(client, authorization) == status
 
 
+@pytest.mark.holds(
+    "search.md",
+    "Whoever sends a key of the Secret may search, everybody else gets 401 with `WWW-Authenticate` "
+    "and the code `unauthorized`",
+)
+@pytest.mark.holds("security.md", "Nobody searches without a key, and keys are in no log, message or metric")
 async def test_a_refusal_is_a_problem_that_says_what_to_send(place: Place) -> None:
     place.holds(ann="a-key")
     async with retriever(place) as client:
@@ -139,6 +150,7 @@ async def test_without_a_mounted_secret_everybody_may_search() -> None:
         assert await status_of(client, "Bearer whatever") == 200
 
 
+@pytest.mark.holds("search.md", "Retrievers and workers read a changed key without a restart")
 async def test_a_changed_secret_applies_without_a_restart(place: Place) -> None:
     place.holds(ann="old").lets_in_without()
     async with retriever(place) as client:
@@ -155,6 +167,7 @@ async def is_status(client: httpx2.AsyncClient, authorization: str | None, statu
     return await status_of(client, authorization) == status
 
 
+@pytest.mark.holds("search.md", "`/healthz`, `/readyz`, `/v1/status` and `/metrics` need no key")
 async def test_probes_scrapes_and_the_operator_need_no_key(place: Place) -> None:
     place.holds(ann="a-key")
     async with retriever(place) as client:
@@ -163,6 +176,9 @@ async def test_probes_scrapes_and_the_operator_need_no_key(place: Place) -> None
         assert (await client.get("/readyz")).status_code == 503
 
 
+@pytest.mark.holds(
+    "search.md", "Metrics name the entry whose key was sent, and nothing that a stranger chose"
+)
 async def test_the_metrics_name_the_entry_and_nothing_that_a_stranger_chose(place: Place) -> None:
     place.holds(ann="a-key").lets_in_without()
     async with retriever(place) as client:

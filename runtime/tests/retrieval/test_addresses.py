@@ -18,6 +18,7 @@ def embedder(name: str, url: str) -> Embedder:
     return Embedder(model_ref=name, url=url, model="m", identity="x", dimension=3)
 
 
+@pytest.mark.holds("security.md", "Queries are embedded at no address that only Milvus names")
 @pytest.mark.attack("Somebody writes another address of the embedding model into Milvus")
 @pytest.mark.parametrize(
     ("name", "url", "address"),

@@ -76,6 +76,7 @@ class Asked:
             return (await retriever.retrieve(request, top_k=5, deadline_seconds=30)).generation
 
 
+@pytest.mark.holds("router.md", "Searches of an index send Interactive")
 async def test_a_query_is_embedded_as_interactive() -> None:
     asked = Asked()
     assert await asked.retrieve() == "one"
@@ -99,6 +100,7 @@ async def test_a_query_that_is_refused_for_another_reason_is_not_halved() -> Non
     assert tried == {"x" * 350, "flotilla"}
 
 
+@pytest.mark.holds("search.md", "503 `generation-gone` when the generation was replaced during the search")
 async def test_a_generation_that_is_replaced_during_a_search_is_told() -> None:
     asked = Asked()
     asked.store.gone = {"c_one"}
@@ -117,6 +119,7 @@ async def test_a_search_that_fails_in_the_live_generation_is_told_as_milvus() ->
     assert (problem.value.problem.status, problem.value.problem.code) == (503, "milvus")
 
 
+@pytest.mark.holds("search.md", "A query may have 8,192 characters")
 def test_a_query_has_8192_characters_at_most() -> None:
     assert len(RetrieveRequest(query="x" * 8192).query) == 8192
     with pytest.raises(ValidationError, match="at most 8192 characters"):

@@ -61,6 +61,11 @@ def harbour(index: Index) -> None:
     index.write("fog.txt", "Fog hides the lighthouse.")
 
 
+@pytest.mark.holds(
+    "search.md",
+    "Passages come best first, with document, title, heading, anchor, text and score, and the generation",
+)
+@pytest.mark.holds("search.md", "`topK` is the number of passages")
 async def test_the_passage_that_answers_comes_first_with_where_it_stands(
     index: Index, embedder: EmbedderState
 ) -> None:
@@ -84,6 +89,7 @@ async def test_the_passage_that_answers_comes_first_with_where_it_stands(
     assert embedder.authorizations[-1] == "Bearer secret"
 
 
+@pytest.mark.holds("security.md", "Queries are embedded at no address that only Milvus names")
 @pytest.mark.attack("Somebody writes another address of the embedding model into Milvus")
 async def test_a_query_is_not_sent_to_an_address_that_only_milvus_names(
     index: Index, embedder: EmbedderState
@@ -98,6 +104,10 @@ async def test_a_query_is_not_sent_to_an_address_that_only_milvus_names(
     assert len(embedder.authorizations) == asked, "the key of the embedder went nowhere"
 
 
+@pytest.mark.holds("README.md", "An index is served one immutable generation at a time")
+@pytest.mark.holds("search.md", "A new generation is served within seconds")
+@pytest.mark.holds("search.md", "503 `no-generation` before the first build")
+@pytest.mark.holds("search.md", "`/readyz`, `/v1/status` and `/metrics` are served")
 async def test_it_is_ready_when_a_build_was_promoted_and_follows_the_alias(index: Index) -> None:
     harbour(index)
     async with serving(index) as (client, generations):
@@ -125,6 +135,10 @@ async def test_it_is_ready_when_a_build_was_promoted_and_follows_the_alias(index
     assert 'flotilla_retriever_requests_total{caller="anonymous",outcome="no-generation"} 1.0' in metrics
 
 
+@pytest.mark.holds("search.md", "503 `wrong-model` when another model answers under the name")
+@pytest.mark.holds(
+    "decisions/0007-index-builds.md", "A query is refused when another model stands behind the name"
+)
 async def test_a_query_is_never_embedded_by_another_model_than_the_index(
     index: Index, embedder: EmbedderState
 ) -> None:
@@ -146,6 +160,7 @@ BAD_QUESTIONS = {
 }
 
 
+@pytest.mark.holds("search.md", "400, 413 and 422 with the codes of the page")
 async def test_a_bad_question_is_refused_with_a_problem(index: Index, subtests: pytest.Subtests) -> None:
     harbour(index)
     await index.build("b1")
@@ -156,6 +171,7 @@ async def test_a_bad_question_is_refused_with_a_problem(index: Index, subtests: 
                 assert (answer.status_code, answer.json()["code"]) == (status, code)
 
 
+@pytest.mark.holds("search.md", "A query that is too long for the model is searched by its beginning")
 async def test_a_question_that_is_too_long_is_asked_by_its_beginning(
     index: Index, embedder: EmbedderState, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -183,6 +199,10 @@ async def timed(client: httpx2.AsyncClient) -> tuple[httpx2.Response, float]:
     return answer, time.monotonic() - began
 
 
+@pytest.mark.holds("search.md", "Too slow a search ends at the deadline, with `Retry-After`")
+@pytest.mark.holds(
+    "decisions/0007-index-builds.md", "A query that takes too long ends at the retriever's deadline"
+)
 @pytest.mark.parametrize("silent", ["the embedder", "Milvus"])
 async def test_what_takes_too_long_ends_at_the_deadline(
     index: Index, embedder: EmbedderState, milvus: MilvusServer, silent: str
@@ -228,6 +248,7 @@ async def test_an_embedder_that_refuses_the_key_is_not_asked_again(
     assert "refused the key" in answer.json()["detail"]
 
 
+@pytest.mark.holds("search.md", "Milvus away is 503 or 504, and searches work again when it is back")
 async def test_it_answers_again_after_milvus_was_killed(index: Index, milvus: MilvusServer) -> None:
     harbour(index)
     await index.build("b1")

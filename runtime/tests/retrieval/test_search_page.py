@@ -36,6 +36,7 @@ class Queries:
         return RetrieveResponse(passages=(), generation="g-one", took_milliseconds=1.0)
 
 
+@pytest.mark.holds("search.md", "A body is read as JSON whatever its `Content-Type`, so `curl -d` works")
 @pytest.mark.parametrize(
     "content_type",
     [
@@ -57,6 +58,7 @@ async def test_the_body_is_json_whatever_its_content_type(content_type: str | No
     assert retriever.asked == ["fog"]
 
 
+@pytest.mark.holds("search.md", "400 and 408 for a body that is broken off or too slow")
 @pytest.mark.parametrize(
     ("parts", "status", "code"),
     [
@@ -74,6 +76,7 @@ async def test_a_body_that_does_not_arrive_is_refused_with_a_problem(
     assert (answer.status_code, json.loads(bytes(answer.body))["code"]) == (status, code)
 
 
+@pytest.mark.holds("search.md", "Every metric of a retriever is on the page")
 def test_every_metric_is_on_the_page() -> None:
     figures = Figures(cast("Generations", SimpleNamespace(live=None)))
     names = re.findall(r"^# TYPE (\S+) ", generate_latest(figures.registry).decode(), re.MULTILINE)

@@ -41,6 +41,7 @@ async def arrived(router: Router) -> int | None:
     return (await observed(router)).arrived
 
 
+@pytest.mark.holds("router.md", "Waiting and in-flight requests are told")
 @ON_BOTH
 async def test_a_request_is_here_until_its_answer_has_gone_whether_it_runs_or_waits() -> None:
     async with routed("a", max_num_seqs=1) as (made, router, caller):
@@ -59,6 +60,7 @@ def can_be(rate: float | None, count: int) -> bool:
     return rate is not None and count / WINDOW_SECONDS <= rate <= count / SHORTEST_SECONDS
 
 
+@pytest.mark.holds("router.md", "`goodputPerSecond` counts answers that kept the SLO")
 async def test_requests_that_came_and_answers_that_kept_the_promise() -> None:
     async with routed("a", "b", promised_total_seconds=60.0) as (_, router, caller):
         assert (router.status.arrivals_per_second, router.status.kept_per_second) == (0, 0)
@@ -69,6 +71,7 @@ async def test_requests_that_came_and_answers_that_kept_the_promise() -> None:
         assert await arrived(router) == 24
 
 
+@pytest.mark.holds("router.md", "`goodputPerSecond` counts answers that kept the SLO")
 async def test_late_answers_came_and_kept_nothing() -> None:
     async with routed("a", promised_total_seconds=0.0001) as (made, router, caller):
         made.engines["a"].gate.clear()
@@ -81,6 +84,7 @@ async def test_late_answers_came_and_kept_nothing() -> None:
         assert router.status.kept_per_second == 0
 
 
+@pytest.mark.holds("router.md", "`arrivalPerSecond` counts what needs a replica, and no mistakes of callers")
 async def test_what_is_refused_for_want_of_replicas_came_and_a_callers_mistake_did_not() -> None:
     async with routed(max_request_mib=1) as (_, router, caller):
         assert (await caller.get("/v1/models")).status == 200
@@ -91,6 +95,7 @@ async def test_what_is_refused_for_want_of_replicas_came_and_a_callers_mistake_d
         assert await arrived(router) == 1
 
 
+@pytest.mark.holds("router.md", "`arrivalPerSecond` counts what needs a replica, and no mistakes of callers")
 async def test_what_is_held_has_come() -> None:
     async with routed(hold_at_zero=True) as (made, router, caller):
         waiting = asyncio.create_task(caller.post())
@@ -114,6 +119,9 @@ async def test_haproxy_begins_anew_and_the_rate_does_not_leap() -> None:
         await until(lambda: 0 < (router.status.arrivals_per_second or 0) <= 6 / SHORTEST_SECONDS)
 
 
+@pytest.mark.holds(
+    "router.md", "`kvUsage` is the mean over the replicas that serve, absent where fewer than half are known"
+)
 async def test_how_full_the_caches_are_that_say_so() -> None:
     async with fleet() as made:
         for server_id, (name, usage) in enumerate((("a", "0.25"), ("b", "37.0"), ("c", "0.5")), start=1):

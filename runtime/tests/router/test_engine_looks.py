@@ -46,6 +46,7 @@ def test_in_flight(text: str, requests: float | None) -> None:
 KV = 'vllm:kv_cache_usage_perc{engine="0",model_name="m"} '
 
 
+@pytest.mark.holds("router.md", "An engine that stalls or says what cannot be is left out")
 @pytest.mark.parametrize(
     ("text", "share"),
     [
@@ -136,6 +137,10 @@ def replicas(**fields: Any) -> list[Replica]:
     ]
 
 
+@pytest.mark.holds(
+    "draining.md",
+    "An engine that is busy, answers with an error or does not say what it has is not known to be idle",
+)
 async def test_an_engine_that_stalls_or_lies_is_never_called_idle(port: int) -> None:
     draining = replicas(state=ServerState.DRAINING, drain_epoch=7)
     looks = EngineLooks(lambda: draining, port=port, between_seconds=0.01, answer_seconds=0.2)
@@ -144,6 +149,7 @@ async def test_an_engine_that_stalls_or_lies_is_never_called_idle(port: int) -> 
         assert [looks.idle(name, 7) for name in ENGINES if name != "idle"] == [0, 0, 0, 0]
 
 
+@pytest.mark.holds("router.md", "An engine that stalls or says what cannot be is left out")
 async def test_an_engine_that_stalls_has_no_kv_usage_not_even_that_of_before(port: int) -> None:
     serving = replicas(state=ServerState.READY)[:3]
     looks = CacheLooks(lambda: serving, port=port, between_seconds=0.01, answer_seconds=0.2)

@@ -52,10 +52,17 @@ def rendered(scenario: str) -> str:
     return render(config(**SCENARIOS[scenario]))["haproxy.cfg"]
 
 
+@pytest.mark.holds(
+    "router.md",
+    "Without the secret everybody who reaches the service may call; with one that is not there nobody",
+)
 def test_the_plainest_configuration_is_as_reviewed(golden: Callable[[Path, str], None]) -> None:
     golden(GOLDEN / f"{PLAINEST}.cfg", rendered(PLAINEST))
 
 
+@pytest.mark.holds("router.md", "Keys, limits and queue are the same on both listeners")
+@pytest.mark.holds("decisions/0009-engine-key.md", "The engines' key is in no file of the router's")
+@pytest.mark.holds("decisions/0012-https.md", "HAProxy reads the mounted files and the key is copied nowhere")
 @pytest.mark.parametrize("scenario", [name for name in SCENARIOS if name != PLAINEST])
 def test_what_differs_from_the_plainest_is_as_reviewed(
     scenario: str, golden: Callable[[Path, str], None]
@@ -64,6 +71,9 @@ def test_what_differs_from_the_plainest_is_as_reviewed(
     golden(GOLDEN / f"{scenario}.diff", difference(whole, sections_of(rendered(scenario))))
 
 
+@pytest.mark.holds(
+    "decisions/0002-haproxy.md", "`haproxy -c` takes the configuration without a warning on 2.6 and 3.x"
+)
 def test_what_was_removed_from_3x_is_not_used() -> None:
     """What HAProxy 3.x refuses or warns of, as its release notes list it: words, and sections of one name."""
     removed = ("nbproc", "bind-process", "dispatch", "transparent", "program", "mailers", "master-worker")
@@ -91,12 +101,14 @@ def test_the_point_of_each_setting() -> None:
         assert f"    {line}\n" in text
 
 
+@pytest.mark.holds("engine.md", "While `model.name` changes, no name is listed")
 def test_while_no_name_is_served_by_all_replicas_none_is_listed() -> None:
     files = render(config(models=()))
     assert json.loads(files["models.json"]) == {"object": "list", "data": []}
     assert "model-0.json" not in files
 
 
+@pytest.mark.holds("router.md", "A refusal is a whole answer in OpenAI's form with a code")
 @pytest.mark.parametrize(
     ("status", "code"),
     [
@@ -119,6 +131,7 @@ def test_what_the_parser_answers_is_a_whole_message(status: int, code: str) -> N
     assert json.loads(body)["error"]["code"] == code
 
 
+@pytest.mark.holds("router.md", "A refusal is a whole answer in OpenAI's form with a code")
 @pytest.mark.parametrize(
     ("reason", "status", "code", "headers"),
     [
@@ -169,6 +182,9 @@ def check(directory: Path, checked: RouterConfig) -> subprocess.CompletedProcess
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
+@pytest.mark.holds(
+    "decisions/0002-haproxy.md", "`haproxy -c` takes the configuration without a warning on 2.6 and 3.x"
+)
 @pytest.mark.services
 @pytest.mark.usefixtures("haproxy")
 @ON_EVERY
@@ -200,6 +216,7 @@ def test_haproxy_takes_a_model_of_any_name(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.holds("install.md", "The router listens on IPv4 alone where the node has no IPv6")
 @pytest.mark.parametrize(
     ("wanted", "has_ipv6", "used"),
     [
@@ -214,6 +231,10 @@ def test_the_family_that_a_node_can_listen_on(
     assert usable_family(wanted, has_ipv6=has_ipv6) is used
 
 
+@pytest.mark.holds(
+    "decisions/0009-engine-key.md",
+    "HAProxy sends the key in the place of the caller's own, from its environment",
+)
 def test_the_command_writes_the_files(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.mkdir()

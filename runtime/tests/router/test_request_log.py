@@ -35,6 +35,10 @@ def counted(metrics: RouterMetrics) -> float:
     return sum(sample.value for sample in samples if sample.name == "flotilla_router_requests_total")
 
 
+@pytest.mark.holds(
+    "router.md",
+    "What the operator judges by is read again from HAProxy after a restart of the agent, each at its time",
+)
 @pytest.mark.parametrize(
     ("ended_before_start", "answers", "sessions", "in_metrics"),
     [
@@ -55,6 +59,10 @@ def test_a_line_counts_at_the_time_it_tells(
     assert (tally.answers, tally.sessions, counted(metrics)) == (answers, sessions, in_metrics)
 
 
+@pytest.mark.holds(
+    "router.md",
+    "What the operator judges by is read again from HAProxy after a restart of the agent, each at its time",
+)
 def test_what_was_read_again_leaves_as_if_it_had_been_read_once() -> None:
     times = Times()
     log = log_of(times, RouterMetrics())

@@ -156,6 +156,7 @@ def test_what_did_not_happen_is_none() -> None:
     assert (parsed.queue_seconds, parsed.first_byte_seconds) == (None, None)
 
 
+@pytest.mark.holds("router.md", "What the router refused is no answer of the replica's")
 def test_a_request_that_ended_in_the_queue_was_refused() -> None:
     assert record(termination="sQ", status="503").refused == "QueueTimeout"
 
@@ -165,6 +166,9 @@ def test_lines_that_are_no_request(line: str) -> None:
     assert parse_request(line) is None
 
 
+@pytest.mark.holds(
+    "router.md", "Counters start at zero with the agent, and refused ones at zero for every caller"
+)
 @pytest.mark.parametrize("reason", RefusalReason)
 def test_what_is_refused_is_counted_from_zero_for_every_caller(reason: RefusalReason) -> None:
     metrics = RouterMetrics()
@@ -177,6 +181,13 @@ def test_what_is_refused_is_counted_from_zero_for_every_caller(reason: RefusalRe
         assert f'flotilla_router_refused_total{{caller="{caller}",reason="{reason}"}} {count}\n' in text
 
 
+@pytest.mark.holds(
+    "router.md", "Callers' keys come from the secret, and the entry's name is the caller in the metrics"
+)
+@pytest.mark.holds(
+    "router.md",
+    "Requests, refusals, queue time and how a replica was chosen are told with the labels of the table",
+)
 def test_metrics_by_caller_replica_and_reason() -> None:
     metrics = RouterMetrics()
     metrics.count(record())
@@ -197,6 +208,9 @@ def test_metrics_by_caller_replica_and_reason() -> None:
     assert metrics.refused == {"QueueFull": 1}
 
 
+@pytest.mark.holds(
+    "router.md", "In-flight requests, conversations and KV usage are told by replica, and go when it goes"
+)
 def test_a_replica_that_is_gone_leaves_no_line() -> None:
     metrics = RouterMetrics()
     ready = RouterServer(name="a", id=1, address="x:1", state=ServerState.READY, in_flight=2, queued=1)

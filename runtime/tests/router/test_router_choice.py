@@ -29,6 +29,7 @@ def home(router: RouterLua, key: int, ids: dict[str, int] = IDS) -> str:
     return choice.replica
 
 
+@pytest.mark.holds("decisions/0002-haproxy.md", "Routers agree in whatever order they learned of the servers")
 def test_routers_that_learned_of_the_servers_in_another_order_agree(router: RouterLua) -> None:
     backwards = dict(reversed(IDS.items()))
     assert [home(router, key) for key in KEYS] == [home(router, key, backwards) for key in KEYS]
@@ -52,6 +53,7 @@ def test_a_server_that_haproxy_does_not_know_is_left_out(router: RouterLua) -> N
     assert router.pick(KEYS[0], IDS, {}, load_factor=LOAD_FACTOR) is None
 
 
+@pytest.mark.holds("router.md", "A home keeps no more than its share of the load, by `loadFactor`")
 @pytest.mark.parametrize(
     ("at_home", "elsewhere", "moved"),
     [
@@ -74,6 +76,7 @@ def test_a_home_is_passed_over(router: RouterLua, at_home: Load, elsewhere: int,
         assert (choice.replica != first) is moved
 
 
+@pytest.mark.holds("router.md", "A home keeps no more than its share of the load, by `loadFactor`")
 @pytest.mark.parametrize(("load_factor", "moved"), [(1.25, True), (2.0, False)])
 def test_the_share_of_a_home_is_the_load_factor_of_its_set(
     router: RouterLua, load_factor: float, moved: bool
@@ -95,6 +98,7 @@ def test_who_is_passed_over_goes_to_the_next_of_its_own_order(router: RouterLua)
         assert choice == Choice(replica=second, moved=True)
 
 
+@pytest.mark.holds("router.md", "The beginning is the first system and the first user message, both whole")
 def test_callers_that_share_a_long_template_are_spread(router: RouterLua) -> None:
     template = "how to answer " * 500
     keys = [
@@ -105,6 +109,7 @@ def test_callers_that_share_a_long_template_are_spread(router: RouterLua) -> Non
     assert all(10 <= homes.count(name) <= 30 for name in IDS)
 
 
+@pytest.mark.holds("router.md", "The beginning is the first system and the first user message, both whole")
 def test_a_conversation_keeps_its_key_while_it_grows(router: RouterLua) -> None:
     began = [("system", "be kind"), ("user", "long text " * 1000)]
     key = router.key(CHAT, chat_body(began))
@@ -117,6 +122,7 @@ SYSTEM = ("system", "how to answer " * 5000)
 TOOLS = f'{{"tools": ["{"what it does " * 5500}"], '
 
 
+@pytest.mark.holds("router.md", "With a first message behind the 64 KiB, the first 32 KiB are the key")
 @pytest.mark.parametrize(
     ("head", "before"),
     [

@@ -25,6 +25,7 @@ async def at_zero(**fields: Any) -> AsyncIterator[tuple[Fleet, Router, Caller]]:
             yield made, router, caller
 
 
+@pytest.mark.holds("router.md", "With `minReplicas: 0` requests are held, streams and long bodies too")
 @ON_BOTH
 async def test_requests_are_held_until_there_is_a_replica() -> None:
     """Longer than a client may be silent, with bodies that fit HAProxy's buffer and bodies that do not."""
@@ -46,6 +47,7 @@ async def test_requests_are_held_until_there_is_a_replica() -> None:
         await until(lambda: router.status.idle_seconds > 0.5)
 
 
+@pytest.mark.holds("router.md", "With `minReplicas: 0` requests are held, streams and long bodies too")
 async def test_a_stream_is_held_too() -> None:
     async with at_zero() as (made, router, caller):
 
@@ -60,6 +62,9 @@ async def test_a_stream_is_held_too() -> None:
         assert await asyncio.wait_for(waiting, 30) == b"data: first\n\ndata: [DONE]\n\n"
 
 
+@pytest.mark.holds(
+    "router.md", "No more than `maxQueue` are held, and none longer than `queueTimeoutSeconds`"
+)
 async def test_no_more_are_held_than_may_wait() -> None:
     async with at_zero(max_queue=3) as (made, router, caller):
         waiting = [asyncio.create_task(caller.post(session=str(number))) for number in range(3)]
@@ -71,6 +76,9 @@ async def test_no_more_are_held_than_may_wait() -> None:
         assert {answer.status for answer in await asyncio.gather(*waiting)} == {200}
 
 
+@pytest.mark.holds(
+    "router.md", "No more than `maxQueue` are held, and none longer than `queueTimeoutSeconds`"
+)
 async def test_none_is_held_longer_than_it_may_wait() -> None:
     async with at_zero(queue_timeout_seconds=1) as (_, router, caller):
         answer: Answer = await asyncio.wait_for(caller.post(), 30)
@@ -80,6 +88,7 @@ async def test_none_is_held_longer_than_it_may_wait() -> None:
         await until(lambda: router.status.held == 0)
 
 
+@pytest.mark.holds("router.md", "A caller that leaves while it is held is noticed as the page says")
 @ON_BOTH
 async def test_a_caller_that_leaves_is_held_no_longer() -> None:
     """HAProxy 3.x notices it when it connects to the first replica, which has nothing to do then."""

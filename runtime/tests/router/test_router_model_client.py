@@ -89,6 +89,13 @@ async def behind_a_router(folder: Path) -> AsyncIterator[tuple[Router, Doubles]]
         yield router, running
 
 
+@pytest.mark.holds(
+    "decisions/0018-model-calls.md", "A replica's death in the middle is one answer, made by another replica"
+)
+@pytest.mark.holds(
+    "decisions/0018-model-calls.md",
+    "Prompts are counted by `/tokenize`, also behind the router; without an answer the bound holds",
+)
 async def test_a_replica_that_is_killed_in_the_middle_is_one_answer_made_by_the_other(
     tmp_path: Path,
 ) -> None:

@@ -55,6 +55,7 @@ async def homes(caller: Caller, count: int = 20) -> list[str]:
     return [(await caller.post(session=str(number))).replica for number in range(count)]
 
 
+@pytest.mark.holds("decisions/0002-haproxy.md", "Servers change without a reload of HAProxy")
 async def test_most_changes_of_readiness_reach_haproxy_within_a_second() -> None:
     async with two_replicas() as (made, router, _):
         went, came = [], []
@@ -68,6 +69,7 @@ async def test_most_changes_of_readiness_reach_haproxy_within_a_second() -> None
             assert max(took) < LATEST_SECONDS
 
 
+@pytest.mark.holds("draining.md", "A router takes the replica out of rotation and lets it finish what it has")
 @ON_BOTH
 async def test_a_drain_keeps_open_streams_and_is_acknowledged() -> None:
     async with two_replicas() as (made, router, caller):
@@ -94,6 +96,7 @@ async def test_a_drain_keeps_open_streams_and_is_acknowledged() -> None:
         assert set(await homes(caller)) == {"a", "b"}
 
 
+@pytest.mark.holds("draining.md", "A router takes the replica out of rotation and lets it finish what it has")
 async def test_what_waits_for_a_draining_replica_goes_elsewhere() -> None:
     async with two_replicas(max_num_seqs=1) as (made, router, caller):
         for engine in made.engines.values():
@@ -110,6 +113,7 @@ async def test_what_waits_for_a_draining_replica_goes_elsewhere() -> None:
         assert {answer.status for answer in await asyncio.gather(*running)} == {200}
 
 
+@pytest.mark.holds("decisions/0002-haproxy.md", "Servers change without a reload of HAProxy")
 @ON_BOTH
 async def test_a_replica_that_is_gone_is_forgotten_and_its_id_is_free_again() -> None:
     async with two_replicas() as (made, router, caller):
@@ -130,12 +134,17 @@ async def test_a_replica_that_came_back_with_another_address() -> None:
         assert made.engines["a"].seen
 
 
+@pytest.mark.holds("decisions/0002-haproxy.md", "A replica that refuses connections costs no request")
 async def test_a_replica_that_refuses_connections_costs_no_request() -> None:
     async with two_replicas() as (made, _, caller):
         await made.engines["a"].stop()
         assert set(await homes(caller, 30)) == {"b"}
 
 
+@pytest.mark.holds(
+    "decisions/0002-haproxy.md",
+    "A replica that dies in a request answers 502 and the request is not sent again",
+)
 @ON_BOTH
 async def test_a_replica_that_dies_in_a_request_answers_502_and_is_not_tried_again() -> None:
     async with two_replicas() as (made, router, caller):
@@ -150,6 +159,9 @@ async def test_a_replica_that_dies_in_a_request_answers_502_and_is_not_tried_aga
         assert sum(len(engine.seen) for engine in made.engines.values()) == 1
 
 
+@pytest.mark.holds(
+    "decisions/0002-haproxy.md", "HAProxy that is restarted by itself comes back with its servers and keys"
+)
 @ON_BOTH
 async def test_haproxy_restarts() -> None:
     async with two_replicas() as (_, router, caller):
@@ -162,6 +174,9 @@ async def test_haproxy_restarts() -> None:
         await until(lambda: counted_requests(router) >= 2 * len(before))
 
 
+@pytest.mark.holds(
+    "decisions/0002-haproxy.md", "HAProxy that is restarted by itself comes back with its servers and keys"
+)
 async def test_haproxy_restarts_with_the_keys_it_had(tmp_path: Any) -> None:
     (tmp_path / "fleet").write_text("old")
     async with two_replicas(caller_keys_directory=str(tmp_path)) as (_, router, caller):
@@ -178,6 +193,7 @@ async def test_haproxy_restarts_with_the_keys_it_had(tmp_path: Any) -> None:
         assert (await caller.post(headers={"Authorization": "Bearer new"})).status == 200
 
 
+@pytest.mark.holds("draining.md", "A router that starts during a drain applies it before it is ready")
 async def test_the_agent_restarts_after_replicas_came_drained_and_went() -> None:
     async with two_replicas() as (made, router, caller):
         await made.add("c", 3)
@@ -193,6 +209,13 @@ async def test_the_agent_restarts_after_replicas_came_drained_and_went() -> None
         assert set(await homes(caller)) == {"c", "d"}
 
 
+@pytest.mark.holds(
+    "router.md", "The agent is never in a request's path, so HAProxy answers while there is no agent"
+)
+@pytest.mark.holds(
+    "router.md",
+    "What the operator judges by is read again from HAProxy after a restart of the agent, each at its time",
+)
 async def test_the_agent_restarts_and_every_answer_counts_once() -> None:
     async with two_replicas() as (_, router, caller):
         used = await homes(caller)
@@ -209,6 +232,7 @@ async def test_the_agent_restarts_and_every_answer_counts_once() -> None:
         assert sum(row.answers for row in router.status.servers) == len(used) + 1
 
 
+@pytest.mark.holds("draining.md", "A router that starts during a drain applies it before it is ready")
 async def test_an_agent_that_has_not_seen_the_pods_is_not_ready() -> None:
     async with fleet() as made:
         await made.add("a", 1)
@@ -239,6 +263,9 @@ async def test_an_agent_of_one_address_listens_there_alone(tmp_path: Path) -> No
         await running
 
 
+@pytest.mark.holds(
+    "router.md", "The agent is never in a request's path, so HAProxy answers while there is no agent"
+)
 async def test_the_api_server_is_away() -> None:
     async with two_replicas() as (made, router, caller):
         made.api.failing = True
@@ -266,6 +293,9 @@ async def test_the_status_is_what_the_contract_says() -> None:
         assert set(json.loads(text)["servers"][0]) >= {"inFlight", "queued", "acknowledgedDrainEpoch"}
 
 
+@pytest.mark.holds(
+    "router.md", "Counters start at zero with the agent, and refused ones at zero for every caller"
+)
 @pytest.mark.parametrize("keyed", [False, True], ids=["without keys", "with callers' keys"])
 async def test_a_refusal_is_an_increase_from_zero(keyed: bool, tmp_path: Any) -> None:
     (tmp_path / "fleet").write_text("key")
@@ -338,6 +368,9 @@ async def test_a_router_that_is_deleted_ends_its_streams_first() -> None:
             assert (await asyncio.wait_for(waiting, 30))[0] == 200
 
 
+@pytest.mark.holds(
+    "router.md", "A router that is called to drain asks for its own pod, and drains while nobody answers"
+)
 async def test_a_router_whose_watch_says_nothing_asks_whether_it_is_being_deleted() -> None:
     async with two_replicas() as (made, router, _):
         made.api.silent = True
@@ -348,6 +381,9 @@ async def test_a_router_whose_watch_says_nothing_asks_whether_it_is_being_delete
         await until(lambda: router.status.draining)
 
 
+@pytest.mark.holds(
+    "router.md", "A router that is called to drain asks for its own pod, and drains while nobody answers"
+)
 async def test_a_router_drains_when_the_api_server_is_away_and_goes_on_if_it_was_not_deleted() -> None:
     async with two_replicas() as (made, router, caller):
         made.api.failing = True

@@ -51,6 +51,8 @@ def assert_openai_error(answer: Answer, status: int, code: str) -> None:
     assert answer.headers["X-Request-Id"]
 
 
+@pytest.mark.holds("README.md", "A conversation stays on the replica that holds its KV cache")
+@pytest.mark.holds("router.md", "`X-Flotilla-Replica` names the replica that answered")
 @ON_BOTH
 async def test_a_session_stays_on_its_replica() -> None:
     async with fleet() as made, routed(made, "a", "b", "c") as (_, caller):
@@ -63,6 +65,7 @@ async def test_a_session_stays_on_its_replica() -> None:
         assert len(set.union(*homes.values())) == 3
 
 
+@pytest.mark.holds("router.md", "Two routers agree on the homes, and only the keys of a lost replica move")
 async def test_two_routers_agree_on_homes_and_use_every_replica() -> None:
     """The first router learns of four and then of the others, the last one first; the second begins with all
     eight. Then the first one is restarted.
@@ -92,6 +95,7 @@ async def test_two_routers_agree_on_homes_and_use_every_replica() -> None:
             assert max(counts.values()) < 1.4 * KEYS / len(names)
 
 
+@pytest.mark.holds("router.md", "Two routers agree on the homes, and only the keys of a lost replica move")
 async def test_only_the_keys_of_a_lost_replica_move() -> None:
     async with fleet() as made, routed(made, "a", "b", "c", "d") as (router, caller):
         before = {key: (await caller.post(session=f"s-{key}")).replica for key in range(200)}
@@ -124,6 +128,12 @@ def image_then(text: str) -> list[dict[str, Any]]:
     return [{"type": "image_url", "image_url": {"url": "data:,abc"}}, *parts(text)]
 
 
+@pytest.mark.holds(
+    "router.md", "The key of a conversation is `X-Session-Id`, else `prompt_cache_key`, else its beginning"
+)
+@pytest.mark.holds("router.md", "The beginning is the first system and the first user message, both whole")
+@pytest.mark.holds("router.md", "With a first message behind the 64 KiB, the first 32 KiB are the key")
+@pytest.mark.holds("decisions/0002-haproxy.md", "Conversations of 400 KB keep their replica")
 @pytest.mark.parametrize(
     ("path", "source", "first", "later"),
     [
@@ -277,6 +287,9 @@ async def test_the_key_in_a_body(path: str, source: str, first: Any, later: Any)
         assert {line["key"] for line in request_lines(router)} == {source}
 
 
+@pytest.mark.holds(
+    "router.md", "The key of a conversation is `X-Session-Id`, else `prompt_cache_key`, else its beginning"
+)
 async def test_a_header_goes_before_the_body() -> None:
     async with fleet() as made, routed(made, "a", "b", "c") as (router, caller):
         answers = [
@@ -289,6 +302,8 @@ async def test_a_header_goes_before_the_body() -> None:
         assert {line["key"] for line in request_lines(router)} == {"Header"}
 
 
+@pytest.mark.holds("router.md", "Without a key, and for task Embed, the least loaded replica answers")
+@pytest.mark.holds("router.md", "`previous_response_id` keeps no conversation")
 @pytest.mark.parametrize(
     ("body", "path"),
     [
@@ -320,6 +335,7 @@ async def test_bytes_that_are_not_json_are_the_engines_business() -> None:
         assert (await caller.post(data=b'{"messages": [{"role": "user", "content": "\xff\x00')).status == 200
 
 
+@pytest.mark.holds("router.md", "Without a key, and for task Embed, the least loaded replica answers")
 async def test_embeddings_have_no_home() -> None:
     async with fleet() as made, routed(made, "a", "b", task=RouterTask.EMBED, blocked=True) as (_, caller):
         waiting = [asyncio.create_task(caller.post(session="one", path="/v1/embeddings")) for _ in range(4)]
@@ -329,6 +345,7 @@ async def test_embeddings_have_no_home() -> None:
         await asyncio.gather(*waiting)
 
 
+@pytest.mark.holds("router.md", "A home keeps no more than its share of the load, by `loadFactor`")
 @ON_BOTH
 async def test_a_home_keeps_at_most_its_share() -> None:
     """One session with 20 requests at once: the load factor of 1.25 spreads them 5 to 7 on each of four."""
@@ -344,6 +361,7 @@ async def test_a_home_keeps_at_most_its_share() -> None:
         await until(lambda: (counted(router, "flotilla_router_moved_total") or 0) >= 10)
 
 
+@pytest.mark.holds("router.md", "A home keeps no more than its share of the load, by `loadFactor`")
 async def test_a_home_with_much_room_is_not_passed_over() -> None:
     """Less than half of 53 at once: ten requests of one session stay together, though the others are idle."""
     async with fleet() as made, routed(made, "a", "b", "c", "d", blocked=True) as (_, caller):
@@ -354,6 +372,7 @@ async def test_a_home_with_much_room_is_not_passed_over() -> None:
         await asyncio.gather(*waiting)
 
 
+@pytest.mark.holds("router.md", "An engine never gets more than `maxNumSeqs` requests")
 @ON_BOTH
 async def test_an_engine_never_gets_more_than_its_limit() -> None:
     async with fleet() as made, routed(made, "a", "b", max_num_seqs=3, blocked=True) as (router, caller):
@@ -366,6 +385,9 @@ async def test_an_engine_never_gets_more_than_its_limit() -> None:
         assert {engine.most for engine in made.engines.values()} == {4}
 
 
+@pytest.mark.holds(
+    "decisions/0002-haproxy.md", "A queue that stands still moves when another replica has room"
+)
 @ON_EVERY
 async def test_a_request_that_waits_moves_when_another_replica_has_room() -> None:
     """Both full, requests queued at the one: as soon as the other is idle, they go there."""
@@ -380,6 +402,9 @@ async def test_a_request_that_waits_moves_when_another_replica_has_room() -> Non
         assert (counted(router, "flotilla_router_rebalanced_total") or 0) >= 1
 
 
+@pytest.mark.holds(
+    "decisions/0002-haproxy.md", "The limit of a server holds while its queue is moved, on 3.x too"
+)
 @ON_EVERY
 async def test_what_waits_for_a_replica_that_drains_goes_to_another() -> None:
     """Not to the one that drains, beyond its limit; what runs there is answered there."""
@@ -422,6 +447,9 @@ async def test_a_new_replica_takes_what_waits() -> None:
         await asyncio.gather(*waiting)
 
 
+@pytest.mark.holds(
+    "router.md", "Interactive requests go before batch ones, by `X-Flotilla-Priority` or `service_tier`"
+)
 @ON_BOTH
 async def test_interactive_goes_before_batch() -> None:
     async with fleet() as made, routed(made, "a", max_num_seqs=1, blocked=True) as (router, caller):
@@ -446,6 +474,7 @@ async def test_interactive_goes_before_batch() -> None:
         assert engine.seen[4:] == ["batch-1", "flex"]
 
 
+@pytest.mark.holds("router.md", "A full queue is answered with 429, and one who waited too long with 503")
 @ON_BOTH
 async def test_a_full_queue_answers_429() -> None:
     limits = {"max_num_seqs": 1, "max_queue": 3, "retry_after_seconds": 7}
@@ -460,6 +489,7 @@ async def test_a_full_queue_answers_429() -> None:
         await until(lambda: router.status.refused == {"QueueFull": 1})
 
 
+@pytest.mark.holds("router.md", "A full queue is answered with 429, and one who waited too long with 503")
 async def test_a_request_that_waited_too_long_answers_503() -> None:
     limits = {"max_num_seqs": 1, "queue_timeout_seconds": 1}
     async with fleet() as made, routed(made, "a", blocked=True, **limits) as (router, caller):
@@ -474,6 +504,7 @@ async def test_a_request_that_waited_too_long_answers_503() -> None:
         await until(lambda: [(row.answers, row.failed) for row in router.status.servers] == [(2, 0)])
 
 
+@pytest.mark.holds("router.md", "At zero without `autoscaling` a request is answered with 503 at once")
 async def test_no_replica_answers_503_at_once() -> None:
     async with fleet() as made, routed(made) as (router, caller):
         answer = await asyncio.wait_for(caller.post(session="a"), 30)
@@ -489,6 +520,8 @@ async def test_a_replica_that_only_drains_is_none() -> None:
         assert_openai_error(await caller.post(session="a"), 503, "no_replicas")
 
 
+@pytest.mark.holds("router.md", "An engine never gets more than `maxNumSeqs` requests")
+@pytest.mark.holds("router.md", "Routers share `maxNumSeqs` and `maxQueue` evenly")
 async def test_limits_follow_the_number_of_routers() -> None:
     limits: dict[str, Any] = {"max_num_seqs": 48, "max_queue": 100}
     async with fleet() as made, routed(made, "a", **limits) as (router, _):
@@ -500,6 +533,7 @@ async def test_limits_follow_the_number_of_routers() -> None:
         await until(lambda: router.status.queue_limit == 100)
 
 
+@pytest.mark.holds("router.md", "A change of the keys acts without a reload")
 @ON_BOTH
 async def test_callers_keys_change_without_a_reload(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
@@ -534,6 +568,12 @@ async def test_callers_keys_change_without_a_reload(tmp_path: Path) -> None:
         assert callers == {"fleet", "build"}
 
 
+@pytest.mark.holds("router.md", "The operator makes the engines' key once, and the routers send it")
+@pytest.mark.holds("router.md", "Engines with a key of the user's own get what the caller sent")
+@pytest.mark.holds(
+    "decisions/0009-engine-key.md",
+    "HAProxy sends the key in the place of the caller's own, from its environment",
+)
 @pytest.mark.parametrize(
     "sent",
     [
@@ -563,6 +603,8 @@ async def test_the_router_has_the_key_that_engines_ask_for(sent: str | None) -> 
         )
 
 
+@pytest.mark.holds("router.md", "Meanwhile a call may get 503 `replica_unauthorized` with Retry-After")
+@pytest.mark.holds("decisions/0009-engine-key.md", "A 401 of an engine becomes a 503 with Retry-After")
 async def test_a_replica_that_has_another_key_is_not_the_callers_fault() -> None:
     async with (
         fleet() as made,
@@ -578,6 +620,7 @@ async def test_a_replica_that_has_another_key_is_not_the_callers_fault() -> None
         await until(lambda: router.status.refused == {"ReplicaUnauthorized": 1})
 
 
+@pytest.mark.holds("engine.md", "The router lists the model and its adapters at `/v1/models`")
 @ON_BOTH
 async def test_models_are_listed_with_no_replica_at_all() -> None:
     names = ("meta-llama/Llama-3.3", 'it\'s "sql"')
@@ -620,6 +663,7 @@ async def test_a_body_that_is_too_large_is_refused() -> None:
         assert len(made.engines["a"].seen) == 1
 
 
+@pytest.mark.holds("router.md", "A body of more than 48 KiB without a length is refused with 411")
 async def test_a_long_body_without_a_length_is_refused() -> None:
     async def chunks(count: int) -> AsyncIterator[bytes]:
         for _ in range(count):
@@ -642,6 +686,7 @@ async def test_a_refused_caller_reads_the_answer_however_long_its_body() -> None
                 assert answer.json()["error"]["message"]
 
 
+@pytest.mark.holds("router.md", "`X-Request-Id` is kept, or generated if there is none")
 async def test_request_ids_are_kept_or_made() -> None:
     async with fleet() as made, routed(made, "a") as (_, caller):
         kept = await caller.post(headers={"X-Request-Id": "mine-1"})
@@ -670,6 +715,7 @@ async def test_a_caller_that_leaves_frees_its_place() -> None:
         assert len(made.engines["a"].seen) == 2
 
 
+@pytest.mark.holds("performance.md", "The first token of a stream is not held back for 200 ms")
 @ON_BOTH
 async def test_no_streams_first_token_is_held_back() -> None:
     """The kernel would hold for 200 ms what HAProxy says may grow."""
@@ -694,6 +740,7 @@ async def test_a_caller_that_leaves_in_the_middle_of_a_stream_ends_it_at_the_eng
         await until(lambda: router.status.in_flight == 0)
 
 
+@pytest.mark.holds("decisions/0002-haproxy.md", "Slow or oversized headers are refused by the parser")
 @ON_BOTH
 async def test_headers_of_two_megabytes_are_refused_and_disturb_nobody() -> None:
     """HAProxy's parser refuses them before there is a request; 2.6 does it in words of its own."""
@@ -714,6 +761,7 @@ async def test_headers_of_two_megabytes_are_refused_and_disturb_nobody() -> None
         assert len(made.engines["a"].seen) == 1
 
 
+@pytest.mark.holds("router.md", "HAProxy serves its own page on 8404")
 async def test_metrics_of_haproxy_itself() -> None:
     async with fleet() as made, routed(made, "a") as (router, caller):
         await caller.post()

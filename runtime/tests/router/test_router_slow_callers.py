@@ -56,6 +56,7 @@ async def answer_beside_another_caller(sent_at_once: bytes, trickling: bytes) ->
         return answering.result().decode()
 
 
+@pytest.mark.holds("router.md", "A body that comes more slowly than 32 KiB/s is cut off with 400")
 @pytest.mark.parametrize(
     ("length", "trickling"),
     [pytest.param(100, b"", id="it stops"), pytest.param(1000, b" ", id="it trickles in")],
@@ -67,6 +68,7 @@ async def test_a_slow_body_is_cut_off(length: int, trickling: bytes) -> None:
     assert json.loads(answer.split("\r\n\r\n", 1)[1])["error"]["code"] == "request_timeout"
 
 
+@pytest.mark.holds("router.md", "A body that comes more slowly than 32 KiB/s is cut off with 400")
 async def test_the_rest_of_a_long_body_may_not_trickle_into_an_engine() -> None:
     async with impatient() as (engine, router, caller):
         other = asyncio.create_task(caller.post(session="other"))
@@ -86,6 +88,10 @@ async def test_the_rest_of_a_long_body_may_not_trickle_into_an_engine() -> None:
         await until(lambda: [(row.answers, row.failed) for row in router.status.servers] == [(1, 0)])
 
 
+@pytest.mark.holds(
+    "security.md",
+    "A refused request ends when its body still comes after five seconds, and after five seconds of silence",
+)
 @pytest.mark.attack("A caller sends the rest of a refused body a byte at a time")
 @ON_BOTH
 async def test_the_rest_of_a_refused_body_is_read_for_some_seconds_only() -> None:
@@ -106,6 +112,10 @@ async def test_the_rest_of_a_refused_body_is_read_for_some_seconds_only() -> Non
         assert (await caller.post(path="/nowhere", data=b"x" * 1_000_000)).status == 404
 
 
+@pytest.mark.holds(
+    "security.md",
+    "A refused request ends when its body still comes after five seconds, and after five seconds of silence",
+)
 @pytest.mark.attack("A caller sends the rest of a refused body a byte at a time")
 @pytest.mark.parametrize(
     "haproxy", [CHART], indirect=True
@@ -124,6 +134,7 @@ async def test_a_silent_sender_of_a_refused_body_is_told_after_some_seconds_and_
         writer.close()
 
 
+@pytest.mark.holds("security.md", "Probes are answered while callers use up their connections")
 @pytest.mark.attack("Callers open all the connections that a router may have")
 async def test_probes_and_scrapes_are_answered_while_callers_use_up_their_connections() -> None:
     async with impatient(max_connections=100, client_timeout_seconds=60) as (engine, router, caller):
@@ -153,6 +164,7 @@ async def test_a_long_body_that_waits_in_the_queue_is_not_the_callers_slowness()
         assert {answer.status for answer in await asyncio.gather(*running)} == {200}
 
 
+@pytest.mark.holds("decisions/0002-haproxy.md", "Slow or oversized headers are refused by the parser")
 @pytest.mark.parametrize(
     "trickling", [pytest.param(b"", id="they stop"), pytest.param(b"x", id="they trickle in")]
 )

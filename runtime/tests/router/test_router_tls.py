@@ -39,6 +39,9 @@ def trusting(pem: str) -> ssl.SSLContext:
     return ssl.create_default_context(cadata=pem)
 
 
+@pytest.mark.holds(
+    "router.md", "`router.tls` makes HTTPS the only way in, TLS 1.2 at least, and `status.url` says so"
+)
 @pytest.mark.services
 @pytest.mark.usefixtures("haproxy")
 async def test_https_for_callers_and_http_inside(tmp_path: Path) -> None:
@@ -53,6 +56,9 @@ async def test_https_for_callers_and_http_inside(tmp_path: Path) -> None:
             assert (await client.post(inside, json={})).status_code == 200
 
 
+@pytest.mark.holds(
+    "router.md", "`router.tls` makes HTTPS the only way in, TLS 1.2 at least, and `status.url` says so"
+)
 @pytest.mark.services
 @pytest.mark.usefixtures("haproxy")
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1:DeprecationWarning")
@@ -77,6 +83,8 @@ def shakes_hands(port: int, context: ssl.SSLContext) -> bool:
         return False
 
 
+@pytest.mark.holds("router.md", "A renewed certificate is taken up, and open connections go on")
+@pytest.mark.holds("decisions/0012-https.md", "The agent hands a renewed pair over without a reload")
 @pytest.mark.services
 @pytest.mark.usefixtures("haproxy")
 @ON_BOTH
@@ -105,6 +113,7 @@ async def test_a_renewed_certificate_is_taken_up_and_open_streams_go_on(tmp_path
         assert await admin.process() == process
 
 
+@pytest.mark.holds("router.md", "A pair that does not belong together is refused and said")
 @pytest.mark.services
 @pytest.mark.usefixtures("haproxy")
 async def test_a_pair_that_does_not_belong_together_changes_nothing(tmp_path: Path) -> None:
@@ -125,6 +134,7 @@ async def test_a_pair_that_does_not_belong_together_changes_nothing(tmp_path: Pa
         await until_told(is_renewed)
 
 
+@pytest.mark.holds("router.md", "A pair that does not belong together is refused and said")
 @pytest.mark.parametrize("text", ["", "no certificate", "-----END CERTIFICATE-----"])
 def test_what_is_no_certificate_is_said_without_its_words(tmp_path: Path, text: str) -> None:
     write_pair(tmp_path)

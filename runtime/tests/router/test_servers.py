@@ -164,6 +164,9 @@ FULL = server("a", 1, max_connections=1, in_flight=1, queued=2)
 FREE = server("b", 2, max_connections=1)
 
 
+@pytest.mark.holds(
+    "decisions/0002-haproxy.md", "A queue that stands still moves when another replica has room"
+)
 @pytest.mark.parametrize(
     ("earlier", "now", "moved"),
     [
@@ -187,6 +190,9 @@ def test_rebalance(earlier: tuple[object, ...], now: tuple[object, ...], moved: 
     assert rebalanced(commands) == moved
 
 
+@pytest.mark.holds(
+    "draining.md", "The operator writes the epoch of the drain and routers acknowledge that epoch"
+)
 @pytest.mark.parametrize(
     ("seen", "acknowledged"),
     [

@@ -8,6 +8,7 @@ from flotilla_runtime.router.tallies import SESSIONS_KEPT, Promise, Tallies, Tal
 from router_support.builders import record
 
 
+@pytest.mark.holds("router.md", "What the router refused is no answer of the replica's")
 @pytest.mark.parametrize(
     ("promise", "fields", "tally"),
     [
@@ -40,6 +41,7 @@ def test_an_answer(promise: dict[str, float], fields: dict[str, Any], tally: tup
     assert (found.answers, found.failed, found.kept) == tally
 
 
+@pytest.mark.holds("router.md", "`sessions` counts the conversations of the last ten minutes")
 def test_conversations_are_counted_once_and_for_ten_minutes() -> None:
     tallies = Tallies(Promise())
     for at, conversation in ((0, "one"), (100, "two"), (300, "one")):
@@ -49,6 +51,7 @@ def test_conversations_are_counted_once_and_for_ten_minutes() -> None:
     assert tallies.of("a", 900).sessions == 0
 
 
+@pytest.mark.holds("router.md", "`attainment` is the share of the last half hour that kept the promise")
 def test_answers_are_forgotten_after_half_an_hour() -> None:
     tallies = Tallies(Promise())
     for at in (0, 30, 1000):

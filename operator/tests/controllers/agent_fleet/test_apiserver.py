@@ -198,6 +198,7 @@ def stage(
             running_control_plane.client.delete(volume)
 
 
+@pytest.mark.holds("decisions/0003-redis-for-tasks.md", "It keeps its claim when the fleet is deleted")
 def test_a_fleet_waits_for_its_model_is_ready_with_it_and_leaves_its_claim(
     stage: Stage, operator: OperatorProcess
 ) -> None:
@@ -307,6 +308,7 @@ def test_with_a_redis_of_the_users_own_ours_is_taken_down(stage: Stage) -> None:
     stage.wait("QueueReady", "False", "RedisUnreachable")
 
 
+@pytest.mark.holds("tasks.md", "With `gateway.tls` the port is named `https`, and `status.url` says so")
 def test_with_a_certificate_callers_are_led_to_https_and_without_it_back(stage: Stage) -> None:
     """The Service leads to the same port of the pods all the time, so a roll leaves no caller without one."""
     stage.volume()
@@ -382,6 +384,10 @@ def test_kubernetes_deletes_the_pods_with_the_lowest_cost(stage: Stage) -> None:
     assert kept["metadata"]["uid"] == third["metadata"]["uid"]
 
 
+@pytest.mark.holds(
+    "search.md",
+    "Fleets have the generated key; in a Secret of the user's they need an entry `agentfleet-NAME`",
+)
 def test_workers_with_the_key_of_an_index_are_admitted(stage: Stage) -> None:
     stage.model()
     stage.index()

@@ -31,6 +31,10 @@ def test_a_name_of_another_form_tells_none(name: str) -> None:
     assert workloads.fleet_of_binding({"name": name, "labels": labels}) is None
 
 
+@pytest.mark.holds(
+    "decisions/0022-tokens-for-one-fleet.md",
+    "Bindings of others, and of namespaces that are not watched, are left alone",
+)
 @pytest.mark.parametrize(
     ("watched", "found"),
     [

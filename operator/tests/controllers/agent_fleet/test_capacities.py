@@ -16,6 +16,9 @@ from tests.builders.model_replica_set import IMAGES
 KNOWN = {"sequencesPerReplica": 15.5, "sequenceTokens": 32_768}
 
 
+@pytest.mark.holds(
+    "tasks.md", "Room is that of all ready replicas, or of one, and another room replaces no gateway"
+)
 @pytest.mark.parametrize(
     ("status", "engine", "expected"),
     [
@@ -38,6 +41,9 @@ def test_a_set_has_room_for_what_its_ready_replicas_hold(
     assert (found.kv_tokens, found.slots) == expected
 
 
+@pytest.mark.holds(
+    "tasks.md", "Room is that of all ready replicas, or of one, and another room replaces no gateway"
+)
 def test_another_capacity_replaces_no_gateway() -> None:
     def rendered(*slots: int) -> tuple[dict[str, str], Any]:
         capacities = tuple(contract.ModelCapacity(name="m", context_tokens=10, slots=one) for one in slots)
@@ -53,6 +59,9 @@ def test_another_capacity_replaces_no_gateway() -> None:
     assert [model.slots for model in read.models] == [9]
 
 
+@pytest.mark.holds(
+    "tasks.md", "No workers are started for tasks that admission holds back, and `bottleneck` names the model"
+)
 def test_an_older_revision_gets_no_more_workers_than_admission_lets_run() -> None:
     figures = contract.FleetStatus(
         fleet="d/s",

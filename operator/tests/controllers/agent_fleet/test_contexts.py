@@ -20,6 +20,15 @@ def model(**fields: Any) -> FleetModel:
     return FleetModel.model_validate({"role": "Default", **fields})
 
 
+@pytest.mark.holds(
+    "README.md",
+    "A fleet whose model sets no `maxModelLen` uses what the model was made for, and 4096 tokens "
+    "until that is known",
+)
+@pytest.mark.holds(
+    "tasks.md",
+    "A model's context is the fleet's, the engine's, the model's or the endpoint's, else 4,096 tokens",
+)
 @pytest.mark.parametrize(
     ("fleet", "engine", "made_for", "expected"),
     [

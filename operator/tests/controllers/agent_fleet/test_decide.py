@@ -140,6 +140,9 @@ def unready_pod(revision: str) -> dict[str, Any]:
 KEYS = {"gateway": {"auth": {"mode": "Secret", "secretRef": {"name": "callers"}}}}
 
 
+@pytest.mark.holds(
+    "architecture.md", "Objects are looked at after 75 s for their Secrets, after 10 s while one is missing"
+)
 @pytest.mark.parametrize(
     ("objects", "spec", "reason", "seconds"),
     [

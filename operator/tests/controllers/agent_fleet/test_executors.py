@@ -96,6 +96,10 @@ def test_the_number_of_executors(
     assert (decision.newest.wanted, decision.reason) == (wanted, reason), why
 
 
+@pytest.mark.holds(
+    "tools.md",
+    "Tool executors come with the first call and go after a quiet minute; each revision has its own",
+)
 def test_from_zero_to_one_and_back_after_a_quiet_time() -> None:
     memory, current, now, seen = WorkerMemory(), 0, NOW, []
     for told in (figures(new=(1, 0)), figures(new=(0, 1)), *[figures()] * 8):
@@ -120,6 +124,10 @@ def test_a_fleet_whose_workers_run_its_tools_has_none() -> None:
         assert decision is None
 
 
+@pytest.mark.holds(
+    "tools.md",
+    "Tool executors come with the first call and go after a quiet minute; each revision has its own",
+)
 @pytest.mark.parametrize(
     ("requests", "replicas", "wanted"),
     [((0, 0), 0, 0), ((0, 0), 1, 1), ((1, 0), 0, 1), ((3, 2), 1, 3)],
@@ -172,6 +180,7 @@ def test_a_decision_holds_for_its_spec_and_its_revisions() -> None:
     assert not is_current(decision, facts(figures(), {"new": 1, "old": 1}, "old"))
 
 
+@pytest.mark.holds("tools.md", "`status.bottleneck` is ToolExecutors when calls wait although all are full")
 @pytest.mark.parametrize(
     ("requests", "spec", "limits"),
     [

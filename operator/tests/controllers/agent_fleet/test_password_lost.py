@@ -29,6 +29,9 @@ def volume(running_control_plane: ControlPlane, running_namespace: str) -> Itera
     running_control_plane.client.delete(path)
 
 
+@pytest.mark.holds(
+    "decisions/0003-redis-for-tasks.md", "A deleted password is made anew and reaches everybody"
+)
 @pytest.mark.usefixtures("volume")
 def test_a_deleted_password_is_made_anew_and_reaches_everybody(
     running_control_plane: ControlPlane, running_namespace: str, operator: OperatorProcess

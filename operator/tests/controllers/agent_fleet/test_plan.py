@@ -214,6 +214,10 @@ async def test_a_fleet_whose_parts_run_is_ready() -> None:
     assert stage.secrets.asked == ["support-redis", "support-redis-users"]
 
 
+@pytest.mark.holds("tasks.md", "With `gateway.tls` the port is named `https`, and `status.url` says so")
+@pytest.mark.holds(
+    "tasks.md", "While the certificate is missing the gateways that run stay, and a condition says so"
+)
 async def test_a_fleet_without_its_certificate_keeps_the_gateway_that_runs() -> None:
     stage = Stage(served_model())
     stage.everything_runs()
@@ -228,6 +232,10 @@ async def test_a_fleet_without_its_certificate_keeps_the_gateway_that_runs() -> 
     assert after.status["url"] == "https://support-gateway.default.svc:8080"
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "A pair that cannot be used is told, the one before stays, and a new gateway waits for a good one",
+)
 async def test_what_a_gateway_says_of_its_certificate_wakes_the_fleet() -> None:
     stage = Stage(served_model(), tls={"tls.crt": "x", "tls.key": "y"})
     stage.everything_runs()
@@ -273,6 +281,10 @@ async def test_a_fleet_looks_again_sooner_while_a_secret_is_missing() -> None:
     assert (await keys.plan(fleet)).look_again_seconds == 75
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "Workers are ceil((waiting + in flight) / concurrency), at once upwards, after a quiet minute downwards",
+)
 async def test_workers_follow_the_queue() -> None:
     stage = Stage(served_model())
     stage.everything_runs()
@@ -413,6 +425,10 @@ async def test_the_password_of_a_deleted_fleet_is_not_this_one_s_and_nothing_sta
         stage.now += timedelta(seconds=3)
 
 
+@pytest.mark.holds(
+    "decisions/0003-redis-for-tasks.md",
+    "Pods of a release before users go on with the password that they have",
+)
 async def test_a_redis_from_before_users_gets_theirs_and_keeps_its_password() -> None:
     """An upgrade: pods from before go on with the password that they have, and nothing is said to be lost."""
     stage = Stage(served_model())
@@ -491,6 +507,9 @@ async def test_a_changed_deletion_policy_reaches_the_claim(
         assert patch.operations[0]["value"] == patched_to
 
 
+@pytest.mark.holds(
+    "install.md", "`QueueReady` is False with `RedisUnreachable` while gateways cannot use Redis"
+)
 async def test_with_a_redis_of_the_users_ours_goes_and_the_claim_stays() -> None:
     stage = Stage(served_model(), claim(), redis={"url": "redis://elsewhere:6379"})
     stage.everything_runs()
@@ -505,6 +524,11 @@ async def test_with_a_redis_of_the_users_ours_goes_and_the_claim_stays() -> None
     assert condition(plan, "QueueReady")["reason"] == Reason.REDIS_UNREACHABLE
 
 
+@pytest.mark.holds("agents.md", "`status.cacheHitRate` is the share that the cache answered")
+@pytest.mark.holds(
+    "tasks.md", "A failed task is kept with its journal for `queue.deadLetterTTLSeconds`, and counted"
+)
+@pytest.mark.holds("tasks.md", "The operator reads the gateways' `/v1/status`")
 async def test_figures_become_the_status() -> None:
     stage = Stage(served_model())
     stage.everything_runs()
@@ -556,6 +580,10 @@ async def test_figures_that_are_unknown_are_left_out() -> None:
     assert not {"tasks", "latency", "bottleneck", "successRate"} & set(plan.status)
 
 
+@pytest.mark.holds("agents.md", "`status.bottleneck` names the rate limit for which calls wait most")
+@pytest.mark.holds(
+    "tasks.md", "No workers are started for tasks that admission holds back, and `bottleneck` names the model"
+)
 @pytest.mark.parametrize(
     ("figures", "named"),
     [
@@ -669,6 +697,10 @@ async def test_a_models_address_name_and_context_reach_the_workers() -> None:
     assert list(observed.wiring.secret_versions) == ["keys"]
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "`maxOutputTokens` bounds each request for an answer, and an answer with all that continues it",
+)
 @pytest.mark.parametrize(
     "model",
     [
@@ -684,6 +716,11 @@ async def test_the_bound_of_answers_reaches_the_workers(model: dict[str, Any], m
     assert [one.max_output_tokens for one in observed.wiring.models] == [most]
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "With `isolateTenants` a model finds in its cache what the same tenant has sent, and nothing "
+    "else; without it callers are told no cached tokens",
+)
 @pytest.mark.parametrize(
     ("isolating", "told"),
     [
@@ -707,6 +744,9 @@ async def test_callers_are_told_of_caches_only_where_every_model_isolates_tenant
     assert gateway.isolates_tenants is told
 
 
+@pytest.mark.holds(
+    "router.md", "Fleets and builds go on over plain HTTP by an internal service that a NetworkPolicy guards"
+)
 async def test_a_model_that_serves_https_is_called_inside_the_cluster() -> None:
     stage = Stage(served_model(router={"tls": {"secretRef": {"name": "tls"}}}))
     observed, _ = await stage.look(agent_fleet())
@@ -719,6 +759,10 @@ CONNECTION = contract.IndexConnection(name="h", url="http://handbook-retriever.d
 KEY_PATH = "/var/run/flotilla/index-keys/h"
 
 
+@pytest.mark.holds(
+    "search.md",
+    "Fleets have the generated key; in a Secret of the user's they need an entry `agentfleet-NAME`",
+)
 async def test_the_key_of_an_index_reaches_the_workers() -> None:
     stage = Stage(served_model(), served_index())
     observed, _ = await stage.look(SEARCHING)
@@ -728,6 +772,10 @@ async def test_the_key_of_an_index_reaches_the_workers() -> None:
     assert "handbook-retriever-key" not in stage.secrets.asked, "the index sees to its secret"
 
 
+@pytest.mark.holds(
+    "search.md",
+    "Fleets have the generated key; in a Secret of the user's they need an entry `agentfleet-NAME`",
+)
 async def test_an_index_with_the_users_keys_needs_an_entry_for_the_fleet() -> None:
     index = served_index(keys={"secretName": "searchers", "required": True})
     index["spec"] = {"retriever": {"authSecretRef": {"name": "searchers"}}}
@@ -766,6 +814,7 @@ async def test_the_status_of_an_index_gives_away_no_secret(
     assert observed.wiring.complete is (expected is not None)
 
 
+@pytest.mark.holds("search.md", "A paused index stays as it is, and its fleets send no key")
 async def test_an_index_of_an_older_release_is_searched_without_a_key() -> None:
     stage = Stage(served_model(), served_index(keys=None))
     observed, plan = await stage.look(SEARCHING)

@@ -23,6 +23,7 @@ def prices(own: float | None, cached: float | None, out: float | None) -> contra
     )
 
 
+@pytest.mark.holds("tasks.md", "A model's prices are the fleet's, else its set's, and unknown is never 0")
 @pytest.mark.parametrize(
     ("pricing", "of_set", "expected", "known"),
     [

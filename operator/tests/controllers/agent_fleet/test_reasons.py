@@ -122,6 +122,36 @@ MODELS, INDEXES, QUEUE = ConditionType.MODELS_READY, ConditionType.INDEXES_READY
 GATEWAY, WORKERS = ConditionType.GATEWAY_READY, ConditionType.WORKERS_READY
 
 
+@pytest.mark.holds(
+    "argocd.md", "An object waits for a model or an index that comes later, and a person must add a Secret"
+)
+@pytest.mark.holds(
+    "tools.md",
+    "Secrets with headers of tools, MCP servers, documents and validators, and URLs of databases, "
+    "go only where `flotilla.dev/send-to` says; else `ToolsReady` names the field",
+)
+@pytest.mark.holds(
+    "tasks.md", "While the certificate is missing the gateways that run stay, and a condition says so"
+)
+@pytest.mark.holds(
+    "tasks.md", "The headers of tools are mounted as files, and go only where `flotilla.dev/send-to` says"
+)
+@pytest.mark.holds(
+    "tasks.md", "New credentials of the bucket need no restart, and go only where `flotilla.dev/send-to` says"
+)
+@pytest.mark.holds("pods.md", "A missing class is a condition that names the field")
+@pytest.mark.holds("security.md", "The headers of a validator go to its URL alone")
+@pytest.mark.holds(
+    "security.md",
+    "An object that a Secret does not list says `SecretForOthers`, and no pod mounts it; what runs stays",
+)
+@pytest.mark.holds(
+    "security.md", "An object that would send it elsewhere says `SecretForElsewhere`, and what runs stays"
+)
+@pytest.mark.holds(
+    "observability.md",
+    "The Secret with headers goes only where `flotilla.dev/send-to` says, is read anew, and is in no log",
+)
 @pytest.mark.parametrize(
     ("objects", "spec", "condition_type", "reason", "says", "stalled"),
     [
@@ -734,6 +764,20 @@ SECRETS = {
 }
 
 
+@pytest.mark.holds("tools.md", "Workers report what they cannot use, and take it back")
+@pytest.mark.holds(
+    "tasks.md",
+    "A pair that cannot be used is told, the one before stays, and a new gateway waits for a good one",
+)
+@pytest.mark.holds("tasks.md", "`GatewayReady` is True with the reason `TokensInClear` without `gateway.tls`")
+@pytest.mark.holds(
+    "tasks.md", "`QueueReady` names an external Redis that evicts, keeps no append-only file or is too old"
+)
+@pytest.mark.holds(
+    "tasks.md",
+    "A worker whose image lacks a function ends with words that name the field, and `ToolsReady` has them",
+)
+@pytest.mark.holds("tasks.md", "A Redis that fails over and takes writes without a replica is told")
 @pytest.mark.parametrize(
     ("happens", "fleet", "kind", "status", "reason"),
     [
@@ -970,6 +1014,10 @@ async def test_conditions(
     assert (found["status"], found["reason"]) == (status, reason)
 
 
+@pytest.mark.holds(
+    "security.md",
+    "The URL of a Redis goes to the hosts that its Secret lists, and no message has a part of it",
+)
 @pytest.mark.parametrize(
     ("url", "topology", "says"),
     [

@@ -38,6 +38,10 @@ def test_sentinels_have_a_port_of_their_own() -> None:
     assert hosts_of(b"redis://a,b:1", usual_port=SENTINEL_PORT) == ("redis://a:26379", "redis://b:1")
 
 
+@pytest.mark.holds(
+    "security.md",
+    "The URL of a Redis goes to the hosts that its Secret lists, and no message has a part of it",
+)
 @given(password=st.text(alphabet="ab1:/?#@,.[]% ", min_size=1, max_size=12), tail=st.sampled_from(["", "/0"]))
 def test_no_part_of_a_password_is_taken_for_a_host(password: str, tail: str) -> None:
     """However it is written, what is told is the host of the URL, or that it cannot be read."""

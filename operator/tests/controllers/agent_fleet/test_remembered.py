@@ -31,6 +31,10 @@ WRITTEN: dict[str, Any] = {
 }
 
 
+@pytest.mark.holds(
+    "architecture.md",
+    "A status that an older release wrote is understood, and one that is not valid is an empty memory",
+)
 @pytest.mark.parametrize(
     "status",
     [
@@ -78,6 +82,10 @@ def test_a_time_that_nothing_can_be_compared_with_is_none(time: str) -> None:
     assert remembered(fleet).older_since == {}
 
 
+@pytest.mark.holds(
+    "architecture.md",
+    "A status that an older release wrote is understood, and one that is not valid is an empty memory",
+)
 @pytest.mark.parametrize(
     "status",
     [

@@ -166,6 +166,10 @@ def test_an_older_revision(
     assert rollout.adopted == adopted
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "At most five older revisions have workers of their own, and each task has somebody who takes it",
+)
 def test_at_most_five_have_workers_of_their_own_the_newest_ones() -> None:
     names = [f"r{number}" for number in range(7)]
     seen = facts(*map(workers, names), figures=figures(**dict.fromkeys(names, 1)))
@@ -203,6 +207,10 @@ def test_what_changes_the_rollout_is_what_is_left() -> None:
     assert tasks_left(figures(old=2, new=7), rollout) == {"old": 2}
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "At most five older revisions have workers of their own, and each task has somebody who takes it",
+)
 @given(
     st.dictionaries(st.sampled_from(["a", "b", "c", "new"]), st.integers(0, 3)),
     st.sets(st.sampled_from("abc")),

@@ -14,6 +14,10 @@ from tests.builders.model_replica_set import spec_of
 GPU = {"resources": {"limits": {"nvidia.com/gpu": "1"}}}
 
 
+@pytest.mark.holds(
+    "placement.md",
+    "An accelerator that only the engine's resources name is `AcceleratorInResources`, and what runs stays",
+)
 @pytest.mark.parametrize(
     ("resources", "write"),
     [
@@ -38,6 +42,10 @@ def test_it_says_what_to_write(resources: dict[str, Any], write: str) -> None:
     assert f"; write {write} name your own engine in spec.engine.image" in missing.message
 
 
+@pytest.mark.holds(
+    "placement.md",
+    "With an engine image of the user's own, accelerators in the resources are left as they are",
+)
 @pytest.mark.parametrize(
     "spec",
     [

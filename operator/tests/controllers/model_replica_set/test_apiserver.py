@@ -35,6 +35,7 @@ CHILDREN = (
 )
 
 
+@pytest.mark.holds("architecture.md", "Each kind makes the objects that the page lists")
 def test_a_set_appears_scales_and_leaves_nothing(stage: Stage) -> None:
     first, second = stage.node("a"), stage.node("b")
     stage.create()
@@ -151,6 +152,7 @@ def report_facts(stage: Stage, pod: dict[str, Any], facts: contract.ModelFacts) 
     stage.client.merge(path, {"status": {"initContainerStatuses": [status]}})
 
 
+@pytest.mark.holds("capacity.md", "A change of `spec.traffic` rolls no replica")
 def test_both_numbers_of_sequences_are_told_and_a_shared_prefix_rolls_nothing(stage: Stage) -> None:
     stage.node("a")
     gpu = {"resource": GPU, "products": [PRODUCT], "memoryGiB": 80}
@@ -172,6 +174,7 @@ def test_both_numbers_of_sequences_are_told_and_a_shared_prefix_rolls_nothing(st
     assert stage.get()["status"]["rollout"].get("outdatedReplicas", 0) == 0
 
 
+@pytest.mark.holds("capacity.md", "What was read stays in the status when there is no replica")
 def test_what_a_pod_says_of_its_model_is_kept_and_stops_an_update_that_cannot_fit(stage: Stage) -> None:
     stage.node("a")
     gpu = {"resource": GPU, "products": [PRODUCT], "memoryGiB": 80}
@@ -200,6 +203,10 @@ def test_what_a_pod_says_of_its_model_is_kept_and_stops_an_update_that_cannot_fi
     stage.wait("Ready", "True")
 
 
+@pytest.mark.holds(
+    "capacity.md",
+    "Replicas that never served give their accelerators back, all but one, and keep their place in the queue",
+)
 def test_replicas_of_a_model_that_does_not_fit_give_what_they_hold_to_others_all_but_one(
     stage: Stage,
 ) -> None:

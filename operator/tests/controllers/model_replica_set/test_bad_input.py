@@ -58,6 +58,11 @@ def test_what_no_node_can_ever_hold_is_said_in_one_sentence(changes: dict[str, A
     assert created(done) == []
 
 
+@pytest.mark.holds(
+    "placement.md",
+    "A refusal names the taint that keeps replicas from most of the nodes that could hold one "
+    "otherwise, and the fields that tolerate it",
+)
 @pytest.mark.parametrize(
     ("nodes", "named"),
     [

@@ -40,6 +40,10 @@ def nodes_of_groups(stage: Stage) -> list[set[str]]:
     return [set(group["nodes"]) for group in groups if group["phase"] == "Ready"]
 
 
+@pytest.mark.holds(
+    "placement.md",
+    "With `required` nodes without the label are left out, and racks of two zones with one name are two",
+)
 def test_where_half_the_nodes_lack_a_label_that_is_a_must_the_status_counts_them(stage: Stage) -> None:
     with_rack = {stage.node(name, gpus=4, rack="r1") for name in "ab"}
     without = nodes_without_rack(stage, "c", "d")
@@ -67,6 +71,9 @@ def test_where_the_label_is_a_wish_nodes_without_it_serve_after_those_that_have_
     eventually(lambda: without in nodes_of_groups(stage))
 
 
+@pytest.mark.holds(
+    "groups.md", "A node that goes, is cordoned or tainted before its pod is bound ends the wait at once"
+)
 def test_a_node_tainted_before_its_group_is_bound_gives_the_group_to_another_node(stage: Stage) -> None:
     first, second = stage.node("a"), stage.node("b")
     stage.foreign_pod("half", second, gpus=2)  # so that this node is the first choice
@@ -81,6 +88,7 @@ def test_a_node_tainted_before_its_group_is_bound_gives_the_group_to_another_nod
     stage.wait("Ready", "True")
 
 
+@pytest.mark.holds("groups.md", "What is for a person makes `Stalled` True and a warning")
 @pytest.mark.parametrize(
     ("said", "reason", "words"),
     [

@@ -38,6 +38,9 @@ def serving(manifest: Mapping[str, Any], nodes: str, **fields: Any) -> list[dict
     return [member(dict(manifest), f"llama-{name}", node=name, pin=name, **where) for name in nodes]
 
 
+@pytest.mark.holds(
+    "draining.md", "A drain gets through on a full cluster, since replicas that wait for room do not count"
+)
 @pytest.mark.parametrize(
     ("wanted", "pods", "kept"),
     [
@@ -73,6 +76,7 @@ def test_what_drains_comes_on_top_while_it_is_healthy() -> None:
     assert budget(plan(observed(few, [*pods, *leaving], snapshot=ROOM_FOR_FIVE), NOW)) == 4
 
 
+@pytest.mark.holds("draining.md", "Replicas for which nodes are asked, and those that back off, count")
 def test_failed_groups_count_while_they_back_off() -> None:
     backoff = {"failures": 3, "failedTime": time_text(1), "untilTime": time_text(-19)}
     manifest = {**gpu_set(replicas=5), "status": {"backoff": backoff}}
@@ -86,6 +90,10 @@ def test_replicas_that_lack_something_do_not_count() -> None:
     assert budget(plan(observed(manifest, pods, snapshot=ROOM_FOR_FIVE, missing=(lacking,)), NOW)) == 3
 
 
+@pytest.mark.holds(
+    "draining.md",
+    "A replica whose pods a quota refuses counts for the deadline and 90 s, or until another has its room",
+)
 @pytest.mark.parametrize(
     ("reason", "waits", "newest", "kept"),
     [
@@ -114,6 +122,7 @@ def test_a_replica_whose_pods_are_refused_counts_while_it_may_still_come(
     assert budget(plan(observed(manifest, pods, snapshot=ROOM_FOR_FIVE), NOW)) == kept
 
 
+@pytest.mark.holds("draining.md", "Replicas for which nodes are asked, and those that back off, count")
 def test_replicas_for_which_nodes_are_asked_are_coming() -> None:
     manifest = gpu_set(replicas=10, placement={"nodeProvisioning": {"mode": "Placeholders"}})
     assert budget(plan(observed(manifest, serving(manifest, "abcde"), snapshot=ROOM_FOR_FIVE), NOW)) == 9

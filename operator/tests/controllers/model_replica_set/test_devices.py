@@ -102,6 +102,13 @@ def condition(done: Plan, condition_type: str) -> tuple[str, str]:
     return found["reason"], found["message"]
 
 
+@pytest.mark.holds(
+    "placement.md", "Devices are free when no claim of any namespace and no pinned pod has them"
+)
+@pytest.mark.holds(
+    "placement.md",
+    "Sets that ask for the same devices in other words know of each other once these are allocated",
+)
 @pytest.mark.parametrize(
     ("around", "free"),
     [
@@ -129,6 +136,10 @@ async def test_what_is_free_of_four(around: list[dict[str, Any]], free: int) -> 
     assert seen.around.free("a", RESOURCE) == free
 
 
+@pytest.mark.holds(
+    "placement.md",
+    "A set can ask for devices of a class, each stage with a claim from a template of its revision",
+)
 async def test_a_group_gets_a_template_first_and_then_pods_that_name_it() -> None:
     done = await planned(on_devices(), node("a"), device_class(), resource_slice("a"))
     (template,), (pod,) = created(done, "ResourceClaimTemplate"), created(done, "Pod")
@@ -181,6 +192,9 @@ async def test_a_template_that_is_refused_fails_as_often_as_groups_are_tried(
     assert found == failures
 
 
+@pytest.mark.holds(
+    "placement.md", "A node without such a device is ProductMismatch, one with too few free InsufficientGPUs"
+)
 async def test_devices_of_another_product_are_counted_as_such() -> None:
     around = [
         *(node(name) for name in "abc"),
@@ -195,6 +209,10 @@ async def test_devices_of_another_product_are_counted_as_such() -> None:
     assert "nodeProvisioning" not in message, "the API server refuses it beside a deviceClass"
 
 
+@pytest.mark.holds(
+    "placement.md",
+    "A set can ask for devices of a class, each stage with a claim from a template of its revision",
+)
 async def test_templates_of_revisions_that_no_group_has_go() -> None:
     set_ = on_devices()
     first = await planned(set_, node("a"), device_class(), resource_slice("a"))

@@ -53,6 +53,10 @@ def allocated(stage: Stage) -> list[tuple[str, int]]:
     return sorted((results[0]["pool"], len(results)) for results in found)
 
 
+@pytest.mark.holds(
+    "placement.md",
+    "A set can ask for devices of a class, each stage with a claim from a template of its revision",
+)
 def test_two_groups_get_the_devices_of_two_nodes_and_a_third_waits_and_says_why(stage: Stage) -> None:
     driver = Driver(stage)
     nodes = sorted(stage.node(name, gpus=0) for name in "ab")
@@ -83,6 +87,9 @@ def test_two_groups_get_the_devices_of_two_nodes_and_a_third_waits_and_says_why(
     assert "GroupReleased" not in stage.events()
 
 
+@pytest.mark.holds(
+    "placement.md", "Devices are free when no claim of any namespace and no pinned pod has them"
+)
 def test_a_device_that_another_set_holds_is_not_free_whatever_it_is_asked_by(stage: Stage) -> None:
     driver = Driver(stage)
     driver.offer(stage.node("a", gpus=0), [device(str(index)) for index in range(4)])
@@ -93,6 +100,9 @@ def test_a_device_that_another_set_holds_is_not_free_whatever_it_is_asked_by(sta
     assert stage.pods("two") == []
 
 
+@pytest.mark.holds(
+    "placement.md", "Partitions, shared and tainted devices and incomplete pools are not counted"
+)
 def test_partitions_and_devices_for_several_count_as_not_free(stage: Stage) -> None:
     driver = Driver(stage)
     counters = {"name": "memory", "counters": {"memory": {"value": "80Gi"}}}
@@ -110,6 +120,9 @@ def test_partitions_and_devices_for_several_count_as_not_free(stage: Stage) -> N
     assert stage.pods() == []
 
 
+@pytest.mark.holds(
+    "placement.md", "A class that is missing, not countable or contradicts makes `SpecValid` False"
+)
 def test_a_class_that_is_missing_and_then_appears(stage: Stage) -> None:
     node = stage.node("a", gpus=0)
     name = f"{stage.namespace}.example"
@@ -120,6 +133,7 @@ def test_a_class_that_is_missing_and_then_appears(stage: Stage) -> None:
     stage.wait("Ready", "True")
 
 
+@pytest.mark.holds("placement.md", "A replica of several stages moves whole and waits for devices")
 def test_a_group_of_two_stages_moves_to_a_node_whose_devices_it_holds_itself(stage: Stage) -> None:
     """Its claims are given back some time after its pods are gone; until then there is no room, and that is
     no reason to stop.

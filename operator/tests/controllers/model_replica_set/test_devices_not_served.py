@@ -16,6 +16,7 @@ WITHOUT_DEVICES = (
 )
 
 
+@pytest.mark.holds("placement.md", "Where the API of devices is not served, the operator works and says so")
 def test_without_resource_claims_the_operator_works_and_says_that_there_is_no_class(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:

@@ -75,6 +75,10 @@ def test_when_the_api_server_is_asked(seen: Observed, is_asked: bool) -> None:
     assert bool(asked(seen)) == is_asked
 
 
+@pytest.mark.holds(
+    "security.md",
+    "Before a roll-back the API server is asked by a dry run; what it refuses is not brought back",
+)
 @pytest.mark.parametrize("reason", [WriteReason.INVALID, WriteReason.FORBIDDEN])
 def test_what_is_refused_is_quoted_and_not_brought_back(reason: WriteReason) -> None:
     seen = failing()

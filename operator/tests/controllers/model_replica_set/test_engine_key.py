@@ -3,6 +3,8 @@
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from flotilla_operator.controllers.model_replica_set.observe.engine_key import EngineKey, engine_key_of
 from flotilla_operator.workloads.router import router_manifests
 from tests.builders.model_replica_set import IMAGES, OWNER, spec_of
@@ -22,6 +24,8 @@ def routers(**spec: Any) -> dict[str, Any]:
     return {**found, "metadata": {**found["metadata"], "uid": "uid-routers"}}
 
 
+@pytest.mark.holds("router.md", "The operator makes the engines' key once, and the routers send it")
+@pytest.mark.holds("decisions/0009-engine-key.md", "The first key restarts nothing")
 async def test_the_first_key_restarts_nothing() -> None:
     """Neither in a new set nor in one whose routers are of a release without keys."""
     without = routers(engine={"env": [{"name": "VLLM_API_KEY", "value": "mine"}]})
@@ -39,6 +43,10 @@ async def test_a_first_key_that_is_refused_is_asked_for_again_and_is_no_loss() -
         assert (key.missing, key.made_anew, key.lost) == (True, "", False)
 
 
+@pytest.mark.holds(
+    "router.md",
+    "A deleted key is made anew with the event `EngineKeyLost`, and replicas and routers are replaced",
+)
 async def test_a_key_that_was_deleted_is_made_anew_with_the_time() -> None:
     secrets, asked = keys(), {OWNER.uid: ""}
     around = world(routers(), secrets=secrets)
@@ -65,6 +73,7 @@ async def test_a_secret_of_a_deleted_set_is_no_key_and_is_asked_for_at_every_loo
     assert (await engine_key_of(OWNER, spec_of(), world(secrets=secrets), asked, NOW)).missing is False
 
 
+@pytest.mark.holds("router.md", "Engines with a key of the user's own get what the caller sent")
 async def test_a_key_of_the_users_own_is_left_to_the_user() -> None:
     spec = spec_of(engine={"env": [{"name": "VLLM_API_KEY", "value": "mine"}]})
     assert await engine_key_of(OWNER, spec, world(), {}, NOW) == EngineKey()

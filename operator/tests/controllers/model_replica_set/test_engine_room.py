@@ -13,6 +13,7 @@ def engine(offload: float, **resources: Any) -> dict[str, Any]:
     return {"kvOffloadGiB": offload, "resources": resources}
 
 
+@pytest.mark.holds("engine.md", "`kvOffloadGiB` that the memory limit cannot hold is `NoRoomToOffload`")
 @pytest.mark.parametrize(
     "settings",
     [
@@ -26,6 +27,7 @@ def test_there_is_room(settings: dict[str, Any]) -> None:
     assert no_room_to_offload(spec_of(engine=settings, accelerator=GPU)) is None
 
 
+@pytest.mark.holds("engine.md", "`kvOffloadGiB` that the memory limit cannot hold is `NoRoomToOffload`")
 @pytest.mark.parametrize("limit", ["32Gi", "32G", 1024])
 def test_the_condition_names_field_figures_and_fix(limit: str | int) -> None:
     found = no_room_to_offload(spec_of(engine=engine(32, limits={"memory": limit}), accelerator=GPU))

@@ -65,6 +65,8 @@ def agent() -> Iterator[Agent]:
     server.server_close()
 
 
+@pytest.mark.holds("router.md", "A held request starts a replica, which answers it")
+@pytest.mark.holds("router.md", "The replica goes when nothing was to do for `scaleToZeroAfterSeconds`")
 def test_a_held_request_wakes_the_set_and_idleness_puts_it_back(stage: Stage, agent: Agent) -> None:
     pods = f"/api/v1/namespaces/{stage.namespace}/pods"
 

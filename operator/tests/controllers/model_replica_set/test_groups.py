@@ -77,6 +77,9 @@ def lifted(done: Plan) -> list[JsonPatch]:
     return [write for write in done.writes if isinstance(write, JsonPatch)]
 
 
+@pytest.mark.holds(
+    "placement.md", "The score has three parts that weigh 4, 2 and 1, and what is not known has no weight"
+)
 def test_the_score_is_told_with_its_parts() -> None:
     zone = "topology.kubernetes.io/zone"
     manifest = pairs(placement={"spreadReplicasAcross": zone})
@@ -100,6 +103,7 @@ def graces(done: Plan) -> dict[str, int | None]:
 
 
 class TestAGroupOfTwoStages:
+    @pytest.mark.holds("groups.md", "All pods of a group but the last are created gated and pinned")
     def test_is_created_whole_pinned_and_gated(self) -> None:
         done = plan(observed(pairs(), snapshot=TWO_NODES), NOW)
         leader, second = created(done)
@@ -124,11 +128,16 @@ class TestAGroupOfTwoStages:
         assert {ref.name for ref in done.rests_on[name]} == resting
         assert done.rests_on["Placed"] == done.rests_on[name]
 
+    @pytest.mark.holds("groups.md", "All stages are placed together or none")
     def test_that_has_room_for_one_stage_only_has_no_pods(self) -> None:
         done = plan(observed(pairs(), snapshot=cluster(node("a", gpus=4), node("b", gpus=2))), NOW)
         assert created(done) == []
         assert shown(done, "Placed") == ("False", Reason.NO_NODE_CAN_FIT)
 
+    @pytest.mark.holds(
+        "groups.md",
+        "The gates are lifted when the group is whole; the next leader lifts them or releases the group",
+    )
     def test_is_let_go_when_all_of_it_exists(self) -> None:
         manifest = pairs()
         pods = members(manifest, node=False, gated=True)
@@ -160,6 +169,7 @@ class TestAGroupOfTwoStages:
         assert [patch.ref.name for patch in lifted(done)] == ["llama-aaaaa-1"]
         assert done.look_again_seconds == 28
 
+    @pytest.mark.holds("groups.md", "All pods of a group but the last are created gated and pinned")
     def test_of_three_stages_has_a_gate_on_all_but_the_last_and_the_last_needs_them(self) -> None:
         manifest = gpu_set(replicas=1, parallelism={"tensor": 4, "pipeline": 3})
         done = plan(observed(manifest, snapshot=cluster(*(node(n, gpus=4) for n in "abc"))), NOW)
@@ -171,6 +181,10 @@ class TestAGroupOfTwoStages:
         assert [patch.ref.name for patch in lifted(done)] == names[:2]
         assert all({ref.name for ref in patch.needs} == {"llama-engine", *names} for patch in lifted(done))
 
+    @pytest.mark.holds(
+        "groups.md",
+        "The gates are lifted when the group is whole; the next leader lifts them or releases the group",
+    )
     @pytest.mark.parametrize("node", [True, False], ids=["bound", "not bound"])
     def test_of_which_the_last_pod_exists_and_no_gate_was_lifted_is_let_go(self, node: bool) -> None:
         manifest = pairs()
@@ -188,6 +202,7 @@ class TestAGroupOfTwoStages:
         assert deleted(done) == []
         assert done.look_again_seconds == 28
 
+    @pytest.mark.holds("groups.md", "Nor does `spec.paused`; what is gated is released at once")
     def test_of_a_paused_set_whose_last_pod_is_bound_already_gives_its_accelerators_back(self) -> None:
         manifest = pairs(paused=True)
         pods = not_let_go(manifest, age=2)
@@ -202,6 +217,10 @@ class TestAGroupOfTwoStages:
         assert lifted(done) == []
         assert deleted(done) == ["llama-aaaaa", "llama-aaaaa-1"]
 
+    @pytest.mark.holds(
+        "groups.md",
+        "The gates are lifted when the group is whole; the next leader lifts them or releases the group",
+    )
     def test_whose_room_was_taken_behind_the_gate_is_released_and_placed_elsewhere(self) -> None:
         manifest = pairs()
         pods = not_let_go(manifest, node=False, age=2)
@@ -212,6 +231,10 @@ class TestAGroupOfTwoStages:
         assert [pin_of(pod) for pod in created(done)] == ["c", "d"]
         assert reasons(done)[0] == EndingReason.RELEASED
 
+    @pytest.mark.holds(
+        "groups.md",
+        "A group that is not bound in 30 s is deleted whole and placed anew without the node that failed",
+    )
     def test_half_bound_for_too_long_gives_its_accelerators_back_and_leaves_the_node_out(self) -> None:
         manifest = pairs()
         first, _ = members(manifest, lifted=31)
@@ -221,6 +244,10 @@ class TestAGroupOfTwoStages:
         assert graces(done) == {"llama-aaaaa": 3, "llama-aaaaa-1": 3}
         assert [pin_of(pod) for pod in created(done)] == ["c", "d"]
 
+    @pytest.mark.holds(
+        "draining.md", "A replica that has not given its first answer is deleted without a drain"
+    )
+    @pytest.mark.holds("groups.md", "A replica that never served ends within 3 s")
     def test_that_never_served_leaves_within_seconds_when_it_is_not_wanted_any_more(self) -> None:
         manifest = pairs(replicas=0)
         first, _ = members(manifest, lifted=2)
@@ -228,6 +255,7 @@ class TestAGroupOfTwoStages:
         done = plan(observed(manifest, [first, second], snapshot=TWO_NODES), NOW)
         assert graces(done) == {"llama-aaaaa": 3, "llama-aaaaa-1": 3}
 
+    @pytest.mark.holds("draining.md", "A replica of several stages drains as a whole, carried by its leader")
     def test_leaves_with_all_its_pods_after_a_drain_that_its_leader_carries(self) -> None:
         manifest = pairs(replicas=0)
         pods = members(manifest, ready=True)
@@ -239,6 +267,7 @@ class TestAGroupOfTwoStages:
         done = plan(observed(manifest, pods, snapshot=TWO_NODES), NOW)
         assert deleted(done) == ["llama-aaaaa", "llama-aaaaa-1"]
 
+    @pytest.mark.holds("groups.md", "A pod that is deleted or evicted gives the others the drain's deadline")
     def test_of_which_a_pod_is_deleted_by_somebody_goes_whole_and_drains(self) -> None:
         manifest = pairs(drain={"deadlineSeconds": 100})
         first, second = members(manifest, ready=True)
@@ -247,6 +276,7 @@ class TestAGroupOfTwoStages:
         assert graces(done) == {"llama-aaaaa": 130}
         assert reasons(done)[0] == EndingReason.FAILED
 
+    @pytest.mark.holds("groups.md", "A replica that never served ends within 3 s")
     def test_that_never_served_and_of_which_a_pod_is_deleted_has_nothing_to_drain(self) -> None:
         manifest = pairs(drain={"deadlineSeconds": 100})
         first, second = members(manifest)
@@ -260,6 +290,7 @@ class TestAGroupOfTwoStages:
         done = plan(observed(manifest, pods, snapshot=cluster(node("a", gpus=4))), NOW)
         assert graces(done) == {"llama-aaaaa": 30, "llama-aaaaa-1": 0}
 
+    @pytest.mark.holds("groups.md", "The leader carries the group's name, and status and scale count groups")
     def test_is_one_replica_in_the_status(self) -> None:
         labels = {"topology.kubernetes.io/zone": "eu-1", "topology.kubernetes.io/rack": "r3"}
         snapshot = cluster(node("a", gpus=4, labels=labels), node("b", gpus=4, labels=labels))
@@ -286,6 +317,7 @@ class TestAGroupOfTwoStages:
 
 
 class TestPaused:
+    @pytest.mark.holds("groups.md", "Nor does `spec.paused`; what is gated is released at once")
     def test_half_a_group_that_is_not_bound_in_time_is_released(self) -> None:
         manifest = pairs(paused=True)
         first, second = members(manifest, lifted=31)
@@ -296,6 +328,7 @@ class TestPaused:
         assert created(done) == []
         assert shown(done, "Progressing") == ("False", Reason.PAUSED)
 
+    @pytest.mark.holds("groups.md", "Nor does `spec.paused`; what is gated is released at once")
     @pytest.mark.parametrize(
         ("stages", "reason"),
         [
@@ -313,6 +346,7 @@ class TestPaused:
         ages = [group["sinceTime"] for group in done.status["groups"] if group["phase"] == "Waiting"]
         assert ages == [time_text(7)]
 
+    @pytest.mark.holds("groups.md", "Nor does `spec.paused`; what is gated is released at once")
     def test_a_group_that_fails_otherwise_is_left_alone(self) -> None:
         manifest = pairs(paused=True)
         done = plan(observed(manifest, crashed(manifest, "llama-aaaaa"), snapshot=TWO_NODES), NOW)
@@ -333,6 +367,9 @@ def backing_off(failures: int, seconds_ago: float) -> dict[str, Any]:
 
 
 class TestBackoff:
+    @pytest.mark.holds(
+        "groups.md", "The first failure costs nothing, further ones wait 10 s, 20 s up to five minutes"
+    )
     def test_the_first_failure_costs_nothing_and_each_further_one_twice_as_much(self) -> None:
         manifest, now, waits = pairs(), NOW, []
         for turn in range(8):
@@ -349,6 +386,7 @@ class TestBackoff:
             waits.append(waited)
         assert waits == [0, 10, 20, 40, 80, 160, 300, 300]
 
+    @pytest.mark.holds("groups.md", "Evictions are no failures")
     def test_evictions_are_no_failures(self) -> None:
         manifest = pairs()
         leaving = members(manifest, ready=True)
@@ -361,6 +399,7 @@ class TestBackoff:
         assert done.status is not None
         assert not done.status.get("backoff")
 
+    @pytest.mark.holds("groups.md", "`status.backoff` shows how many, why and until when")
     def test_is_said_with_the_reason(self) -> None:
         manifest = pairs() | backing_off(failures=2, seconds_ago=3)
         done = plan(observed(manifest, snapshot=TWO_NODES), NOW)
@@ -374,6 +413,7 @@ class TestBackoff:
         assert done.status is not None
         assert done.status["backoff"] == manifest["status"]["backoff"]
 
+    @pytest.mark.holds("groups.md", "Ten minutes without a failure end the backoff")
     @pytest.mark.parametrize(
         ("age", "ready", "forgotten"),
         [

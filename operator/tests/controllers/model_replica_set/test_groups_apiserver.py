@@ -56,6 +56,11 @@ def seconds_with_half_a_group(
     return groups.longest
 
 
+@pytest.mark.holds("groups.md", "`status.groups[]` shows nodes and domain of each replica")
+@pytest.mark.holds(
+    "decisions/0004-pinning-and-gates.md",
+    "A pod of an admitted group is pinned to its node, and the scheduler binds it",
+)
 def test_both_stages_are_bound_to_the_nodes_that_were_chosen(stage: Stage) -> None:
     nodes = {stage.node(name, gpus=4, rack="r1") for name in "ab"}
     stage.node("c", gpus=4, rack="r2")
@@ -79,6 +84,7 @@ def test_both_stages_are_bound_to_the_nodes_that_were_chosen(stage: Stage) -> No
     assert service["spec"]["publishNotReadyAddresses"]
 
 
+@pytest.mark.holds("groups.md", "All stages are placed together or none")
 def test_stages_that_could_not_find_each_other_get_no_pods(stage: Stage) -> None:
     for name in "ab":
         stage.node(name, gpus=4)
@@ -94,6 +100,7 @@ def test_stages_that_could_not_find_each_other_get_no_pods(stage: Stage) -> None
     assert len(bound(stage)) == 2
 
 
+@pytest.mark.holds("groups.md", "A quota never leaves half a replica that holds accelerators")
 def test_a_quota_for_one_pod_leaves_none_bound_and_is_said(stage: Stage) -> None:
     for name in "ab":
         stage.node(name, gpus=4)
@@ -116,6 +123,7 @@ def test_a_quota_for_one_pod_leaves_none_bound_and_is_said(stage: Stage) -> None
     stage.wait("Ready", "True")
 
 
+@pytest.mark.holds("groups.md", "Several sets of groups never lock each other out")
 @pytest.mark.parametrize("order", random.Random(7).sample([*permutations(GROUPS_OF_SETS)], 3), ids="-".join)
 def test_of_four_groups_of_three_sets_on_the_nodes_of_three_three_run_and_the_last_says_why(
     stage: Stage, order: tuple[str, ...]
@@ -137,6 +145,9 @@ def test_of_four_groups_of_three_sets_on_the_nodes_of_three_three_run_and_the_la
     assert "GroupReleased" not in stage.events()
 
 
+@pytest.mark.holds(
+    "groups.md", "A member that ends takes its group with it, and the event says which pod and why"
+)
 def test_an_engine_that_the_kubelet_restarts_takes_its_group_with_it(stage: Stage) -> None:
     for name in "ab":
         stage.node(name, gpus=4)
@@ -152,6 +163,9 @@ def test_an_engine_that_the_kubelet_restarts_takes_its_group_with_it(stage: Stag
     stage.wait("Ready", "True")
 
 
+@pytest.mark.holds(
+    "groups.md", "The first failure costs nothing, further ones wait 10 s, 20 s up to five minutes"
+)
 def test_an_engine_that_crashes_again_and_again_is_tried_less_and_less_often(stage: Stage) -> None:
     for name in "ab":
         stage.node(name, gpus=4)
@@ -228,6 +242,10 @@ def test_a_pod_that_takes_a_node_after_the_gate_is_lifted_has_half_a_group_until
     assert list(bound(stage, "other").values()) == [pin(pods[0])], "the accelerators are free for others"
 
 
+@pytest.mark.holds(
+    "groups.md",
+    "A group that is not bound in 30 s is deleted whole and placed anew without the node that failed",
+)
 @pytest.mark.parametrize(
     ("holds", "stands", "paused"),
     [
@@ -253,6 +271,9 @@ def test_half_a_group_whose_other_pod_never_fits_gives_its_accelerators_back_at_
         assert "BindTimedOut" in stage.wait("Placed", "False", "InsufficientCapacity")
 
 
+@pytest.mark.holds(
+    "groups.md", "A node that goes, is cordoned or tainted before its pod is bound ends the wait at once"
+)
 @pytest.mark.parametrize(
     ("change", "why", "reason", "counted"),
     [

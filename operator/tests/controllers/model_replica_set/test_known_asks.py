@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -165,6 +166,10 @@ steps = st.one_of(
 )
 
 
+@pytest.mark.holds(
+    "placement.md",
+    "Sets that wait share one round until something changes; none of the room is lost or given twice",
+)
 @settings(max_examples=150)
 @given(sets=st.lists(played, min_size=4, max_size=4), story=st.lists(steps, max_size=25))
 def test_shared_rounds_give_nothing_twice_and_leave_no_room_unused(
@@ -184,6 +189,10 @@ def waiting_site(count: int) -> Site:
     return Site([Played(seen=set_named(name), gpus=8, wanted=1, priority=0) for name in names])
 
 
+@pytest.mark.holds(
+    "placement.md",
+    "Sets that wait share one round until something changes; none of the room is lost or given twice",
+)
 def test_many_sets_that_wait_share_one_round() -> None:
     site = waiting_site(30)
     site.settle()

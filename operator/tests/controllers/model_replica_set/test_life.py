@@ -133,6 +133,11 @@ def test_what_ends_a_group(pod: dict[str, Any], ending: Ending | None) -> None:
     assert group.lives == (ending is None)
 
 
+@pytest.mark.holds(
+    "groups.md",
+    "`ImagePullFailed`, `ContainerConfigError`, `ModelFetchFailed` and `EngineCrashing` have the "
+    "kubelet's words",
+)
 @pytest.mark.parametrize(
     ("pod", "trouble"),
     [
@@ -306,6 +311,7 @@ def pulling() -> dict[str, Any]:
     return {"node": "b", "containers": [container_status(**waiting("ImagePullBackOff", "no such tag"))]}
 
 
+@pytest.mark.holds("groups.md", "Of several stages the worst is told with its number")
 @pytest.mark.parametrize(
     ("first", "second", "trouble"),
     [
@@ -341,6 +347,7 @@ def test_of_a_group_of_several_the_worst_is_told_with_its_stage(
     assert seen(stage_pod(0, **first), stage_pod(1, **second)).trouble == trouble
 
 
+@pytest.mark.holds("groups.md", "Of several stages the worst is told with its number")
 def test_of_engines_that_ended_the_first_is_told() -> None:
     ends = [terminated(1, "connection closed by rank 1", ago=2), terminated(137, reason="OOMKilled", ago=5)]
     pods = (
@@ -351,6 +358,7 @@ def test_of_engines_that_ended_the_first_is_told() -> None:
     assert ending.message == "pod llama-aaaaa-1: container engine ended with code 137: OOMKilled"
 
 
+@pytest.mark.holds("router.md", "`RouterReady` says in the kubelet's words why no router pod is ready")
 def test_of_several_routers_the_one_is_told_of_that_a_person_must_mend() -> None:
     crashed = container_status("haproxy", restartCount=1, lastState=terminated(1, "cannot bind socket"))
     unknown = container_status("agent", **waiting("ErrImagePull", "no such image"))
@@ -370,6 +378,9 @@ def test_of_several_routers_the_one_is_told_of_that_a_person_must_mend() -> None
     ]
 
 
+@pytest.mark.holds(
+    "groups.md", "`EngineSlowToStart` after 10 minutes, or three times the usual start, 5 minutes at least"
+)
 @pytest.mark.parametrize(
     ("ran_seconds", "fields", "usual_seconds", "said"),
     [
@@ -433,6 +444,12 @@ def test_a_group_is_as_far_as_the_member_furthest_behind(pods: list[dict[str, An
     assert [member.stage for member in group.members] == [0, 1]
 
 
+@pytest.mark.holds(
+    "groups.md", "A node that goes, is cordoned or tainted before its pod is bound ends the wait at once"
+)
+@pytest.mark.holds(
+    "groups.md", "A member that ends takes its group with it, and the event says which pod and why"
+)
 @pytest.mark.parametrize(
     ("pods", "reason", "message"),
     [
@@ -565,6 +582,7 @@ def test_a_group_ends_with_any_of_its_members(
     assert (ending.reason, ending.message) == (reason, message)
 
 
+@pytest.mark.holds("groups.md", "A replica of one pod is left to the kubelet's restarts and has no gate")
 @pytest.mark.parametrize(
     "pods",
     [
@@ -599,6 +617,10 @@ def test_what_the_scheduler_said_of_a_gate_is_no_news_once_it_is_lifted() -> Non
     assert seen(full, stage_pod(1, pin="b")).leader.not_bound_because == "no room"
 
 
+@pytest.mark.holds(
+    "groups.md",
+    "The gates are lifted when the group is whole; the next leader lifts them or releases the group",
+)
 def test_a_gated_group_whose_room_others_took_is_released() -> None:
     pods = [
         stage_pod(0, pin="a", gated=True, requests=FOUR),

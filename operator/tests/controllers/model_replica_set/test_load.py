@@ -24,6 +24,7 @@ QUIET = RouterLoad(waiting=0, running=0)
 PROMISE = Slo(ttft_seconds=2)
 
 
+@pytest.mark.holds("router.md", "`sessions` counts the conversations of the last ten minutes")
 @pytest.mark.parametrize(
     ("sessions", "told", "shown"),
     [
@@ -47,6 +48,7 @@ def test_the_conversations(sessions: dict[str, int], told: int | None, shown: in
     }
 
 
+@pytest.mark.holds("router.md", "`attainment` is the share of the last half hour that kept the promise")
 @pytest.mark.parametrize(
     ("slo", "kept", "told", "shown"),
     [
@@ -67,6 +69,9 @@ def test_the_share_that_kept_the_promise(
     assert said.get("attainment") == shown
 
 
+@pytest.mark.holds(
+    "router.md", "`status.load` sums what routers say, and is told anew when it changed enough"
+)
 @pytest.mark.parametrize(
     ("exact", "told", "shown"),
     [
@@ -97,6 +102,9 @@ def test_without_a_promise_there_is_no_goodput(slo: Slo | None) -> None:
     assert said == {"waiting": 0, "running": 0, "sessions": 0, "arrivalPerSecond": 2.0}
 
 
+@pytest.mark.holds(
+    "router.md", "`status.load` sums what routers say, and is told anew when it changed enough"
+)
 @pytest.mark.parametrize("per_second", [0.02, 1, 100])
 def test_callers_that_come_evenly_write_seldom(per_second: float) -> None:
     """Of the 360 looks at a set in an hour; where few come, a request that runs writes as often."""
@@ -111,6 +119,9 @@ def test_callers_that_come_evenly_write_seldom(per_second: float) -> None:
     assert written < 60
 
 
+@pytest.mark.holds(
+    "router.md", "`kvUsage` is the mean over the replicas that serve, absent where fewer than half are known"
+)
 @pytest.mark.parametrize(
     ("exact", "told", "shown"),
     [

@@ -26,6 +26,12 @@ def mounts(*names: str) -> dict[str, Any]:
     return {"volumes": [{"name": "own", "emptyDir": {}}], "volumeMounts": mounted}
 
 
+@pytest.mark.holds(
+    "engine.md",
+    "A folder of the node that is not listed is `NodePathNotListed`; no pod is made, and what runs stays",
+)
+@pytest.mark.holds("engine.md", "A mount of the whole folder of the node is `NodeCacheMounted`")
+@pytest.mark.holds("security.md", "Only listed folders of nodes are used, also by a rollback")
 @pytest.mark.parametrize(
     ("path", "spec", "refused"),
     [
@@ -60,6 +66,7 @@ def test_with_no_list_no_folder_may_be_used() -> None:
     assert found.reason is NOT_LISTED
 
 
+@pytest.mark.holds("security.md", "Only listed folders of nodes are used, also by a rollback")
 async def test_a_set_does_not_go_back_to_a_folder_that_is_not_listed() -> None:
     """The newest revision has failed, so new replicas would be made from the record of an older one."""
     old = model_replica_set(modelCache={"mode": "Node", "path": "/etc"}, replicas=1)

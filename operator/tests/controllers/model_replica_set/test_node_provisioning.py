@@ -86,6 +86,12 @@ def half_groups(pool: Pool) -> Iterator[HalfGroups]:
         yield groups
 
 
+@pytest.mark.holds("local-cluster.md", "Karpenter runs beside a control plane")
+@pytest.mark.holds("node-autoscalers.md", "Placement looks through placeholders, and replicas preempt them")
+@pytest.mark.holds(
+    "node-autoscalers.md", "Nodes go when replicas leave, and no loaded model is moved to save a node"
+)
+@pytest.mark.holds("node-autoscalers.md", "Karpenter brings the nodes")
 def test_a_set_gets_the_nodes_it_lacks_and_gives_them_back(pool: Pool, half_groups: HalfGroups) -> None:
     own = pool.node("own")
     pool.limited_to(nodes=8)
@@ -104,6 +110,10 @@ def test_a_set_gets_the_nodes_it_lacks_and_gives_them_back(pool: Pool, half_grou
     assert half_groups.at_most < BIND_TIMEOUT_SECONDS
 
 
+@pytest.mark.holds(
+    "node-autoscalers.md",
+    "After `timeoutSeconds` all placeholders go and `Placed` is NodeProvisioningTimedOut",
+)
 @pytest.mark.rare
 def test_a_pool_at_its_limit_leaves_no_half_replica_and_no_placeholder_and_says_so(
     pool: Pool, half_groups: HalfGroups

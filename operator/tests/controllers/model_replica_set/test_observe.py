@@ -70,6 +70,7 @@ def node(name: str) -> dict[str, Any]:
     }
 
 
+@pytest.mark.holds("placement.md", "The topology levels and the interconnect are configuration of the chart")
 async def test_the_operators_configuration_is_what_placement_goes_by() -> None:
     labels = {"topologyLevels": ["row", "kubernetes.io/hostname"], "interconnect": "", "gpuProducts": ["x"]}
     placement = {"agingSeconds": 1200, "bindTimeoutSeconds": 45}
@@ -121,6 +122,7 @@ class TestRivals:
         metadata = {**manifest["metadata"], "name": "other", "uid": "uid-other"}
         return {**manifest, "metadata": metadata, **fields}
 
+    @pytest.mark.holds("placement.md", "Room for a move is kept from other sets")
     async def test_the_room_that_a_move_of_theirs_needs_is_taken_until_its_replica_is_there(self) -> None:
         told = {"asked": "apply", "phase": "Moving"}
         move = {"group": "x", "fromNodes": ["a"], "toNodes": ["b"], "phase": "Moving"}
@@ -147,6 +149,10 @@ class TestRivals:
     async def test_a_set_that_lacks_pods_does(self) -> None:
         assert await self.found(self.rival(status={"observedGeneration": 1})) == 1
 
+    @pytest.mark.holds(
+        "capacity.md",
+        "A prefix that cannot be counted with gives `SharedPrefixIgnored`, and the set is Ready all the same",
+    )
     async def test_a_set_whose_shared_prefix_is_ignored_gets_its_replicas_all_the_same(self) -> None:
         ignored = [said("SpecValid", "SharedPrefixIgnored")]
         status = {"observedGeneration": 1, "groupCounts": {"waiting": 2}, "conditions": ignored}
@@ -172,6 +178,7 @@ class TestRivals:
     async def test_these_do_not(self, fields: dict[str, Any]) -> None:
         assert await self.found(self.rival(**fields)) == 0
 
+    @pytest.mark.holds("placement.md", "A set whose pods are refused backs off, and others get its room")
     @pytest.mark.parametrize(
         ("reason", "failed", "generation", "waits"),
         [
@@ -242,6 +249,9 @@ class TestLoad:
             unusable={},
         ).model_dump(mode="json", by_alias=True)
 
+    @pytest.mark.holds(
+        "router.md", "`status.load` sums what routers say, and is told anew when it changed enough"
+    )
     async def test_is_the_sum_over_the_routers_that_answer(self) -> None:
         measurements = Measurements()
         measurements.record("r1", Measurement(at=NOW, document=self.status(2, x=1, y=3)))

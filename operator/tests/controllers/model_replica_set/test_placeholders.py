@@ -78,6 +78,11 @@ def remembered(manifest: dict[str, Any], done: Plan) -> dict[str, Any]:
     return {**manifest, "status": done.status}
 
 
+@pytest.mark.holds(
+    "node-autoscalers.md",
+    "For each replica that fits nowhere placeholders ask for what its pods ask for, and `Placed` "
+    "is NodesRequested",
+)
 def test_replicas_that_fit_nowhere_ask_for_nodes() -> None:
     done = planned(asking_set())
     assert len(made(done)) == 2
@@ -93,6 +98,7 @@ def test_replicas_that_fit_nowhere_ask_for_nodes() -> None:
     assert done.look_again_seconds == 75, "the placeholders wake the set, and have a time-out of 600 s"
 
 
+@pytest.mark.holds("node-autoscalers.md", "A set without `nodeProvisioning` asks for nothing")
 @pytest.mark.parametrize(
     "placement",
     [pytest.param({}, id="not said"), pytest.param({"nodeProvisioning": {"mode": "None"}}, id="mode None")],
@@ -116,6 +122,7 @@ def test_asking_is_settled_after_one_step() -> None:
     assert (made(again), removed(again)) == ([], [])
 
 
+@pytest.mark.holds("node-autoscalers.md", "Placement looks through placeholders, and replicas preempt them")
 def test_a_placeholder_holds_nothing_against_a_replica() -> None:
     (pod, _) = live(planned(asking_set()), nodes=["a"])
     assert lasting_claim(pod) is None
@@ -123,6 +130,7 @@ def test_a_placeholder_holds_nothing_against_a_replica() -> None:
     assert lasting_claim(engine) is not None
 
 
+@pytest.mark.holds("node-autoscalers.md", "Leftover placeholders go only when the replica's pods are bound")
 def test_a_replica_that_fits_starts_while_its_placeholder_stays() -> None:
     manifest = asking_set()
     first = planned(manifest)
@@ -138,6 +146,11 @@ def test_a_replica_that_fits_starts_while_its_placeholder_stays() -> None:
     assert len(removed(after)) == 1, "one replica less waits"
 
 
+@pytest.mark.holds(
+    "node-autoscalers.md",
+    "After `timeoutSeconds` all placeholders go and `Placed` is NodeProvisioningTimedOut",
+)
+@pytest.mark.holds("node-autoscalers.md", "A change of the spec tries at once")
 def test_past_the_time_out_nothing_is_left_and_the_condition_says_what_did_not_come() -> None:
     manifest = asking_set()
     first = planned(manifest)
@@ -170,6 +183,10 @@ HELD_BACK = [
 ]
 
 
+@pytest.mark.holds(
+    "node-autoscalers.md",
+    "While replicas are held back it asks for nothing new, and a time-out is not counted",
+)
 @pytest.mark.parametrize(("status", "missing"), HELD_BACK)
 def test_while_replicas_are_held_back_what_was_asked_for_stays_until_its_time_out(
     status: dict[str, Any], missing: tuple[Missing, ...]
@@ -184,6 +201,10 @@ def test_while_replicas_are_held_back_what_was_asked_for_stays_until_its_time_ou
     assert len(removed(plan(seen, NOW + timedelta(seconds=600)))) == 2
 
 
+@pytest.mark.holds(
+    "node-autoscalers.md",
+    "While replicas are held back it asks for nothing new, and a time-out is not counted",
+)
 @pytest.mark.parametrize(("status", "missing"), HELD_BACK)
 def test_while_replicas_are_held_back_no_more_is_asked_for_than_wait(
     status: dict[str, Any], missing: tuple[Missing, ...]
@@ -220,6 +241,7 @@ def test_what_became_of_asking_is_remembered_meanwhile(
     assert made(done) == []
 
 
+@pytest.mark.holds("node-autoscalers.md", "Scaled down, paused or without the wish it keeps no placeholder")
 @pytest.mark.parametrize(
     "spec",
     [

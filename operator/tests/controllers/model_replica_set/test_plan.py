@@ -193,6 +193,11 @@ def rival_set(**changes: Any) -> dict[str, Any]:
 
 
 class TestANewSet:
+    @pytest.mark.holds("groups.md", "A replica of one pod is left to the kubelet's restarts and has no gate")
+    @pytest.mark.holds(
+        "decisions/0004-pinning-and-gates.md",
+        "A pod of an admitted group is pinned to its node, and the scheduler binds it",
+    )
     def test_gets_its_groups_pinned_with_ids_of_their_own(self) -> None:
         done = plan(observed(gpu_set(), router_ready=False), NOW)
         pods = created(done)
@@ -212,6 +217,7 @@ class TestANewSet:
         assert condition(done, "Reconciling")["status"] == "True"
         assert condition(done, "Stalled")["status"] == "False"
 
+    @pytest.mark.holds("placement.md", "A set without an accelerator is left to the kube-scheduler")
     def test_without_an_accelerator_leaves_its_pods_to_the_scheduler(self) -> None:
         done = plan(observed(model_replica_set(replicas=2)), NOW)
         assert len(created(done)) == 2
@@ -229,6 +235,7 @@ class TestANewSet:
 
 
 class TestPlacement:
+    @pytest.mark.holds("decisions/0004-pinning-and-gates.md", "A group that does not fit has no pods")
     def test_a_group_that_does_not_fit_says_so_in_one_sentence_and_keeps_name_and_time(self) -> None:
         snapshot = cluster(node("a"), node("b", product="A100"), claims=(used("a", 6),))
         first = plan(observed(gpu_set(replicas=1), snapshot=snapshot), NOW)
@@ -260,6 +267,7 @@ class TestPlacement:
         done = plan(observed({**gpu_set(replicas=1), "status": status}), NOW)
         assert [pod["metadata"]["name"] for pod in created(done)] == ["llama-waitd"]
 
+    @pytest.mark.holds("placement.md", "Priority, then age in minutes; within a minute the largest first")
     def test_an_older_rival_is_served_first_and_nothing_is_promised_twice(self) -> None:
         rival = {
             **gpu_set(replicas=2),
@@ -277,6 +285,7 @@ class TestPlacement:
         theirs = plan(observed(rival, snapshot=one_node, rivals=[seen_set(gpu_set())]), NOW)
         assert len(created(theirs)) == 2
 
+    @pytest.mark.holds("placement.md", "Priority, then age in minutes; within a minute the largest first")
     def test_a_younger_rival_of_higher_priority_is_served_first(self) -> None:
         waiting_since = [
             {"name": f"llama-{i}", "phase": "Waiting", "nodes": [], "sinceTime": time_text(500)}
@@ -293,6 +302,7 @@ class TestPlacement:
         assert len(created(plan(replace(theirs, facts=urgent), NOW))) == 2
         assert len(created(plan(replace(theirs, facts=replace(urgent, priority=0)), NOW))) == 0
 
+    @pytest.mark.holds("placement.md", "A younger group passes one that does not fit, for ten minutes")
     @pytest.mark.parametrize(
         ("waited_seconds", "passes"),
         [
@@ -338,6 +348,10 @@ class TestPlacement:
 
 
 class TestAPinThatFails:
+    @pytest.mark.holds(
+        "decisions/0004-pinning-and-gates.md",
+        "A pinned pod that is not bound in time is planned anew without that node",
+    )
     def test_is_released_and_planned_anew_without_that_node(self) -> None:
         manifest = gpu_set(replicas=1)
         late = member(manifest, "llama-late", pin="a", age=31, scheduler="0/2 nodes are available.")
@@ -347,6 +361,10 @@ class TestAPinThatFails:
         assert created(done)[0]["metadata"]["name"] != "llama-late"
         assert reasons(done)[0] == EndingReason.RELEASED
 
+    @pytest.mark.holds(
+        "groups.md",
+        "A group that is not bound in 30 s is deleted whole and placed anew without the node that failed",
+    )
     @pytest.mark.parametrize(
         ("age", "free", "fits"),
         [
@@ -397,6 +415,11 @@ class TestGroupsThatEnd:
 class TestScaling:
     LOAD = RouterLoad(waiting=0, running=5, by_group={"llama-x": 1, "llama-y": 4})
 
+    @pytest.mark.holds(
+        "draining.md",
+        "A replica leaves by a drain when `replicas` falls, at an update, on a cordoned node, and "
+        "at a rebalancing",
+    )
     def test_down_drains_the_one_with_the_least_to_do(self) -> None:
         manifest = gpu_set(replicas=1)
         pods = [member(manifest, name, node="a", ready=True) for name in ("llama-x", "llama-y")]
@@ -454,6 +477,7 @@ class TestScaling:
             f"report {left} in flight or queued"
         )
 
+    @pytest.mark.holds("draining.md", "The victim of a scale-down is chosen in the order of the page")
     def test_down_makes_whole_the_node_whose_other_pods_hold_no_accelerator(self) -> None:
         manifest = gpu_set(replicas=1)
         pods = [
@@ -465,6 +489,7 @@ class TestScaling:
         done = plan(observed(manifest, pods, snapshot=around, load=RouterLoad()), NOW)
         assert [patch.ref.name for patch in patched(done)] == ["llama-y"]
 
+    @pytest.mark.holds("draining.md", "The victim of a scale-down is chosen in the order of the page")
     def test_without_accelerators_down_leaves_the_node_with_the_fewest_other_pods(self) -> None:
         manifest = model_replica_set(replicas=1)
         pods = [member(manifest, f"llama-{at}", node=at, ready=True) for at in "ab"]
@@ -473,6 +498,11 @@ class TestScaling:
         done = plan(observed(manifest, pods, snapshot=around, load=RouterLoad()), NOW)
         assert [patch.ref.name for patch in patched(done)] == ["llama-b"]
 
+    @pytest.mark.holds(
+        "draining.md",
+        "A drain is called off when replicas are wanted again; the replica with the most "
+        "conversations comes back",
+    )
     def test_up_again_calls_the_drain_off(self) -> None:
         manifest = gpu_set(replicas=2)
         pods = [
@@ -519,6 +549,11 @@ class TestAnUpdate:
         assert shown(done, "Progressing") == ("False", Reason.UPDATE_PAUSED)
         assert "0 of 2 replicas run the new revision" in condition(done, "Progressing")["message"]
 
+    @pytest.mark.holds(
+        "draining.md",
+        "A failed update goes on with the last good revision, `Progressing` is RolledBack, and a "
+        "change of the spec tries again",
+    )
     def test_that_does_not_get_on_is_taken_back_and_says_why(self) -> None:
         manifest = gpu_set()
         pods = [member(manifest, f"llama-{i}", node="a", ready=True, revision="old") for i in "xy"]
@@ -565,6 +600,7 @@ class TestAnUpdate:
         assert condition(done, "Ready")["status"] == "True"
         assert deleted(done) == []
 
+    @pytest.mark.holds("draining.md", "Each revision is kept as a ControllerRevision")
     def test_has_its_revision_put_on_record_and_what_nothing_needs_dropped(self) -> None:
         manifest = gpu_set()
         pods = [member(manifest, "llama-x", node="a", ready=True, revision="old")]
@@ -577,6 +613,14 @@ class TestAnUpdate:
 
 
 class TestANodeThatLeaves:
+    @pytest.mark.holds(
+        "draining.md", "A cordoned node's replicas move one at a time, with the replacement ready first"
+    )
+    @pytest.mark.holds(
+        "placement.md",
+        "A change of the chart's tolerations replaces no replica, and what a replica's own pods "
+        "tolerate keeps it where it is",
+    )
     @pytest.mark.parametrize(
         ("shape", "leaves"),
         [
@@ -612,6 +656,11 @@ class TestANodeThatLeaves:
 
 
 class TestTrouble:
+    @pytest.mark.holds(
+        "groups.md",
+        "`ImagePullFailed`, `ContainerConfigError`, `ModelFetchFailed` and `EngineCrashing` have "
+        "the kubelet's words",
+    )
     @pytest.mark.parametrize(
         ("pod", "reason", "words"),
         [
@@ -658,6 +707,7 @@ class TestTrouble:
         assert "other replicas of the set needed 60 s" in condition(done, "Ready")["message"]
         assert condition(done, "Stalled")["status"] == "False"
 
+    @pytest.mark.holds("groups.md", "`PodSetupSlow` after two minutes without volumes")
     @pytest.mark.parametrize(
         ("seconds", "status", "reason"),
         [
@@ -801,6 +851,10 @@ class TestTheNamesOfStages:
     def test_are_left_alone(self, ours: bool, paused: bool) -> None:
         assert deleted(plan(self.seen(gpu_set(paused=paused), [], ours=ours), NOW)) == []
 
+    @pytest.mark.holds(
+        "groups.md",
+        "Stages meet at their leader's name from a headless service; a set of single pods has none",
+    )
     def test_are_there_before_the_pods_that_need_them(self) -> None:
         manifest = gpu_set(replicas=1, parallelism={"tensor": 4, "pipeline": 2})
         done = plan(self.seen(manifest, [], ours=False), NOW)
@@ -829,6 +883,7 @@ class TestTheRouter:
         assert shown(done, "RouterReady") == ("False", Reason.ROUTER_STARTING)
         assert condition(done, "Ready")["status"] == "False"
 
+    @pytest.mark.holds("router.md", "`RouterReady` says in the kubelet's words why no router pod is ready")
     @pytest.mark.parametrize(
         ("router_ready", "shown_as"),
         [
@@ -916,6 +971,7 @@ class TestASetThatMayGoToZero:
     def planned(self, load: RouterLoad, manifest: dict[str, Any] | None = None) -> Plan:
         return plan(observed(manifest or self.manifest, load=load), NOW)
 
+    @pytest.mark.holds("router.md", "`spec.replicas` is then ignored, and `ScalingActive` says so")
     def test_has_no_pods_at_zero_whatever_spec_replicas_says(self) -> None:
         done = self.planned(RouterLoad(waiting=0, running=0, idle_seconds=5.0))
         assert created(done) == []
@@ -925,6 +981,7 @@ class TestASetThatMayGoToZero:
         assert shown(done, "Ready")[0] == "True"
         assert done.look_again_seconds == 75
 
+    @pytest.mark.holds("router.md", "`spec.replicas` is then ignored, and `ScalingActive` says so")
     def test_is_woken_by_a_held_request_and_says_so(self) -> None:
         done = self.planned(HELD)
         assert len(created(done)) == 1
@@ -934,6 +991,7 @@ class TestASetThatMayGoToZero:
         assert (said["from"], said["to"]) == (0, 1)
         assert said["reason"] == "Held: the routers have 1 request"
 
+    @pytest.mark.holds("router.md", "`status.autoscaling` has the last decisions")
     def test_keeps_the_last_five_decisions(self) -> None:
         manifest = self.manifest
         for number in range(7):
@@ -947,6 +1005,7 @@ class TestASetThatMayGoToZero:
             1,
         ]
 
+    @pytest.mark.holds("router.md", "While a router does not answer, nothing goes to zero")
     def test_says_when_nothing_is_known(self) -> None:
         done = self.planned(RouterLoad())
         assert shown(done, "ScalingActive") == ("False", Reason.NO_FIGURES)
@@ -987,6 +1046,10 @@ class TestTheEnginesKey:
         assert all(len(key) > 40 for key in keys)
         assert len(keys) == 2, "each is drawn anew"
 
+    @pytest.mark.holds(
+        "router.md",
+        "A deleted key is made anew with the event `EngineKeyLost`, and replicas and routers are replaced",
+    )
     def test_that_was_lost_replaces_engines_and_routers(self) -> None:
         manifest = gpu_set(replicas=1)
         before = observed(manifest, [member(manifest, "llama-1", pin="a", node="a", ready=True)])

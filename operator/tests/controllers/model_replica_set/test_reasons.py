@@ -138,6 +138,8 @@ AVAILABLE, PROGRESSING = ConditionType.AVAILABLE, ConditionType.PROGRESSING
 SCALING = ConditionType.SCALING_ACTIVE
 
 
+@pytest.mark.holds("draining.md", "Each reason of `Progressing` in the table is given")
+@pytest.mark.holds("placement.md", "Each reason of `Placed` in the table is given")
 @pytest.mark.parametrize(
     ("seen", "kind", "status", "reason"),
     [

@@ -71,6 +71,7 @@ def test_without_the_annotation_nothing_is_said() -> None:
     assert (placement["rebalance"], placement["moves"]) == (None, [])
 
 
+@pytest.mark.holds("placement.md", "The annotation or the command asks for it")
 def test_show_lists_the_moves_with_their_cost_and_changes_nothing() -> None:
     manifest = asked("show")
     done = plan(observed(manifest, serving(manifest, *HALVES)), NOW)
@@ -98,6 +99,8 @@ def test_show_lists_the_moves_with_their_cost_and_changes_nothing() -> None:
     assert (told(later), later.events) == (told(done), [])
 
 
+@pytest.mark.holds("placement.md", "Each value of the annotation is answered once")
+@pytest.mark.holds("placement.md", "An annotation that means nothing is `Refused`")
 @pytest.mark.parametrize(
     ("value", "places", "phase", "message"),
     [
@@ -131,6 +134,16 @@ def test_the_event_of_a_move_has_its_cost(tensor: int, sessions: int, cost: str)
     assert event.note.endswith(f"; {cost}")
 
 
+@pytest.mark.holds(
+    "draining.md",
+    "A replica leaves by a drain when `replicas` falls, at an update, on a cordoned node, and at a "
+    "rebalancing",
+)
+@pytest.mark.holds(
+    "placement.md",
+    "A move is carried out with the replacement first, or with the drain first where there is no "
+    "room for both",
+)
 def test_apply_brings_the_replacement_first_then_drains_then_is_done_once() -> None:
     manifest = asked("apply")
     halves = serving(manifest, *HALVES)
@@ -170,6 +183,7 @@ def test_apply_brings_the_replacement_first_then_drains_then_is_done_once() -> N
     assert (created(again), patched(again), again.events) == ([], [], [])
 
 
+@pytest.mark.holds("placement.md", "The next move begins when the last is done")
 def test_the_second_move_waits_until_the_first_is_done() -> None:
     manifest = asked("apply", replicas=3, parallelism={"tensor": 2})
     thirds = serving(manifest, ("llama-a", "a"), ("llama-b", "b"), ("llama-c", "c"))
@@ -205,6 +219,11 @@ def test_the_second_move_waits_until_the_first_is_done() -> None:
     assert phases(last) == ("Done", [("llama-a", "Done"), ("llama-c", "Done")])
 
 
+@pytest.mark.holds(
+    "placement.md",
+    "A move is carried out with the replacement first, or with the drain first where there is no "
+    "room for both",
+)
 def test_without_a_surge_the_group_drains_first_and_its_place_is_held() -> None:
     manifest = asked("apply", update={"maxSurge": 0, "maxUnavailable": 1})
     halves = serving(manifest, *HALVES)
@@ -228,6 +247,11 @@ def test_without_a_surge_the_group_drains_first_and_its_place_is_held() -> None:
     assert [pin_of(pod) for pod in created(fourth)] == ["b"]
 
 
+@pytest.mark.holds(
+    "placement.md",
+    "It stops, with the reason and the event, when room is gone, an update begins, or the only "
+    "replica would go first",
+)
 def test_the_only_replica_does_not_go_before_its_replacement() -> None:
     manifest = asked("apply", replicas=1, update={"maxSurge": 0, "maxUnavailable": 1})
     done = begun(manifest, serving(manifest, ("llama-a", "a")), claims=(used("b", 4),))
@@ -236,6 +260,11 @@ def test_the_only_replica_does_not_go_before_its_replacement() -> None:
     assert EventReason.REBALANCE_STOPPED in reasons(done)
 
 
+@pytest.mark.holds(
+    "placement.md",
+    "It stops, with the reason and the event, when room is gone, an update begins, or the only "
+    "replica would go first",
+)
 @pytest.mark.parametrize(
     ("change", "claims", "why"),
     [
@@ -268,6 +297,7 @@ def test_what_stops_a_move_that_has_begun(
     assert bool(created(third)) == bool(change)
 
 
+@pytest.mark.holds("placement.md", "Removing the annotation calls a move off")
 def test_a_move_whose_annotation_goes_is_called_off() -> None:
     manifest = asked("apply")
     halves = serving(manifest, *HALVES)
@@ -277,6 +307,7 @@ def test_a_move_whose_annotation_goes_is_called_off() -> None:
     assert (created(done), told(done)["rebalance"], told(done)["moves"]) == ([], None, [])
 
 
+@pytest.mark.holds("placement.md", "While a set is paused nothing is computed or moved")
 def test_a_paused_set_keeps_what_it_had_and_moves_nothing() -> None:
     manifest = asked("apply")
     halves = serving(manifest, *HALVES)
@@ -305,6 +336,7 @@ def apart(replicas: int) -> dict[str, Any]:
     return asked("apply", replicas=replicas, parallelism={"tensor": 8, "pipeline": 2})
 
 
+@pytest.mark.holds("placement.md", "A replica of several stages moves whole and waits for devices")
 def test_a_group_whose_stages_lie_apart_comes_together_and_keeps_the_node_that_it_has() -> None:
     manifest = apart(replicas=2)
     lies_apart = pair(manifest, "llama-a", "ac")

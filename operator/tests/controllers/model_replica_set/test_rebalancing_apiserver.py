@@ -25,6 +25,11 @@ ONE_MORE = {"maxSurge": 1, "maxUnavailable": 0}
 ONE_FEWER = {"maxSurge": 0, "maxUnavailable": 1}
 
 
+@pytest.mark.holds(
+    "placement.md",
+    "A move is carried out with the replacement first, or with the drain first where there is no "
+    "room for both",
+)
 @pytest.mark.parametrize(
     ("update", "least_ready"),
     [
@@ -86,6 +91,8 @@ def test_a_group_of_two_stages_comes_together_on_a_node_that_it_has_and_one_that
     assert "GroupReleased" not in stage.events()
 
 
+@pytest.mark.holds("placement.md", "The annotation or the command asks for it")
+@pytest.mark.holds("placement.md", "kubectl finds the plugin by its name")
 def test_the_command_shows_what_moves_cost_and_carries_them_out_one_after_another(stage: Stage) -> None:
     before = four_apart(stage)
     shown = kubectl_flotilla(stage, "rebalance", "llama")
@@ -114,6 +121,10 @@ def test_the_command_shows_what_moves_cost_and_carries_them_out_one_after_anothe
     assert nothing_left == (0, ["Shown: no move would raise the placement score"])
 
 
+@pytest.mark.holds(
+    "placement.md",
+    "The command ends with status 1 unless all was shown or done, and says when kubectl is missing",
+)
 def test_of_a_set_that_does_not_exist_the_command_says_so(stage: Stage) -> None:
     for options in ([], ["--apply"]):
         command = kubectl_flotilla(stage, "rebalance", "nowhere", *options)

@@ -29,6 +29,7 @@ from tests.controllers.model_replica_set.test_plan import seen_set
 SPECS = [ModelReplicaSet.model_validate(manifest).spec for manifest in full_featured_objects()]
 
 
+@pytest.mark.holds("draining.md", "Each revision is kept as a ControllerRevision")
 @pytest.mark.parametrize("before", SPECS)
 @pytest.mark.parametrize("now", SPECS)
 def test_a_record_restores_its_revision_into_any_spec(before: Any, now: Any) -> None:
@@ -80,6 +81,9 @@ def test_a_set_whose_revision_has_failed_runs_the_good_one() -> None:
     assert (spec.parallelism.tensor, revision) == (2, "good")
 
 
+@pytest.mark.holds(
+    "draining.md", "A new engines' key is part of a revision; the way back is the good parts with the new key"
+)
 def test_the_way_back_over_a_new_key_is_a_revision_of_the_good_parts_and_this_key() -> None:
     good = gpu_set(parallelism={"tensor": 2})
     good_spec = ModelReplicaSet.model_validate(good).spec
@@ -101,6 +105,7 @@ def test_where_only_the_key_is_new_the_way_back_leads_to_the_newest_revision_its
     assert not found.can_go_back
 
 
+@pytest.mark.holds("draining.md", "A new key alone does not try again what has failed")
 def test_a_new_key_alone_does_not_try_what_has_failed_again() -> None:
     spec = ModelReplicaSet.model_validate(gpu_set()).spec
     failed, asked = revision_of(spec), revision_of(spec, refresh="noon")

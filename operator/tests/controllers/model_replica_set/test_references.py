@@ -87,6 +87,17 @@ async def looked_at(
     return seen, plan(seen, NOW)
 
 
+@pytest.mark.holds("node-autoscalers.md", "A set that cannot preempt placeholders is told by `SpecValid`")
+@pytest.mark.holds(
+    "placement.md", "A class that is missing, not countable or contradicts makes `SpecValid` False"
+)
+@pytest.mark.holds("pods.md", "A missing class is a condition that names the field")
+@pytest.mark.holds(
+    "architecture.md", "Objects are looked at after 75 s for their Secrets, after 10 s while one is missing"
+)
+@pytest.mark.holds(
+    "security.md", "An object that would send it elsewhere says `SecretForElsewhere`, and what runs stays"
+)
 @pytest.mark.parametrize(
     ("manifest", "objects", "secrets", "reason"),
     [
@@ -265,6 +276,10 @@ async def test_all_that_is_missing_is_said_in_one_condition() -> None:
     assert "spec.router.authSecretRef" in message
 
 
+@pytest.mark.holds(
+    "security.md",
+    "An object that a Secret does not list says `SecretForOthers`, and no pod mounts it; what runs stays",
+)
 @pytest.mark.parametrize("field", ["authSecretRef", "tls"])
 async def test_where_kinds_are_restricted_a_secret_that_names_nobody_is_mounted_nowhere(field: str) -> None:
     """Routers that run stay as they are, and none is made."""

@@ -39,6 +39,9 @@ def refused(times: int, reason: WriteReason = WriteReason.FORBIDDEN) -> dict[str
     return manifest
 
 
+@pytest.mark.holds(
+    "groups.md", "What a quota forbids is tried after 30 s at most; a changed spec is tried at once"
+)
 @pytest.mark.parametrize(
     ("reason", "expected"),
     [
@@ -96,6 +99,7 @@ def test_a_refusal_is_remembered_and_counted_once_until_pods_are_accepted() -> N
     assert accepted.status["refusedPods"] is None
 
 
+@pytest.mark.holds("groups.md", "A pod that the API server refuses counts, with its words in `Placed`")
 def test_why_it_waits_stands_in_the_condition_and_the_status() -> None:
     done = plan(observed(refused(2)), NOW)
     assert created(done) == []
@@ -122,6 +126,9 @@ def test_a_conflict_passes_and_is_tried_again_at_once() -> None:
     assert created(plan(observed(manifest), NOW))
 
 
+@pytest.mark.holds(
+    "groups.md", "What a quota forbids is tried after 30 s at most; a changed spec is tried at once"
+)
 def test_a_changed_spec_is_tried_at_once() -> None:
     manifest = refused(2)
     held = plan(observed(manifest), NOW)

@@ -21,6 +21,7 @@ def elsewhere(running_control_plane: ControlPlane) -> Iterator[Stage]:
     running_control_plane.client.delete(f"/api/v1/namespaces/{name}")
 
 
+@pytest.mark.holds("placement.md", "A set whose pods are refused backs off, and others get its room")
 def test_room_that_a_quota_keeps_one_set_from_goes_to_the_next(stage: Stage, elsewhere: Stage) -> None:
     stage.node("a", gpus=4)
     same_nodes = {"nodeSelector": {"stage": stage.namespace}}

@@ -45,6 +45,12 @@ def updating(status: dict[str, Any], **spec: Any) -> dict[str, Any]:
     return {**manifest, "status": {"observedGeneration": 1, "rollout": rollout, **status}}
 
 
+@pytest.mark.holds(
+    "draining.md", "Time in which it waits for room, drains, is at zero or paused does not count"
+)
+@pytest.mark.holds(
+    "draining.md", "What fits no node after an autoscaler was asked in vain is no lack of room"
+)
 @pytest.mark.parametrize(
     ("status", "spec", "gpus", "new", "fails"),
     [
@@ -98,6 +104,8 @@ def test_time_in_which_an_update_waits_for_room_does_not_count(
 GOOD, BAD = Answers(count=100, failed=0, kept=99), Answers(count=100, failed=9, kept=50)
 
 
+@pytest.mark.holds("draining.md", "`update.rollback: false` only says so")
+@pytest.mark.holds("draining.md", "Each reason of `Progressing` in the table is given")
 @pytest.mark.parametrize(
     ("slo", "seconds", "answers", "reason", "fault"),
     [
@@ -136,6 +144,9 @@ def test_an_update_that_fails_and_is_kept_says_what_is_wrong_with_it(
     assert ModelReplicaSet.model_validate({**manifest, "status": done.status}).status is not None
 
 
+@pytest.mark.holds(
+    "draining.md", "While a router is silent a trial goes on, and the others can only prove a fault"
+)
 @pytest.mark.parametrize(
     ("load", "on_trial"),
     [

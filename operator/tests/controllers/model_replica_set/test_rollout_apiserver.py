@@ -133,6 +133,7 @@ def serves(pods: list[dict[str, Any]]) -> bool:
     return len(pods) == stages and all(map(ready, pods))
 
 
+@pytest.mark.holds("draining.md", "`kubectl drain` evicts through a disruption budget, one group at a time")
 def test_evictions_are_let_through_one_group_at_a_time(stage: Stage, routers: AnsweringRouters) -> None:
     stage.node("a")
     stage.node("b")
@@ -150,6 +151,7 @@ def test_evictions_are_let_through_one_group_at_a_time(stage: Stage, routers: An
     eventually(lambda: budget(stage) == (2, 1, True))
 
 
+@pytest.mark.holds("draining.md", "A restarted operator goes on with the drain where the last one was")
 def test_an_operator_killed_in_the_middle_goes_on_with_the_drain_and_deletes_after_the_proof(
     stage: Stage, routers: AnsweringRouters, operator: OperatorProcess
 ) -> None:
@@ -172,6 +174,7 @@ def test_an_operator_killed_in_the_middle_goes_on_with_the_drain_and_deletes_aft
     assert any("no request is left for it in 2 routers or in its engine" in note for note in stage.notes())
 
 
+@pytest.mark.holds("draining.md", "It fails when nothing gets on for `progressDeadlineSeconds`")
 def test_an_update_that_never_becomes_ready_goes_back_to_the_last_good_revision(
     stage: Stage, routers: AnsweringRouters
 ) -> None:

@@ -53,6 +53,7 @@ def told(*statuses: RouterStatus | None) -> RouterLoad:
     return router_load(measurements.answers(targets, RouterStatus))
 
 
+@pytest.mark.holds("router.md", "While one router does not tell, no rate is told")
 @pytest.mark.parametrize(
     ("statuses", "rates"),
     [
@@ -70,6 +71,9 @@ def test_rates_are_the_sum_over_all_routers(statuses: list[RouterStatus | None],
     assert load.waiting == (4 * sum(status is not None for status in statuses) or None)
 
 
+@pytest.mark.holds(
+    "router.md", "`kvUsage` is the mean over the replicas that serve, absent where fewer than half are known"
+)
 @pytest.mark.parametrize(
     ("caches", "mean"),
     [

@@ -60,6 +60,7 @@ def test_a_set_without_autoscaling_keeps_its_own_number() -> None:
     assert (in_force(mine).replicas, in_force(mine).intent.why) == (3, frozenset({IntentReason.AS_ASKED}))
 
 
+@pytest.mark.holds("router.md", "One that is never ready goes after `progressDeadlineSeconds`")
 def test_a_replica_that_never_becomes_ready_goes_at_the_deadline_of_an_update() -> None:
     spec: dict[str, Any] = {"autoscaling": SLEEPER, "update": {"progressDeadlineSeconds": 600}}
     mine = facts(model_replica_set(status={"desiredReplicas": 1}, **spec), ready(None))
@@ -69,6 +70,7 @@ def test_a_replica_that_never_becomes_ready_goes_at_the_deadline_of_an_update() 
         assert decision.wanted == wanted
 
 
+@pytest.mark.holds("decisions/0015-steering-loop.md", "A restart of the loop scales nothing")
 def test_what_was_decided_last_stays_until_something_else_is_decided() -> None:
     mine = facts(model_replica_set(replicas=3, autoscaling=SLEEPER, status={"desiredReplicas": 1}))
     decision = scale(mine, None)
@@ -85,6 +87,10 @@ def test_the_users_spec_is_not_changed() -> None:
     assert in_force(facts(manifest)).spec == ModelReplicaSet.model_validate(manifest).spec
 
 
+@pytest.mark.holds(
+    "decisions/0015-steering-loop.md",
+    "A decision is made again when the spec or the number in force has changed",
+)
 def test_a_decision_is_made_again_when_the_spec_or_the_number_in_force_has_changed_since() -> None:
     """From the same signals: nothing that routers said is forgotten, and nothing is made up."""
     before = facts(model_replica_set(autoscaling=SLEEPER, status={"desiredReplicas": 0}))

@@ -42,6 +42,9 @@ async def told(now: dict[str, Any], *cluster: dict[str, Any]) -> contract.Router
     return contract.RouterConfig.model_validate(json.loads(config["data"]["config.json"]))
 
 
+@pytest.mark.holds(
+    "engine.md", "During an update routers list what both revisions serve, and use the smaller `maxNumSeqs`"
+)
 @pytest.mark.parametrize(
     ("before", "now", "models", "sequences"),
     [
@@ -72,6 +75,7 @@ async def test_during_an_update_routers_know_what_all_replicas_serve(
     assert config.max_num_seqs == now.get("maxNumSeqs", 48)
 
 
+@pytest.mark.holds("engine.md", "While `model.name` changes, no name is listed")
 async def test_while_a_model_is_renamed_no_name_is_served_by_all() -> None:
     old, new = model_replica_set(), model_replica_set(model={"name": "llama-2"})
     pod = engine_pod("llama-x", revision=revision(old), ready=True)

@@ -44,6 +44,11 @@ def test_a_set_says_what_one_replica_holds() -> None:
     assert len(created(done)) == 1
 
 
+@pytest.mark.holds("capacity.md", "`maxModelLen` or the model's own maximum is the longest sequence")
+@pytest.mark.holds(
+    "capacity.md", "0.92 of the memory is used, or what `--gpu-memory-utilization` says; it is vLLM's default"
+)
+@pytest.mark.holds("capacity.md", "With another argument that changes memory nothing is judged")
 @pytest.mark.parametrize(
     ("changes", "config", "expected"),
     [
@@ -102,6 +107,10 @@ def test_figures(changes: dict[str, Any], config: dict[str, Any] | None, expecte
 PREFIX = "sequencesPerReplicaSharingPrefix"
 
 
+@pytest.mark.holds(
+    "capacity.md",
+    "`sequencesPerReplica` and `sequencesPerReplicaSharingPrefix` of the example are 15.5 and 20.3",
+)
 @pytest.mark.parametrize(
     ("engine", "shared", "expected"),
     [
@@ -136,6 +145,10 @@ def test_both_numbers_of_sequences_are_told(
     assert shown(done, "SpecValid") == ("True", Reason.VALID)
 
 
+@pytest.mark.holds(
+    "capacity.md",
+    "A prefix that cannot be counted with gives `SharedPrefixIgnored`, and the set is Ready all the same",
+)
 @pytest.mark.parametrize(
     ("engine", "shared", "message"),
     [
@@ -171,6 +184,7 @@ def test_a_prefix_that_cannot_be_counted_with_is_told_and_holds_nothing_back(
     assert shown(done, "Ready") == ("True", "Ready")
 
 
+@pytest.mark.holds("capacity.md", "A change of `spec.traffic` rolls no replica")
 def test_what_callers_send_rolls_no_replica_and_moves_its_figure() -> None:
     first = a_set(engine={"maxModelLen": 8192})
     inits = saying(LLAMA_8B, WEIGHTS_8B)
@@ -184,6 +198,7 @@ def test_what_callers_send_rolls_no_replica_and_moves_its_figure() -> None:
         assert created(done) == []
 
 
+@pytest.mark.holds("capacity.md", "What was read stays in the status when there is no replica")
 def test_a_set_without_pods_knows_its_model_from_its_status() -> None:
     seen = planned(a_set(tensor=2), LLAMA_70B, WEIGHTS_70B)
     later = a_set(tensor=4)
@@ -213,6 +228,10 @@ def test_a_pod_of_an_older_revision_says_nothing_of_the_new_model() -> None:
     assert "model" not in capacity(planned(manifest, pods=[old]))
 
 
+@pytest.mark.holds(
+    "capacity.md",
+    "`memoryGiB` of the spec goes before the label of the nodes, which counts only where all nodes agree",
+)
 @pytest.mark.parametrize(
     ("nodes", "gib"),
     [
@@ -237,6 +256,10 @@ def test_the_memory_that_nodes_say(nodes: list[Node], gib: float | None) -> None
     assert capacity(planned(manifest, snapshot=cluster(*nodes))).get("acceleratorGiB") == gib
 
 
+@pytest.mark.holds(
+    "capacity.md",
+    "`memoryGiB` of the spec goes before the label of the nodes, which counts only where all nodes agree",
+)
 def test_the_memory_that_the_user_says_goes_first() -> None:
     assert capacity(planned(a_set(), snapshot=cluster(labelled("a", "16384"))))["acceleratorGiB"] == 80
 

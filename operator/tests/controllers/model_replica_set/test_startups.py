@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from flotilla_operator.controllers.model_replica_set.reasons import Reason
 from flotilla_operator.controllers.model_replica_set.tell.startups import STARTUPS_KEPT
 from tests.builders.model_configs import LLAMA_70B
@@ -17,6 +19,9 @@ from tests.controllers.model_replica_set.sized_sets import (
 from tests.controllers.model_replica_set.test_plan import member, shown
 
 
+@pytest.mark.holds(
+    "capacity.md", "`startupSeconds` is the median of the last five starts, from creation to ready"
+)
 def test_a_start_is_measured_from_creation_to_ready_and_the_median_is_shown() -> None:
     manifest = a_set(replicas=3)
     ages = {"llama-a": (300, 200), "llama-b": (300, 180), "llama-c": (1000, 10)}
@@ -30,6 +35,9 @@ def test_a_start_is_measured_from_creation_to_ready_and_the_median_is_shown() ->
     assert said["startupSeconds"] == 120
 
 
+@pytest.mark.holds(
+    "capacity.md", "`startupSeconds` is the median of the last five starts, from creation to ready"
+)
 def test_starts_outlive_their_pods_and_the_operator_and_are_never_more_than_a_few() -> None:
     manifest, status = a_set(replicas=1), None
     for number in range(STARTUPS_KEPT + 3):
@@ -50,6 +58,9 @@ def test_a_replica_that_regains_its_readiness_has_not_started_anew() -> None:
     assert capacity(planned(manifest, pods=again, status=first.status))["startupSeconds"] == 100
 
 
+@pytest.mark.holds(
+    "capacity.md", "Of several stages the leader's start is measured, and a start with a restart is not"
+)
 def test_an_engine_that_crashed_first_is_not_measured() -> None:
     manifest = a_set(replicas=1)
     restarted = [container_status(ready=True, restartCount=1)]
@@ -57,6 +68,9 @@ def test_an_engine_that_crashed_first_is_not_measured() -> None:
     assert "startupSeconds" not in capacity(planned(manifest, pods=pods))
 
 
+@pytest.mark.holds(
+    "capacity.md", "Of several stages the leader's start is measured, and a start with a restart is not"
+)
 def test_a_stage_behind_the_leader_is_ready_before_there_is_an_answer_and_measures_no_start() -> None:
     manifest = a_set(parallelism={"pipeline": 2}, replicas=1)
     second: dict[str, Any] = {"group": "llama-a", "stage": 1, "stages": 2}

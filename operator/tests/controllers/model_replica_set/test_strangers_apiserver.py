@@ -104,6 +104,7 @@ def assert_it_still_works(stage: Stage) -> None:
     stage.wait("Placed", "True", name="after")
 
 
+@pytest.mark.holds("security.md", "The operator follows no redirect of a pod")
 @pytest.mark.attack("A pod with a router's labels answers the operator with a redirect")
 def test_a_false_router_leads_the_operator_nowhere(impostors: Impostors) -> None:
     with listening(Hostile(port=0, answer=answering("200 OK", b"{}")), own_addresses(1)) as aim:
@@ -162,6 +163,9 @@ def test_no_pod_gets_a_folder_of_the_node_that_is_not_listed(stage: Stage) -> No
     assert [pod for pod in stage.client.get(everywhere)["items"] if folders(pod)] == []
 
 
+@pytest.mark.holds(
+    "security.md", "An object that would send it elsewhere says `SecretForElsewhere`, and what runs stays"
+)
 @pytest.mark.attack("A user of the kinds sends a token of somebody else to an address of their own")
 def test_a_token_goes_to_no_hub_that_its_secret_does_not_name(stage: Stage) -> None:
     stage.node("a")

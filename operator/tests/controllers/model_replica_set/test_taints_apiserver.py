@@ -48,6 +48,11 @@ def apply_readme(stage: Stage) -> None:
     stage.client.create(stage.sets, manifest)
 
 
+@pytest.mark.holds(
+    "install.md",
+    "Replicas tolerate GKE's taint; another one is named, and admitted by the chart's "
+    "`placement.tolerations`",
+)
 def test_the_readmes_set_runs_on_a_node_that_gke_taints(stage: Stage, operators: Operators) -> None:
     operators.of("ModelReplicaSet", placement=placement_of_the_chart())
     node = tainted_node(stage, OF_GKE)
@@ -57,6 +62,11 @@ def test_the_readmes_set_runs_on_a_node_that_gke_taints(stage: Stage, operators:
     assert [pod["spec"]["nodeName"] for pod in stage.pods("qwen")] == [node, node]
 
 
+@pytest.mark.holds(
+    "install.md",
+    "Replicas tolerate GKE's taint; another one is named, and admitted by the chart's "
+    "`placement.tolerations`",
+)
 def test_another_taint_is_named_and_admitted_by_one_value_of_the_chart(
     stage: Stage, operators: Operators
 ) -> None:

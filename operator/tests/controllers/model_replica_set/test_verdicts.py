@@ -30,6 +30,10 @@ from tests.controllers.model_replica_set.test_plan import (
 )
 
 
+@pytest.mark.holds(
+    "capacity.md",
+    "A model that does not fit makes `SpecValid` False with the reason, the GiB that lack and what would fit",
+)
 def test_a_model_that_cannot_fit_says_by_how_much_and_what_would() -> None:
     done = planned(a_set(tensor=2), LLAMA_70B, WEIGHTS_70B)
     assert shown(done, "SpecValid") == ("False", Reason.MODEL_DOES_NOT_FIT)
@@ -42,6 +46,7 @@ def test_a_model_that_cannot_fit_says_by_how_much_and_what_would() -> None:
     assert capacity(done).get("sequencesPerReplica") is None
 
 
+@pytest.mark.holds("capacity.md", "No new replica is started for a model that does not fit")
 def test_no_further_replica_is_started_for_it_and_those_that_exist_may_try() -> None:
     done = planned(a_set(tensor=2), LLAMA_70B, WEIGHTS_70B)
     assert created(done) == []
@@ -61,6 +66,10 @@ def several(manifest: dict[str, Any], **fields: Any) -> list[dict[str, Any]]:
 ROOM_FOR_SEVERAL = cluster(*(node(name) for name in "abc"))
 
 
+@pytest.mark.holds(
+    "capacity.md",
+    "Replicas that never served give their accelerators back, all but one, and keep their place in the queue",
+)
 def test_of_several_that_never_served_one_is_left_to_try_and_the_others_give_back_what_they_hold() -> None:
     manifest = a_set(tensor=2, replicas=3)
     done = planned(manifest, pods=several(manifest), snapshot=ROOM_FOR_SEVERAL)
@@ -75,6 +84,10 @@ def test_of_several_that_never_served_one_is_left_to_try_and_the_others_give_bac
     assert shown(after, "Placed") == ("False", Reason.MODEL_DOES_NOT_FIT)
 
 
+@pytest.mark.holds(
+    "capacity.md",
+    "Replicas that never served give their accelerators back, all but one, and keep their place in the queue",
+)
 def test_those_that_are_given_up_wait_on_with_the_age_that_they_had() -> None:
     manifest = a_set(tensor=2, replicas=3)
     trying, *others = several(manifest)
@@ -87,6 +100,9 @@ def test_those_that_are_given_up_wait_on_with_the_age_that_they_had() -> None:
         assert ages == [time_text(500), time_text(10)]
 
 
+@pytest.mark.holds(
+    "capacity.md", "Replicas that serve, of an older revision or of a paused set are not touched"
+)
 @pytest.mark.parametrize(
     ("changes", "fields"),
     [
@@ -102,6 +118,9 @@ def test_no_replicas_are_given_up(changes: dict[str, Any], fields: dict[str, Any
     assert deleted(planned(manifest, pods=several(manifest, **fields), snapshot=ROOM_FOR_SEVERAL)) == []
 
 
+@pytest.mark.holds(
+    "capacity.md", "Replicas that serve, of an older revision or of a paused set are not touched"
+)
 def test_replicas_of_an_older_revision_and_of_one_that_was_good_stay() -> None:
     manifest = a_set(tensor=2, replicas=3)
     old = [
@@ -126,6 +145,7 @@ def test_what_a_node_can_give_bounds_what_is_proposed() -> None:
     )
 
 
+@pytest.mark.holds("capacity.md", "A tensor that does not divide the attention heads has its own reason")
 def test_a_tensor_that_does_not_divide_the_heads_is_known_without_memory() -> None:
     done = planned(gpu_set(parallelism={"tensor": 8}), QWEN2_7B)
     assert shown(done, "SpecValid") == ("False", Reason.TENSOR_DOES_NOT_DIVIDE_HEADS)
@@ -135,6 +155,7 @@ def test_a_tensor_that_does_not_divide_the_heads_is_known_without_memory() -> No
     )
 
 
+@pytest.mark.holds("capacity.md", "A replica that becomes ready proves the verdict wrong")
 def test_a_replica_that_serves_proves_the_arithmetic_wrong() -> None:
     manifest = a_set(tensor=2)
     serving = started(manifest, "llama-a", age=500, ready_ago=400, inits=saying(LLAMA_70B, WEIGHTS_70B))

@@ -5,6 +5,8 @@ more groups wait than the status names.
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from flotilla_operator.api.model_replica_set import ModelReplicaSet
 from flotilla_operator.cluster.status import is_urgent
 from flotilla_operator.controllers.model_replica_set.tell.status import AGES_SHOWN, GROUPS_SHOWN
@@ -41,6 +43,7 @@ def next_status(manifest: dict[str, Any], later: float, snapshot: Snapshot = FUL
 
 
 class TestAGroupThatIsReleased:
+    @pytest.mark.holds("placement.md", "A group that is released before it ran keeps its age")
     def test_is_as_old_as_before_it_got_its_pods(self) -> None:
         manifest = gpu_set(replicas=1)
         done = plan(observed(manifest, [late(manifest, 500)], snapshot=FULL), NOW)
@@ -48,6 +51,7 @@ class TestAGroupThatIsReleased:
         assert done.status is not None
         assert waiting_since(done.status) == [time_text(500)]
 
+    @pytest.mark.holds("placement.md", "A group that is released before it ran keeps its age")
     def test_carries_its_age_to_its_next_place(self) -> None:
         manifest = gpu_set(replicas=1)
         done = plan(observed(manifest, [late(manifest, 500)], snapshot=cluster(node("a"), node("b"))), NOW)

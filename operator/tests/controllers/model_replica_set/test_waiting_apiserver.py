@@ -10,6 +10,7 @@ from tests.support.waiting import eventually
 pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(600)]
 
 
+@pytest.mark.holds("groups.md", "A pod that the API server refuses counts, with its words in `Placed`")
 def test_a_quota_that_refuses_a_pod_is_said_and_survived(stage: Stage) -> None:
     stage.node("a")
     path = stage.quota("none", gpus=0)
@@ -21,6 +22,11 @@ def test_a_quota_that_refuses_a_pod_is_said_and_survived(stage: Stage) -> None:
     stage.wait("Ready", "True")
 
 
+@pytest.mark.holds(
+    "install.md",
+    "Only `modelCache.mode: Node` needs a privileged namespace; root with the capability CHOWN "
+    "alone makes the folder",
+)
 def test_a_node_cache_in_a_restricted_namespace_says_what_the_namespace_must_allow(stage: Stage) -> None:
     stage.node("a")
     stage.create(replicas=1, modelCache={"mode": "Node", "path": "/srv/models"})

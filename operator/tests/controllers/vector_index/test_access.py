@@ -38,6 +38,11 @@ ASLEEP = fleet("asleep", template_sends=False)
 LEFT = fleet("left", template_sends=None, pods_without=1)
 
 
+@pytest.mark.holds(
+    "search.md",
+    "After an upgrade searches without a key are answered until no worker is left that sends none, "
+    "and then never again",
+)
 @pytest.mark.parametrize(
     ("before", "has_retriever", "paused", "fleets", "reason", "old"),
     [
@@ -163,6 +168,9 @@ def keys_told(plan: Plan) -> Any:
 GENERATED = {"secretName": "handbook-retriever-key", "entry": "key"}
 
 
+@pytest.mark.holds(
+    "search.md", "The operator makes one key, once, before the retriever, and `status.keys` names its Secret"
+)
 def test_a_new_index_gets_a_key_before_its_retriever_and_requires_it_at_once() -> None:
     plan = Stage().step()
     writes = [one for one in plan.writes if isinstance(one, Apply | Create)]
@@ -186,6 +194,9 @@ def secrets_made(plan: Plan) -> int:
     return sum(isinstance(one, Create) and one.manifest["kind"] == "Secret" for one in plan.writes)
 
 
+@pytest.mark.holds(
+    "search.md", "The operator makes one key, once, before the retriever, and `status.keys` names its Secret"
+)
 def test_the_key_is_made_once_and_again_when_it_was_lost_without_a_new_pod() -> None:
     stage = with_key(Stage())
     first = stage.step()
@@ -219,6 +230,11 @@ def test_a_key_that_cannot_be_made_is_not_told() -> None:
     assert (ready["status"], ready["reason"]) == ("False", "NameTaken")
 
 
+@pytest.mark.holds(
+    "search.md",
+    "After an upgrade searches without a key are answered until no worker is left that sends none, "
+    "and then never again",
+)
 def test_an_older_index_requires_keys_once_its_fleets_workers_send_them() -> None:
     stage = with_key(old_index(searching(), *workers_of(sends=False)))
     waiting = stage.step()
@@ -262,6 +278,11 @@ def with_deployment_of_somebody_elses() -> list[Manifest]:
     return [deployment]
 
 
+@pytest.mark.holds(
+    "search.md",
+    "After an upgrade searches without a key are answered until no worker is left that sends none, "
+    "and then never again",
+)
 @pytest.mark.parametrize(
     ("others", "waits"),
     [
@@ -283,6 +304,7 @@ def test_which_workers_are_waited_for(others: Callable[[], list[Manifest]], wait
     assert keyless(with_key(old_index(*others())).step()) is waits
 
 
+@pytest.mark.holds("search.md", "A paused index stays as it is, and its fleets send no key")
 def test_a_paused_index_is_told_as_it_was() -> None:
     stage = old_index()
     stage.index["spec"]["paused"] = True
@@ -304,6 +326,11 @@ def retriever_secret(plan: Plan) -> str | None:
     return None
 
 
+@pytest.mark.holds(
+    "search.md",
+    "With `retriever.authSecretRef` each entry is a caller, and while the Secret is missing the "
+    "retriever stays as it is",
+)
 def test_the_keys_of_the_users_secret_are_mounted_and_none_is_made() -> None:
     stage = Stage(vector_index(retriever={"authSecretRef": {"name": "callers"}}), callers={"ann": "a"})
     plan = stage.step()
@@ -313,6 +340,11 @@ def test_the_keys_of_the_users_secret_are_mounted_and_none_is_made() -> None:
     assert stage.secrets.asked == ["callers"]
 
 
+@pytest.mark.holds(
+    "search.md",
+    "With `retriever.authSecretRef` each entry is a caller, and while the Secret is missing the "
+    "retriever stays as it is",
+)
 def test_while_the_users_secret_is_missing_the_retriever_stays_as_it_is() -> None:
     stage = with_key(Stage())
     stage.build()
@@ -328,6 +360,11 @@ def test_while_the_users_secret_is_missing_the_retriever_stays_as_it_is() -> Non
     assert stage.condition("RetrieverReady") == ("True", "RetrieverAvailable")
 
 
+@pytest.mark.holds(
+    "search.md",
+    "With `retriever.authSecretRef` each entry is a caller, and while the Secret is missing the "
+    "retriever stays as it is",
+)
 @pytest.mark.parametrize("entries", [{}, {"ann": ""}, {"ann": " \n"}], ids=["none", "empty", "blank"])
 def test_a_secret_that_lets_nobody_in_is_told(entries: dict[str, str]) -> None:
     stage = Stage(vector_index(retriever={"authSecretRef": {"name": "callers"}}), callers=entries)
@@ -337,6 +374,7 @@ def test_a_secret_that_lets_nobody_in_is_told(entries: dict[str, str]) -> None:
     assert "nobody can search" in stage.message("RetrieverReady")
 
 
+@pytest.mark.holds("security.md", "Nobody searches without a key, and keys are in no log, message or metric")
 def test_the_key_is_in_no_message_and_no_event() -> None:
     stage = with_key(Stage())
     stage.build()
@@ -348,6 +386,9 @@ def test_the_key_is_in_no_message_and_no_event() -> None:
 INDEX = Key("VectorIndex", "default", "handbook")
 
 
+@pytest.mark.holds(
+    "decisions/0019-search-keys.md", "Workers and fleets wake an index that waits for them, and no other"
+)
 @pytest.mark.parametrize(
     ("changed", "required", "woken"),
     [

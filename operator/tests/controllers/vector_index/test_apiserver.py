@@ -175,6 +175,8 @@ def stage(
         yield made
 
 
+@pytest.mark.holds("search.md", "`status.url` is the URL of the page")
+@pytest.mark.holds("architecture.md", "Each kind makes the objects that the page lists")
 def test_an_index_is_built_served_and_leaves_only_its_claim(stage: Stage) -> None:
     stage.create()
     assert "no ModelReplicaSet 'minilm'" in stage.wait("EmbedderReady", "False", "ModelMissing")
@@ -298,6 +300,10 @@ def milvus() -> Iterator[tuple[str, type[Milvus]]]:
     server.server_close()
 
 
+@pytest.mark.holds(
+    "decisions/0007-index-builds.md",
+    "An external Milvus with deletionPolicy Delete is emptied within 45 s, and an event names what was left",
+)
 def test_a_deleted_index_empties_the_milvus_of_somebody_elses(
     stage: Stage, milvus: tuple[str, type[Milvus]]
 ) -> None:
@@ -327,6 +333,10 @@ def test_a_deleted_index_empties_the_milvus_of_somebody_elses(
     assert all(authorization == "Bearer root:x" for _, _, authorization in told.calls)
 
 
+@pytest.mark.holds(
+    "decisions/0007-index-builds.md",
+    "An external Milvus with deletionPolicy Delete is emptied within 45 s, and an event names what was left",
+)
 def test_a_namespace_ends_though_milvus_and_its_secret_are_gone(stage: Stage) -> None:
     external = {"mode": "External", "uri": "http://127.0.0.1:1", "tokenSecretRef": {"name": "never"}}
     stage.create(milvus=external, retention={"deletionPolicy": "Delete"})
@@ -361,6 +371,7 @@ def test_an_index_goes_whatever_its_milvus_answers(
         assert aim.asked == {}
 
 
+@pytest.mark.holds("security.md", "A clean-up connects to no address that tools may not reach")
 @pytest.mark.attack(
     "`milvus.uri` with `deletionPolicy: Delete` names the address where a cloud keeps its credentials"
 )

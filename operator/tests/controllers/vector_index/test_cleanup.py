@@ -112,6 +112,7 @@ async def answering(
         listening.close()
 
 
+@pytest.mark.holds("security.md", "A clean-up follows no redirect and reads 1 MiB at most")
 async def test_no_redirect_of_a_milvus_is_followed() -> None:
     async with answering("HTTP/1.1 307 Elsewhere\r\nLocation: /elsewhere", b"") as (uri, paths):
         done = await here(remains(uri))
@@ -120,6 +121,7 @@ async def test_no_redirect_of_a_milvus_is_followed() -> None:
     assert paths == ["/v2/vectordb/collections/list"]
 
 
+@pytest.mark.holds("security.md", "A clean-up follows no redirect and reads 1 MiB at most")
 @pytest.mark.parametrize(
     ("encoding", "body"),
     [
@@ -147,6 +149,7 @@ FORBIDDEN = (
 AT_HOME = ("http://127.0.0.1:19530", "http://localhost", "http://0.0.0.0:80", "http://[::1]:9090")
 
 
+@pytest.mark.holds("security.md", "A clean-up connects to no address that tools may not reach")
 @pytest.mark.parametrize("uri", [*FORBIDDEN, *AT_HOME])
 async def test_no_address_that_tools_may_not_reach_is_connected_to(uri: str) -> None:
     done = await remove(remains(uri))
@@ -156,6 +159,7 @@ async def test_no_address_that_tools_may_not_reach_is_connected_to(uri: str) -> 
         assert (await here(remains(uri))).message == done.message, "tests allow the own machine alone"
 
 
+@pytest.mark.holds("security.md", "A clean-up connects to no address that tools may not reach")
 @pytest.mark.attack("`milvus.uri` names a port of the operator's own pod, which no network policy shields")
 async def test_a_clean_up_reaches_nothing_on_the_operators_machine() -> None:
     async with answering("HTTP/1.1 200 OK", b"{}") as (uri, paths):
@@ -165,6 +169,7 @@ async def test_a_clean_up_reaches_nothing_on_the_operators_machine() -> None:
     assert paths == []
 
 
+@pytest.mark.holds("security.md", "A clean-up connects to no address that tools may not reach")
 @pytest.mark.attack(
     "`milvus.uri` with `deletionPolicy: Delete` names the address where a cloud keeps its credentials"
 )
@@ -177,6 +182,10 @@ async def test_no_name_stands_for_a_forbidden_address(monkeypatch: pytest.Monkey
     assert "the operator does not connect to" in done.message
 
 
+@pytest.mark.holds(
+    "decisions/0007-index-builds.md",
+    "An external Milvus with deletionPolicy Delete is emptied within 45 s, and an event names what was left",
+)
 @pytest.mark.attack("That Milvus redirects, answers without end, or never")
 async def test_a_milvus_that_never_answers_is_given_up_at_the_deadline(
     monkeypatch: pytest.MonkeyPatch,
@@ -269,6 +278,11 @@ class Milvus:
         return web.json_response({"code": 0, "data": self.answer(path, await request.json())})
 
 
+@pytest.mark.holds(
+    "decisions/0007-index-builds.md",
+    "A removal spares what another index has promoted, ends with the finalizer, and counts its "
+    "time from the first look",
+)
 @pytest.mark.parametrize(
     ("promoted_by", "alias_of", "dropped"),
     [
@@ -300,6 +314,11 @@ async def test_a_removal_drops_what_no_other_index_has_promoted(
     assert milvus.dropped == dropped
 
 
+@pytest.mark.holds(
+    "decisions/0007-index-builds.md",
+    "A removal spares what another index has promoted, ends with the finalizer, and counts its "
+    "time from the first look",
+)
 async def test_a_removal_ends_with_the_finalizer() -> None:
     cleanups = Cleanups(allow_loopback=True)
     async with server(None) as uri:
@@ -311,6 +330,11 @@ async def test_a_removal_ends_with_the_finalizer() -> None:
         assert running.cancelled()
 
 
+@pytest.mark.holds(
+    "decisions/0007-index-builds.md",
+    "A removal spares what another index has promoted, ends with the finalizer, and counts its "
+    "time from the first look",
+)
 def test_the_time_of_a_removal_counts_from_the_first_look() -> None:
     stage = Stage(leaving_index("http://milvus.example"), milvus={"token": b"\xff\xfe"})
     an_hour_later = NOW + 60 * MINUTE
@@ -358,6 +382,7 @@ async def test_a_milvus_outside_is_asked_through_the_proxy_with_its_password_apa
     assert "s3cret" not in done.message
 
 
+@pytest.mark.holds("install.md", "No message quotes a proxy's password")
 async def test_a_proxy_that_does_not_answer_is_told_without_its_password() -> None:
     done = await here(replace(remains("https://milvus.invalid"), proxy="http://u:s3cret@127.0.0.1:1"))
     assert done.state is CleanupState.GIVEN_UP
@@ -365,6 +390,7 @@ async def test_a_proxy_that_does_not_answer_is_told_without_its_password() -> No
     assert "s3cret" not in done.message
 
 
+@pytest.mark.holds("security.md", "No proxy is asked for a link-local address, nor for a name of one")
 @pytest.mark.attack("It does so where the chart names a proxy")
 async def test_no_proxy_is_asked_for_a_name_of_a_link_local_address(monkeypatch: pytest.MonkeyPatch) -> None:
     async def resolves(*_: Any, **__: Any) -> list[Any]:
@@ -377,6 +403,10 @@ async def test_no_proxy_is_asked_for_a_name_of_a_link_local_address(monkeypatch:
     assert paths == []
 
 
+@pytest.mark.holds(
+    "install.md", "The clean-up of a Milvus uses the proxy, and asks it for nothing in the cluster"
+)
+@pytest.mark.holds("security.md", "No proxy is asked for a link-local address, nor for a name of one")
 @pytest.mark.parametrize(
     ("uri", "proxied"),
     [

@@ -88,6 +88,10 @@ def removed(uri: str, **environment: str) -> str:
     return process.stdout + process.stderr
 
 
+@pytest.mark.holds(
+    "install.md",
+    "The operator empties a Milvus over TLS, and gives its token to no server that it does not trust",
+)
 def test_collections_are_dropped_over_https_with_the_token(milvus: SecuredMilvus) -> None:
     assert removed(milvus.uri, SSL_CERT_FILE=str(milvus.authority)).strip() == "Done"
     paths = [
@@ -100,6 +104,10 @@ def test_collections_are_dropped_over_https_with_the_token(milvus: SecuredMilvus
     assert milvus.calls == [(f"/v2/vectordb/{path}", f"Bearer {TOKEN}") for path in paths]
 
 
+@pytest.mark.holds(
+    "install.md",
+    "The operator empties a Milvus over TLS, and gives its token to no server that it does not trust",
+)
 def test_a_server_that_is_not_trusted_gets_no_token_and_is_told(milvus: SecuredMilvus) -> None:
     said = removed(milvus.uri)
     assert said.startswith(f"GivenUp the collections {PREFIX}* were not removed from {milvus.uri}")

@@ -15,6 +15,7 @@ from tests.builders.vector_index import vector_index
 pytestmark = pytest.mark.apiserver
 
 
+@pytest.mark.holds("decisions/0007-index-builds.md", "A run that returns under its old name starts over")
 def test_every_pod_of_a_job_carries_its_uid(
     running_control_plane: ControlPlane, running_namespace: str
 ) -> None:

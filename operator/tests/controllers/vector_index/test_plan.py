@@ -32,6 +32,9 @@ def failed(step: BuildStep, reason: BuildReason, message: str = "it is so") -> S
     return StepReport(step=step, reason=reason, message=message)
 
 
+@pytest.mark.holds(
+    "decisions/0005-indexed-jobs.md", "The operator sequences the steps and swaps the alias last"
+)
 def test_a_build_goes_step_by_step_and_ends_ready() -> None:
     stage = Stage()
     stage.step()
@@ -156,6 +159,9 @@ def test_what_is_missing_is_named_and_no_build_starts(
     assert stage.condition("Ready")[0] == "False"
 
 
+@pytest.mark.holds(
+    "install.md", "Without an image of Milvus Lite its indexes say so, and one that runs stays"
+)
 def test_without_an_image_of_milvus_lite_the_value_is_named_and_no_pod_is_made() -> None:
     stage = Stage().without_image_of_milvus()
     stage.step()
@@ -165,6 +171,9 @@ def test_without_an_image_of_milvus_lite_the_value_is_named_and_no_pod_is_made()
     assert stage.jobs() == {}
 
 
+@pytest.mark.holds(
+    "security.md", "An object that would send it elsewhere says `SecretForElsewhere`, and what runs stays"
+)
 def test_a_retriever_whose_token_is_for_another_milvus_stays_as_it_is() -> None:
     milvus = {"mode": "External", "tokenSecretRef": {"name": "milvus"}}
     secret = {"token": b"x", ANNOTATION: b"milvus.example"}
@@ -178,6 +187,10 @@ def test_a_retriever_whose_token_is_for_another_milvus_stays_as_it_is() -> None:
     assert stage.objects["ConfigMap", "handbook-retriever"]["data"] == config
 
 
+@pytest.mark.holds(
+    "security.md",
+    "An object that a Secret does not list says `SecretForOthers`, and no pod mounts it; what runs stays",
+)
 @pytest.mark.parametrize(
     ("spec", "others", "secret", "user"),
     [
@@ -224,6 +237,7 @@ def test_where_kinds_are_restricted_a_secret_that_names_nobody_is_mounted_nowher
     assert ("Deployment", "handbook-retriever") in stage.objects
 
 
+@pytest.mark.holds("security.md", "Proxies that an object names in its variables must be listed too")
 @pytest.mark.parametrize("component", ["retriever", "build"])
 def test_a_proxy_that_the_token_of_milvus_does_not_name_gets_it_from_no_pod(component: str) -> None:
     milvus = {"mode": "External", "tokenSecretRef": {"name": "milvus"}, "uri": "http://milvus.example:19530"}
@@ -252,6 +266,9 @@ def test_the_charts_image_of_milvus_lite_is_not_always_needed(milvus: dict[str, 
     assert set(stage.jobs()) == {"plan"}
 
 
+@pytest.mark.holds(
+    "install.md", "Without an image of Milvus Lite its indexes say so, and one that runs stays"
+)
 def test_a_milvus_lite_that_runs_stays_when_the_chart_names_its_image_no_more() -> None:
     stage = Stage()
     stage.build()
@@ -325,6 +342,9 @@ def test_too_many_dead_letters_keep_what_is_live_and_wait_for_a_person() -> None
     assert stage.jobs()["shards"] == jobs["shards"]
 
 
+@pytest.mark.holds(
+    "decisions/0007-index-builds.md", "What makes vectors makes another generation, built aside"
+)
 @pytest.mark.parametrize(
     "change",
     [
@@ -503,6 +523,14 @@ def test_a_refusal_of_milvus_claim_names_the_field_that_asks_for_it() -> None:
         assert fields["handbook-milvus"] == "spec.milvus.storage"
 
 
+@pytest.mark.holds(
+    "README.md",
+    "The operator changes nothing in a user's object but its status and a finalizer where one is needed",
+)
+@pytest.mark.holds(
+    "argocd.md",
+    "The operator writes nothing but the status and a finalizer into our objects, so there is no drift",
+)
 def test_only_an_external_milvus_that_is_to_be_emptied_needs_a_finalizer() -> None:
     external = {"mode": "External", "uri": "http://milvus.example:19530"}
     policies = {"Delete": ("flotilla.dev/milvus",), "Retain": ()}

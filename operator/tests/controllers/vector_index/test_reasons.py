@@ -106,6 +106,7 @@ def broken_model() -> dict[str, Any]:
     return {**embedder(), "spec": {"replicas": "many"}}
 
 
+@pytest.mark.holds("pods.md", "A missing class is a condition that names the field")
 @pytest.mark.parametrize(
     ("happens", "kind", "status", "reason"),
     [
@@ -267,6 +268,7 @@ def failed_with(reason: BuildReason) -> Stage:
     return stage
 
 
+@pytest.mark.holds("install.md", "`MilvusReady` is False with `MilvusUnreachable` and the cause")
 @pytest.mark.parametrize(
     ("reason", "kind", "stalled"),
     [

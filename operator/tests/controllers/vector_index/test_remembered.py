@@ -36,6 +36,10 @@ WRITTEN: dict[str, Any] = {
 }
 
 
+@pytest.mark.holds(
+    "architecture.md",
+    "A status that an older release wrote is understood, and one that is not valid is an empty memory",
+)
 @pytest.mark.parametrize(
     "status",
     [
@@ -75,6 +79,10 @@ def test_what_is_written_is_read_back() -> None:
     assert remembered(stage.index).whole == stage.status
 
 
+@pytest.mark.holds(
+    "architecture.md",
+    "A status that an older release wrote is understood, and one that is not valid is an empty memory",
+)
 @pytest.mark.parametrize(
     "status",
     [

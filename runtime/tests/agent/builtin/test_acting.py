@@ -110,6 +110,7 @@ def asked(calls: ScriptedCalls) -> list[list[dict[str, Any]]]:
 WEATHER = tool_of("weather", Effect.PURE, CITY)
 
 
+@pytest.mark.holds("tasks.md", "The calls of a turn are made at once, and come back in their order")
 async def test_the_calls_of_a_turn_are_made_at_once_and_come_back_in_their_order() -> None:
     turns = [
         wants(("weather", {"city": "Lisbon"}), ("weather", {"city": "Porto"}), text="I look."),
@@ -164,6 +165,10 @@ async def test_the_calls_of_a_turn_are_made_at_once_and_come_back_in_their_order
     assert [(tool.name, tool.parameters) for tool in declared] == [("weather", CITY)]
 
 
+@pytest.mark.holds("tasks.md", "What goes wrong with a call is told to the model")
+@pytest.mark.holds(
+    "security.md", "What a model wants is checked before it is called, and 16 calls a turn are made at most"
+)
 @pytest.mark.attack("A model wants calls that are none, or a thousand of them")
 @pytest.mark.parametrize(
     ("call", "reply", "says"),
@@ -195,6 +200,7 @@ async def test_what_goes_wrong_with_a_call_is_told_to_the_model(
     assert ("turn/1/tool/weather" in calls.made) is (reply is not None)
 
 
+@pytest.mark.holds("tasks.md", "What goes wrong with a call is told to the model")
 async def test_arguments_that_are_no_json_are_told_to_the_model_and_not_sent_back() -> None:
     broken = said(
         {
@@ -216,6 +222,10 @@ async def test_arguments_that_are_no_json_are_told_to_the_model_and_not_sent_bac
     assert asked(calls)[1][-2]["tool_calls"][0]["function"]["arguments"] == "{}"
 
 
+@pytest.mark.holds("tasks.md", "A turn has 16 calls at most")
+@pytest.mark.holds(
+    "security.md", "What a model wants is checked before it is called, and 16 calls a turn are made at most"
+)
 @pytest.mark.attack("A model wants calls that are none, or a thousand of them")
 async def test_a_model_that_wants_too_many_calls_gets_some() -> None:
     many = wants(*(("weather", {"city": str(number)}) for number in range(30)))
@@ -225,6 +235,11 @@ async def test_a_model_that_wants_too_many_calls_gets_some() -> None:
     assert told == ["sunny"] * 16 + ["not called: a turn may have at most 16 calls"] * 14
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "The built-in agent makes one call at a time where its model wants one, and makes no call that "
+    "it does not want",
+)
 async def test_a_simple_task_is_sequential_and_only_what_the_model_wants_at_once_is_parallel() -> None:
     """The fleet has more tools and indexes than the task needs."""
     look, search, write = (
@@ -259,6 +274,7 @@ async def test_a_simple_task_is_sequential_and_only_what_the_model_wants_at_once
     assert (await most_at_once([look, search, write]))[0] == 3
 
 
+@pytest.mark.holds("tasks.md", "Passages are numbered across all searches, and cited")
 async def test_passages_of_searches_are_numbered_once_and_cited() -> None:
     acting = program(indexes=("manual", "wiki"))
     turns = [
@@ -312,6 +328,7 @@ async def test_a_tool_may_have_the_name_of_a_search() -> None:
     assert calls.made[1:3] == ["turn/1/tool/search_manual", "turn/1/retrieve/manual"]
 
 
+@pytest.mark.holds("tasks.md", "Turns that no longer fit are summed up by the role Routine")
 async def test_a_history_that_is_too_long_is_summed_up_by_the_routine_model() -> None:
     acting = program(WEATHER, context_tokens=2000)
     long = "sunny " * 400
@@ -334,6 +351,7 @@ async def test_a_history_that_is_too_long_is_summed_up_by_the_routine_model() ->
     assert len(contents) == 5
 
 
+@pytest.mark.holds("tasks.md", "Turns that no longer fit are summed up by the role Routine")
 async def test_a_summary_that_fails_costs_the_older_turns_and_not_the_task() -> None:
     acting = program(WEATHER, context_tokens=2000)
     turns = [*(wants(("weather", {"city": city})) for city in "AB"), failed("no model"), said("Sunny.")]
@@ -388,6 +406,7 @@ async def test_an_acting_task_that_cannot_go_on_ends_with_a_reason(
     assert says in finish.message
 
 
+@pytest.mark.holds("tasks.md", "Passages are numbered across all searches, and cited")
 @given(st.lists(st.integers(0, 30), max_size=8))
 def test_an_acting_agent_that_is_crashed_anywhere_ends_with_the_same_citations(crashes: list[int]) -> None:
     acting = program(WEATHER, indexes=("manual", "wiki"))
@@ -470,6 +489,7 @@ def test_a_text_is_cut_between_characters(text: str, most: int) -> None:
     )
 
 
+@pytest.mark.holds("tools.md", "What the model reads approves nothing; a refusal is an observation")
 @pytest.mark.attack("A document or a tool's result tells the model that a call is approved")
 async def test_what_the_model_reads_approves_nothing_and_a_refusal_is_an_observation() -> None:
     ask = tool_of("pay", Effect.UNSAFE, approval=Approval.ALWAYS)

@@ -127,6 +127,10 @@ def seen(models: Models) -> list[str]:
 ASK = wants(("researcher", {"task": "Find the warmest city."}))
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "The calls of another agent are tasks of its own, on the same limits, for the same tenant and caller",
+)
 async def test_an_agent_is_a_tool_whose_calls_are_tasks_of_its_own() -> None:
     models = Models(ASK, said("Lisbon."))
     finish, store = await tree(models)
@@ -152,6 +156,9 @@ async def test_the_model_is_told_of_each_agent_and_of_what_it_takes() -> None:
     assert set(told) == {"weather", "pay", "search_handbook", "search_secrets", "researcher", "writer"}
 
 
+@pytest.mark.holds(
+    "agents.md", "It has its own prompt and model, and the tools and indexes that it names alone"
+)
 async def test_an_agent_has_its_own_prompt_model_tools_and_indexes_alone() -> None:
     models = Models(ASK, said("Lisbon."))
     await tree(models)
@@ -161,6 +168,9 @@ async def test_an_agent_has_its_own_prompt_model_tools_and_indexes_alone() -> No
     assert [tool.name for tool in asked.request.tools] == ["weather", "search_handbook"]
 
 
+@pytest.mark.holds(
+    "agents.md", "It has its own prompt and model, and the tools and indexes that it names alone"
+)
 async def test_an_agent_that_names_nothing_has_nothing() -> None:
     models = Models(wants(("writer", {"task": "Write."})), said("Done."))
     await tree(models)
@@ -168,6 +178,14 @@ async def test_an_agent_that_names_nothing_has_nothing() -> None:
     assert (asked.target, asked.request.tools) == ("large", ())
 
 
+@pytest.mark.holds(
+    "agents.md", "It has its own prompt and model, and the tools and indexes that it names alone"
+)
+@pytest.mark.holds(
+    "security.md",
+    "A sub-agent has nothing that it was not given; only a verdict accepts a result; a result "
+    "cannot leave the place of what is judged",
+)
 @pytest.mark.attack("A sub-agent calls a tool that was not given to it")
 async def test_a_tool_that_an_agent_was_not_given_is_not_called_for_it() -> None:
     turns = [
@@ -182,6 +200,9 @@ async def test_a_tool_that_an_agent_was_not_given_is_not_called_for_it() -> None
     assert len(store.tasks) == 2
 
 
+@pytest.mark.holds(
+    "agents.md", "It has its own prompt and model, and the tools and indexes that it names alone"
+)
 async def test_a_tool_of_a_server_belongs_to_its_entry() -> None:
     tools = (replace(tool_of("tickets_search", Effect.PURE), entry="tickets"), tool_of("pay"))
     models = Models(ASK, said("Lisbon."))
@@ -189,6 +210,7 @@ async def test_a_tool_of_a_server_belongs_to_its_entry() -> None:
     assert [tool.name for tool in models.others[0].request.tools] == ["tickets_search", "search_handbook"]
 
 
+@pytest.mark.holds("agents.md", "A worker with one place comes to the end of any tree, within its width")
 async def test_agents_of_one_turn_work_at_the_same_time_within_the_width() -> None:
     both = wants(("researcher", {"task": "a"}), ("writer", {"task": "b"}), ("researcher", {"task": "c"}))
     models = Models(both, said("Lisbon."))
@@ -198,12 +220,14 @@ async def test_agents_of_one_turn_work_at_the_same_time_within_the_width() -> No
     assert len(store.tasks) == 4
 
 
+@pytest.mark.holds("agents.md", "A worker with one place comes to the end of any tree, within its width")
 async def test_a_tree_ends_with_one_place_whatever_else_is_called() -> None:
     mixed = wants(("researcher", {"task": "a"}), ("weather", {"city": "Faro"}), ("writer", {"task": "b"}))
     finish, _ = await tree(Models(mixed, mixed, said("Lisbon.")))
     assert finish.status is TaskStatus.SUCCEEDED
 
 
+@pytest.mark.holds("agents.md", "What it could not do, and calls without a task, are told to the model")
 @pytest.mark.parametrize(
     ("child", "limits", "says"),
     [
@@ -233,6 +257,7 @@ async def test_what_an_agent_could_not_do_is_an_observation(child: Any, limits: 
         assert finish.reason is EndReason.MAX_STEPS, "its parent shares the budget that it has used up"
 
 
+@pytest.mark.holds("agents.md", "What it could not do, and calls without a task, are told to the model")
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -254,6 +279,7 @@ async def test_an_agent_with_the_name_of_a_servers_tool_gets_another_name() -> N
     assert (finish.status, seen(models)) == (TaskStatus.SUCCEEDED, ["It is warm."])
 
 
+@pytest.mark.holds("agents.md", "The numbers of its passages become their titles")
 def test_the_passages_of_an_agent_are_named_since_its_numbers_are_not_those_of_the_parent() -> None:
     citations = [{"number": 2, "title": "Handbook", "heading": "Heat"}, {"number": 3, "document": "a.html"}]
     result = {"answer": "Warm [2] and dry [2; 3], x[9].", "citations": citations, "missing": {"news": "late"}}
@@ -270,11 +296,13 @@ async def boss(ctx: Context, task: Task) -> Any:
     return (await ctx.spawn(task.input, agent="researcher"))["answer"]
 
 
+@pytest.mark.holds("agents.md", "`ctx.spawn` names an agent; one that there is not is an error")
 async def test_the_code_of_an_image_gives_tasks_to_agents_too() -> None:
     finish, _ = await tree(Models(), program(boss))
     assert finish.result == "It is warm."
 
 
+@pytest.mark.holds("agents.md", "`ctx.spawn` names an agent; one that there is not is an error")
 async def test_an_agent_that_there_is_not_is_an_error_of_the_code() -> None:
     async def lost(ctx: Context, task: Task) -> Any:
         return await ctx.spawn("?", agent="nobody")
@@ -286,6 +314,9 @@ async def test_an_agent_that_there_is_not_is_an_error_of_the_code() -> None:
     )
 
 
+@pytest.mark.holds(
+    "agents.md", "Results of spawned tasks are not checked, those of tasks that name an agent are"
+)
 async def test_a_task_that_names_an_agent_is_done_by_it() -> None:
     store, models = MemoryStore(), Models()
     store.submit("t1", "Where?", agent="researcher")
@@ -296,6 +327,11 @@ async def test_a_task_that_names_an_agent_is_done_by_it() -> None:
     assert "validator:cites" in [call.target for call in calls.asked], "what leaves the fleet is checked"
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "A task goes to the agent that it names, replays too; a name that there is not is refused with "
+    "those that there are",
+)
 async def test_an_agent_that_the_fleet_no_longer_has_ends_its_tasks() -> None:
     store = MemoryStore()
     store.submit("t1", "Where?", agent="gone")
@@ -304,6 +340,7 @@ async def test_an_agent_that_the_fleet_no_longer_has_ends_its_tasks() -> None:
     assert store.tasks["t1"].finish.message == "the fleet has no agent gone any more"
 
 
+@pytest.mark.holds("agents.md", "Each agent has a state of its own")
 async def test_each_agent_has_a_state_of_its_own() -> None:
     async def counts(ctx: Context, task: Task) -> Any:
         await ctx.state.put("k", task.input)
@@ -360,6 +397,7 @@ async def lived(crash_at: int | None) -> tuple[MemoryStore, int, list[str]]:
     raise AssertionError("the tree does not end")
 
 
+@pytest.mark.holds("agents.md", "After a crash at any point of a tree no finished call is repeated")
 async def test_after_a_crash_at_any_point_of_the_tree_no_finished_call_is_repeated() -> None:
     _, points, passed = await lived(None)
     assert any("spawn" in point for point in passed)

@@ -4,6 +4,8 @@ import asyncio
 import json
 from typing import Any
 
+import pytest
+
 from agent_support.lives import Story, crashed_everywhere
 from agent_support.running import PASSAGE, config_of, found, program_of, said, tool_of
 from flotilla_runtime.agent.builtin.loop import built_in
@@ -70,6 +72,10 @@ def _call(name: str, arguments: dict[str, Any]) -> ToolCall:
     return ToolCall(id="c", name=name, arguments_text=json.dumps(arguments), arguments=arguments)
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "The built-in agent begins searches and Pure tools while its model writes, and is replayed alike",
+)
 async def test_pure_tools_and_searches_begin_while_the_model_writes_and_others_when_it_has_written() -> None:
     model = Model()
     story = await Story(PROGRAM, model).to_the_end()
@@ -84,6 +90,10 @@ async def test_pure_tools_and_searches_begin_while_the_model_writes_and_others_w
     ]
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "The built-in agent begins searches and Pure tools while its model writes, and is replayed alike",
+)
 async def test_a_crash_anywhere_repeats_no_finished_call() -> None:
     for story in await crashed_everywhere(lambda: Story(PROGRAM, Model())):
         assert story.result["answer"] == "Done."

@@ -51,6 +51,11 @@ async def ran(
     return sent, finish
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "The built-in agent shows its model the latest of a conversation, in a quarter of its context; "
+    "an agent finds it in `task.history`",
+)
 @pytest.mark.parametrize(
     "tools", [pytest.param((), id="passages"), pytest.param((tool_of("weather", Effect.PURE),), id="acting")]
 )
@@ -61,6 +66,11 @@ async def test_the_model_is_told_what_was_said_before_the_question(tools: tuple[
     assert finish.said == messages(QUESTION, "So it is.")
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "The built-in agent shows its model the latest of a conversation, in a quarter of its context; "
+    "an agent finds it in `task.history`",
+)
 @pytest.mark.parametrize(
     "tools", [pytest.param((), id="passages"), pytest.param((tool_of("weather", Effect.PURE),), id="acting")]
 )
@@ -89,6 +99,11 @@ async def test_a_task_without_a_result_adds_nothing() -> None:
     assert finish.said == ()
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "The built-in agent shows its model the latest of a conversation, in a quarter of its context; "
+    "an agent finds it in `task.history`",
+)
 @given(
     st.lists(st.text(max_size=400), max_size=20),
     st.sampled_from([1024, 2048, 8192]),

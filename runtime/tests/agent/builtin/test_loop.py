@@ -182,6 +182,8 @@ def finding(*passages: dict[str, Any], answer: Reply | None = None) -> Any:
     return script
 
 
+@pytest.mark.holds("tasks.md", "Every index is searched once, all at the same time")
+@pytest.mark.holds("tasks.md", "A step is one call of a model, or the first search of all indexes")
 async def test_a_new_task_asks_every_index_at_once() -> None:
     hold = asyncio.Event()
     store = stored()
@@ -202,6 +204,7 @@ async def test_a_new_task_asks_every_index_at_once() -> None:
     assert steps == [(1, 1), (1, 0), (2, 1)], "the searches are one step, and one of them reserves it"
 
 
+@pytest.mark.holds("tasks.md", "A fleet without indexes only asks its model")
 async def test_a_fleet_without_indexes_answers_at_once() -> None:
     task = await played(indexes=())
     assert task.calls.made == ["answer/1"]
@@ -218,6 +221,7 @@ async def test_the_second_turn_answers_from_numbered_passages() -> None:
     assert content.endswith("Question: How is space reclaimed?")
 
 
+@pytest.mark.holds("tasks.md", "A result has the answer, its citations and how they were found")
 async def test_an_answer_ends_the_task_with_its_sources() -> None:
     task = await played(*retrieved("manual", passage(1), passage(2)), *answered("It does [2]."))
     assert task.calls.made == []
@@ -240,6 +244,7 @@ async def test_an_answer_ends_the_task_with_its_sources() -> None:
     ]
 
 
+@pytest.mark.holds("tasks.md", "`missing` names indexes that did not answer, and `complete` is false")
 async def test_one_index_that_fails_is_named_and_the_answer_is_marked_incomplete() -> None:
     wrong = retrieved(
         "wiki", outcome=CallOutcome.TIMED_OUT, value=None, generation=None, problem="no answer within 5 s"
@@ -249,6 +254,9 @@ async def test_one_index_that_fails_is_named_and_the_answer_is_marked_incomplete
     assert task.end.result["missing"] == {"wiki": "no answer within 5 s"}
 
 
+@pytest.mark.holds(
+    "tasks.md", "A task ends with one of the listed reasons, and what was found is in `partial`"
+)
 @pytest.mark.parametrize(
     ("entries", "situation", "reason", "says", "leaves"),
     [
@@ -329,6 +337,9 @@ async def test_a_task_that_cannot_go_on_ends_with_a_reason(
     assert task.calls.made == []
 
 
+@pytest.mark.holds(
+    "tasks.md", "A task ends with one of the listed reasons, and what was found is in `partial`"
+)
 @pytest.mark.parametrize(
     ("situation", "reason"),
     [
@@ -342,6 +353,7 @@ async def test_an_answer_in_the_journal_counts(situation: dict[str, Any], reason
     assert (task.end.status, task.end.reason) == (TaskStatus.SUCCEEDED, reason)
 
 
+@pytest.mark.holds("tasks.md", "A prompt that is too long is sent again with fewer passages")
 async def test_a_prompt_that_is_too_long_is_tried_again_with_half_the_passages() -> None:
     long = [passage(number, "word " * 150) for number in range(12)]
     too_long = failed("too long", CallOutcome.PROMPT_TOO_LONG)
@@ -354,6 +366,7 @@ async def test_a_prompt_that_is_too_long_is_tried_again_with_half_the_passages()
     assert task.end.reason is EndReason.MODEL_FAILED
 
 
+@pytest.mark.holds("tasks.md", "An answer that was cut off is continued, or ends as MaxTokens with its text")
 async def test_an_answer_that_was_cut_is_continued() -> None:
     parts = iter([said({"text": "It ", "isCut": True}), said({"text": "does ", "isCut": True}), said("[1].")])
     task = await played(*retrieved("manual", passage()), script=lambda call: next(parts))
@@ -363,6 +376,7 @@ async def test_an_answer_that_was_cut_is_continued() -> None:
     assert task.asked(2).messages[-1] == {"role": "assistant", "content": "It does "}
 
 
+@pytest.mark.holds("tasks.md", "An answer that was cut off is continued, or ends as MaxTokens with its text")
 @pytest.mark.parametrize(
     ("more", "limits", "reason"),
     [
@@ -392,6 +406,10 @@ async def test_an_answer_that_cannot_be_continued_is_no_success_and_is_kept(
     assert [one["document"] for one in task.end.partial["passages"]] == ["page-1.html"]
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "`maxOutputTokens` bounds each request for an answer, and an answer with all that continues it",
+)
 async def test_the_bound_of_answers_holds_for_an_answer_and_all_that_continues_it() -> None:
     """One that was cut before the bound, by its context, may take what is left of it, and no more."""
     cut = {"text": "on ", "isCut": True}
@@ -408,6 +426,7 @@ async def test_the_bound_of_answers_holds_for_an_answer_and_all_that_continues_i
     assert len(task.calls.made) == 3
 
 
+@pytest.mark.holds("tasks.md", "A crash never overspends a budget")
 async def test_tokens_of_a_lost_try_count_as_spent() -> None:
     lost = Intended(
         at=3,
@@ -490,6 +509,7 @@ def test_every_journey_ends_and_no_finished_call_is_made_again(task: Stored) -> 
             assert entry.call not in later
 
 
+@pytest.mark.holds("tasks.md", "A crash never overspends a budget")
 @given(journeys())
 def test_no_budget_is_overspent_at_any_point(task: Stored) -> None:
     for length in range(len(task.texts) + 1):
@@ -615,6 +635,7 @@ VACUUM = source(1, "VACUUM reclaims storage occupied by dead tuples.")
 INDEX = source(2, "CREATE INDEX CONCURRENTLY builds the index without taking locks that prevent writes.")
 
 
+@pytest.mark.holds("tasks.md", "A result has the answer, its citations and how they were found")
 @pytest.mark.parametrize(
     ("answer", "by", "numbers"),
     [

@@ -68,6 +68,9 @@ WAYS = [
 ]
 
 
+@pytest.mark.holds(
+    "agents.md", "The built-in agent writes an answer anew once; one that is refused twice is rejected"
+)
 @pytest.mark.parametrize("used", WAYS)
 async def test_an_answer_that_was_refused_is_written_anew(used: Program) -> None:
     finish, calls = await answered(used, ["It is.", "It is [1]."], [NO, YES])
@@ -79,6 +82,9 @@ async def test_an_answer_that_was_refused_is_written_anew(used: Program) -> None
     assert (refusal["role"], "- cites: it names no source" in refusal["content"]) == ("user", True)
 
 
+@pytest.mark.holds(
+    "agents.md", "The built-in agent writes an answer anew once; one that is refused twice is rejected"
+)
 @pytest.mark.parametrize("used", WAYS)
 async def test_an_answer_that_is_refused_twice_is_rejected(used: Program) -> None:
     finish, calls = await answered(used, ["It is.", "It is!"], [NO, {**NO, "reason": "still none"}])
@@ -88,6 +94,10 @@ async def test_an_answer_that_is_refused_twice_is_rejected(used: Program) -> Non
     assert "It is" not in str(finish.partial)
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "An agent repairs its result once by `ctx.validate`; two results are checked at most, and none twice",
+)
 @pytest.mark.parametrize("used", WAYS)
 async def test_the_same_answer_again_needs_no_second_verdict(used: Program) -> None:
     finish, calls = await answered(used, ["It is.", "It is."], [NO])
@@ -95,6 +105,9 @@ async def test_the_same_answer_again_needs_no_second_verdict(used: Program) -> N
     assert len([call for call in calls.asked if call.target == "validator:cites"]) == 1
 
 
+@pytest.mark.holds(
+    "agents.md", "The built-in agent writes an answer anew once; one that is refused twice is rejected"
+)
 async def test_a_model_that_repairs_nothing_leaves_the_refusal() -> None:
     too_long = failed("no room", CallOutcome.PROMPT_TOO_LONG)
     finish, _ = await answered(program(indexes=("docs",)), ["It is.", too_long], [NO])
@@ -104,6 +117,14 @@ async def test_a_model_that_repairs_nothing_leaves_the_refusal() -> None:
     )
 
 
+@pytest.mark.holds(
+    "agents.md", "With validators no text is streamed as an answer, and a cut one is not handed out"
+)
+@pytest.mark.holds(
+    "security.md",
+    "A sub-agent has nothing that it was not given; only a verdict accepts a result; a result "
+    "cannot leave the place of what is judged",
+)
 @pytest.mark.parametrize("used", WAYS)
 @pytest.mark.attack("A result that was refused is read in `partial`, or in the stream of a front end")
 async def test_an_answer_that_was_cut_off_is_not_handed_out_unchecked(used: Program) -> None:
@@ -114,6 +135,9 @@ async def test_an_answer_that_was_cut_off_is_not_handed_out_unchecked(used: Prog
     assert "validator:cites" not in [call.target for call in calls.asked]
 
 
+@pytest.mark.holds(
+    "agents.md", "With validators no text is streamed as an answer, and a cut one is not handed out"
+)
 @pytest.mark.parametrize("used", WAYS)
 @pytest.mark.attack("A result that was refused is read in `partial`, or in the stream of a front end")
 async def test_no_text_is_streamed_as_an_answer_before_it_is_accepted(used: Program) -> None:
@@ -121,6 +145,10 @@ async def test_no_text_is_streamed_as_an_answer_before_it_is_accepted(used: Prog
     assert not any(call.request.answers for call in calls.asked if call.kind is CallKind.MODEL)
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "After a crash at any point no finished check is repeated, and no other result takes its verdict",
+)
 @pytest.mark.parametrize("used", WAYS)
 async def test_after_a_crash_at_any_point_no_finished_call_is_repeated(used: Program) -> None:
     def script(call: Call) -> Reply:

@@ -30,6 +30,11 @@ from router_support.waiting import until
 CALL = "tool/pay"
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "An approval is one call: whoever says that an Unsafe call did not happen, it is made again "
+    "after an approval of its own; a call that was not begun keeps its approval",
+)
 @pytest.mark.parametrize(
     ("who", "asks", "follows_approval", "anew"),
     [
@@ -124,6 +129,11 @@ async def lost_while_it_pays(store: MemoryStore, program: Any) -> ScriptedCalls:
     return calls
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "An approval is one call: whoever says that an Unsafe call did not happen, it is made again "
+    "after an approval of its own; a call that was not begun keeps its approval",
+)
 @pytest.mark.parametrize(
     ("program", "first", "anew"),
     [
@@ -158,6 +168,11 @@ async def test_a_call_that_did_not_happen_is_made_again_when_somebody_approves_i
     assert ended.result == {"euro": 5}
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "An approval is one call: whoever says that an Unsafe call did not happen, it is made again "
+    "after an approval of its own; a call that was not begun keeps its approval",
+)
 @pytest.mark.parametrize("answer", ["refused", "late"])
 async def test_a_call_that_nobody_approves_anew_has_failed(answer: str) -> None:
     store = submitted()
@@ -183,6 +198,11 @@ async def test_a_call_that_nobody_approves_anew_has_failed(answer: str) -> None:
     assert [str(one.outcome) for one in results] == problem[:1], "so nothing is held for it"
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "An approval is one call: whoever says that an Unsafe call did not happen, it is made again "
+    "after an approval of its own; a call that was not begun keeps its approval",
+)
 @pytest.mark.parametrize(
     ("known", "asked"),
     [
@@ -209,6 +229,11 @@ async def test_a_call_of_a_lost_worker_of_which_the_tool_knows(known: Reconciled
     assert resolved.by == (BY_RECONCILE if asked else BY_WORKER)
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "An approval is one call: whoever says that an Unsafe call did not happen, it is made again "
+    "after an approval of its own; a call that was not begun keeps its approval",
+)
 async def test_a_call_that_this_worker_could_not_begin_keeps_its_approval() -> None:
     store = submitted()
     await run(store, ASKING, ScriptedCalls())
@@ -233,6 +258,11 @@ async def test_an_idempotent_call_of_a_lost_worker_goes_again_with_its_key() -> 
 FATES = st.lists(st.sampled_from(["no answer", "lost", "reconciled", "not begun"]), max_size=6)
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "An approval is one call: whoever says that an Unsafe call did not happen, it is made again "
+    "after an approval of its own; a call that was not begun keeps its approval",
+)
 @settings(max_examples=40, deadline=None)
 @given(fates=FATES)
 def test_no_payment_without_an_approval_of_its_own(fates: list[str]) -> None:

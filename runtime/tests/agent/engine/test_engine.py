@@ -88,6 +88,7 @@ def entries_of(store: MemoryStore, kind: type) -> list[Any]:
 # What only waits
 
 
+@pytest.mark.holds("agent-code.md", "A task that only waits is suspended, and its time does not count")
 async def test_a_task_that_only_waits_for_a_timer_gives_its_place_up_and_goes_on_when_it_rings() -> None:
     async def patient(ctx: Context, task: Task) -> str:
         await ctx.sleep(3600)
@@ -114,6 +115,7 @@ async def test_a_short_timer_is_waited_for_in_place() -> None:
     assert (await ended(brief)).result == "rested"
 
 
+@pytest.mark.holds("agent-code.md", "A task that only waits is suspended, and its time does not count")
 async def test_a_task_is_not_suspended_while_one_of_its_calls_is_under_way() -> None:
     async def busy(ctx: Context, task: Task) -> str:
         async def rest() -> None:
@@ -136,6 +138,7 @@ async def test_a_task_is_not_suspended_while_one_of_its_calls_is_under_way() -> 
     assert entries_of(store, Done)[-1].call == "llm/Default"
 
 
+@pytest.mark.holds("agent-code.md", "A task that only waits is suspended, and its time does not count")
 async def test_time_suspended_does_not_count_against_the_wall_limit() -> None:
     async def patient(ctx: Context, task: Task) -> str:
         await ctx.sleep(3600)
@@ -148,6 +151,7 @@ async def test_time_suspended_does_not_count_against_the_wall_limit() -> None:
     assert store.tasks["t1"].status is TaskStatus.SUCCEEDED
 
 
+@pytest.mark.holds("agent-code.md", "A task that only waits is suspended, and its time does not count")
 async def test_a_task_that_waits_for_children_and_a_timer_names_both() -> None:
     async def parent(ctx: Context, task: Task) -> Any:
         if task.input != "go":
@@ -224,6 +228,9 @@ async def test_a_child_that_fails_is_an_error_that_the_parent_can_handle() -> No
     assert store.tasks["t1"].finish.result == ["ModelFailed", "the task ended as ModelFailed: no model"]
 
 
+@pytest.mark.holds(
+    "agent-code.md", "Errors that an agent lets through end its task with the reason that fits"
+)
 @pytest.mark.parametrize(
     ("limits", "says"),
     [
@@ -290,6 +297,12 @@ async def crashed_call(effect: Effect, *, is_unsafe_in_journal: bool = True) -> 
     return store
 
 
+@pytest.mark.holds("tools.md", "Pure and Idempotent calls are made again with the same key")
+@pytest.mark.holds(
+    "tools.md",
+    "A call that no executor has begun goes to those of the worker that has its task, or is taken "
+    "back where there are none; what runs is waited for",
+)
 @pytest.mark.parametrize("effect", [Effect.PURE, Effect.IDEMPOTENT])
 async def test_a_call_that_may_be_repeated_is_repeated_with_the_same_key(effect: Effect) -> None:
     store = await crashed_call(effect)
@@ -305,6 +318,11 @@ async def test_a_call_that_may_be_repeated_is_repeated_with_the_same_key(effect:
 PAY = program_of(payer, tool_of("pay"))
 
 
+@pytest.mark.holds(
+    "tools.md",
+    "An Unsafe call is never repeated: `reconcile` is asked, then somebody resolves it, or it ends "
+    "as UnknownEffect",
+)
 @pytest.mark.parametrize(
     ("known", "made", "result"),
     [
@@ -336,6 +354,9 @@ async def test_an_unsafe_call_with_an_intent_is_asked_for(
     ]
 
 
+@pytest.mark.holds(
+    "tools.md", "When a worker is lost, its functions go on and the next worker gets their replies"
+)
 @pytest.mark.once
 @pytest.mark.parametrize(
     ("reply", "result"),
@@ -362,6 +383,11 @@ async def test_an_unsafe_call_whose_executor_has_kept_its_reply_is_as_if_it_stoo
     assert entries_of(store, Resolved) == []
 
 
+@pytest.mark.holds(
+    "tools.md",
+    "An Unsafe call is never repeated: `reconcile` is asked, then somebody resolves it, or it ends "
+    "as UnknownEffect",
+)
 @pytest.mark.parametrize(
     ("happened", "made", "result"),
     [
@@ -387,6 +413,9 @@ async def test_an_unknown_effect_suspends_the_task_until_somebody_resolves_it(
     assert len(entries_of(store, Done)) == 1
 
 
+@pytest.mark.holds(
+    "tools.md", "A run keeps the declarations with which it began; a call is checked by those of now"
+)
 @pytest.mark.parametrize("change", ["gone", "other arguments"])
 async def test_a_tool_that_changed_meanwhile_leaves_what_became_of_its_call_unknown(change: str) -> None:
     """What an MCP server declares may change while a task runs; its journal does not."""
@@ -413,6 +442,11 @@ async def test_a_call_resolved_as_not_happened_whose_worker_is_lost_again_is_ask
     assert calls.made == []
 
 
+@pytest.mark.holds(
+    "tools.md",
+    "An Unsafe call is never repeated: `reconcile` is asked, then somebody resolves it, or it ends "
+    "as UnknownEffect",
+)
 @pytest.mark.parametrize(
     ("hours", "reason"), [pytest.param(24, EndReason.UNKNOWN_EFFECT, id="nobody resolves it in time")]
 )
@@ -446,6 +480,11 @@ def of_certainty(certainty: Certainty) -> Callable[[Call], Reply]:
     return script
 
 
+@pytest.mark.holds(
+    "tools.md",
+    "An Unsafe call that was sent and not answered is an unknown effect; any other failure is a "
+    "result, with words",
+)
 async def test_an_unsafe_call_without_an_answer_is_an_unknown_effect_and_not_made_again() -> None:
     store = new_task()
     calls = ScriptedCalls(script=of_certainty(Certainty.UNKNOWN))
@@ -461,6 +500,11 @@ async def test_an_unsafe_call_without_an_answer_is_an_unknown_effect_and_not_mad
     assert store.tasks["t1"].finish.result == "receipt 7"
 
 
+@pytest.mark.holds(
+    "tools.md",
+    "An Unsafe call that was sent and not answered is an unknown effect; any other failure is a "
+    "result, with words",
+)
 @pytest.mark.parametrize(
     ("known", "result"),
     [
@@ -519,6 +563,11 @@ async def test_other_calls_end_before_an_unknown_effect_suspends_the_task() -> N
     assert [done.call for done in entries_of(store, Done)] == ["tool/look"]
 
 
+@pytest.mark.holds(
+    "tools.md",
+    "A function that found no thread was not begun, and another worker makes the call; a worker "
+    "without threads is replaced",
+)
 @pytest.mark.parametrize("effect", list(Effect))
 async def test_a_call_that_was_not_begun_is_made_by_the_next_worker(effect: Effect) -> None:
     store, program = new_task(), program_of(payer, tool_of("pay", effect))
@@ -537,6 +586,7 @@ async def test_a_call_that_was_not_begun_is_made_by_the_next_worker(effect: Effe
 # Limits
 
 
+@pytest.mark.holds("agent-code.md", "A refused call waits for others to settle")
 async def test_a_refused_call_waits_for_others_to_settle_and_then_goes_on() -> None:
     async def asking(ctx: Context, task: Task) -> list[str]:
         async def ask(name: str) -> str:
@@ -609,6 +659,9 @@ async def test_a_call_that_was_refused_is_refused_in_every_replay_although_there
     assert store.tasks["t1"].tree.used.steps == 0
 
 
+@pytest.mark.holds(
+    "agent-code.md", "Errors that an agent lets through end its task with the reason that fits"
+)
 @pytest.mark.parametrize(
     ("limits", "reason"),
     [
@@ -767,6 +820,7 @@ async def test_a_clock_that_jumps_changes_nothing(monkeypatch: pytest.MonkeyPatc
     assert finish.result == "1970-01-01T00:17:40+00:00"
 
 
+@pytest.mark.holds("agent-code.md", "A call that the agent gives up is given up in every replay")
 async def test_a_call_that_its_agent_gives_up_is_given_up_in_every_replay() -> None:
     async def hasty(ctx: Context, task: Task) -> list[str]:
         try:
@@ -838,6 +892,7 @@ class Report(pydantic.BaseModel):
     pages_read: int
 
 
+@pytest.mark.holds("agent-code.md", "What an agent returns is JSON of at most 4 MiB, or pydantic models")
 @pytest.mark.parametrize(
     ("returned", "result"),
     [
@@ -901,6 +956,13 @@ async def calling_without_a_scope(ctx: Context, task: Task) -> Any:
     await asyncio.gather(ask(), ask())
 
 
+@pytest.mark.holds("agent-code.md", "What an agent returns is JSON of at most 4 MiB, or pydantic models")
+@pytest.mark.holds(
+    "agent-code.md", "A call in the scope of another branch, and a name that is none, are errors"
+)
+@pytest.mark.holds(
+    "agent-code.md", "Errors that an agent lets through end its task with the reason that fits"
+)
 @pytest.mark.parametrize(
     ("agent", "reason", "says"),
     [
@@ -976,6 +1038,7 @@ async def asks_a_model(ctx: Context, task: Task) -> Any:
         return "hidden"
 
 
+@pytest.mark.holds("agent-code.md", "Code that asks something else under a known id ends the task as Invalid")
 @pytest.mark.parametrize("then", [asks_elsewhere, asks_a_model])
 async def test_code_that_is_not_deterministic_ends_the_task_and_names_the_call(then: Main) -> None:
     store = new_task()

@@ -55,6 +55,11 @@ async def racing(ctx: Context, task: Task) -> Any:
     return (await ctx.race(ways)).winner
 
 
+@pytest.mark.holds(
+    "agent-code.md",
+    "A spawned task, a question or an approval that is given up or loses a race is cancelled, "
+    "wherever a worker is lost; a run that stops gives nothing up",
+)
 async def test_the_tasks_of_branches_that_lose_a_race_are_cancelled_through_a_crash_anywhere() -> None:
     for village in await village_crashed_everywhere(lambda: Village(program_of(racing, WORK), usual)):
         assert village.result == "quick"
@@ -80,6 +85,11 @@ async def waiting(ctx: Context, task: Task) -> Any:
     return [winner, await ctx.tool("work", {"after": winner})]
 
 
+@pytest.mark.holds(
+    "agent-code.md",
+    "A spawned task, a question or an approval that is given up or loses a race is cancelled, "
+    "wherever a worker is lost; a run that stops gives nothing up",
+)
 async def test_nobody_is_asked_any_more_for_what_has_lost_a_race_through_a_crash_anywhere() -> None:
     for story in await crashed_everywhere(lambda: Story(program_of(waiting, WORK), slowly)):
         assert story.result[0] == "quick"
@@ -102,6 +112,11 @@ async def impatient(ctx: Context, task: Task) -> Any:
     return await ctx.spawn("quick", name="quick")
 
 
+@pytest.mark.holds(
+    "agent-code.md",
+    "A spawned task, a question or an approval that is given up or loses a race is cancelled, "
+    "wherever a worker is lost; a run that stops gives nothing up",
+)
 async def test_a_spawned_task_that_is_given_up_leaves_its_place_and_no_replay_awaits_it() -> None:
     store, program = MemoryStore(), program_of(impatient, WORK)
     store.submit("t1", "go", TaskLimits(max_fan_out=1))
@@ -141,6 +156,11 @@ async def spawning_beside_work(ctx: Context, task: Task) -> Any:
     return await asyncio.gather(ctx.spawn("part"), ctx.approve("pay", {}), ctx.tool("work", {}))
 
 
+@pytest.mark.holds(
+    "agent-code.md",
+    "A spawned task, a question or an approval that is given up or loses a race is cancelled, "
+    "wherever a worker is lost; a run that stops gives nothing up",
+)
 @pytest.mark.parametrize(
     "stop",
     [

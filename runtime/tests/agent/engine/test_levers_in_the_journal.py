@@ -51,6 +51,8 @@ def submitted(points: CrashPoints | None = None) -> MemoryStore:
     return store
 
 
+@pytest.mark.holds("agents.md", "Who answered, and what a call waited for, are in the journal")
+@pytest.mark.holds("agents.md", "`status.cacheHitRate` is the share that the cache answered")
 @pytest.mark.parametrize("crash_at", [None, 1, 3, 5, 7, 9])
 async def test_results_are_marked_and_counted_once_also_when_a_worker_is_lost(crash_at: int | None) -> None:
     points = CrashPoints(crash_at)
@@ -73,6 +75,11 @@ async def test_results_are_marked_and_counted_once_also_when_a_worker_is_lost(cr
     assert ended.calls == {CACHE_HIT: 1, CACHE_MISS: 1, "Tool/rates": 1, "Model/small": 1}
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "Calls of a model that fails wait for a trial, at most two minutes; a tool's fail at once and "
+    "say when to try again",
+)
 async def test_an_agent_hears_when_a_tool_that_was_not_called_may_take_calls_again() -> None:
     store = submitted()
     open_for = replace(failed("not called"), retry_after_ms=5000)

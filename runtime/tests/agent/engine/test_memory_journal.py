@@ -407,6 +407,21 @@ async def _raised(ask: Callable[[], Awaitable[Any]]) -> str:
     return "nothing"
 
 
+@pytest.mark.holds(
+    "agent-code.md",
+    "A spawned task, a question or an approval that is given up or loses a race is cancelled, "
+    "wherever a worker is lost; a run that stops gives nothing up",
+)
+@pytest.mark.holds("agent-code.md", "Nothing is undone while a task that was spawned lives")
+@pytest.mark.holds(
+    "patterns.md",
+    "When an actor ends, what is kept below it goes with its bytes, also what is written at that time",
+)
+@pytest.mark.holds(
+    "patterns.md",
+    "Of actors that ask in a circle, one is refused; who asks without a circle is not; a question "
+    "may have a time-out",
+)
 @pytest.mark.parametrize(
     "conversation",
     [

@@ -58,6 +58,11 @@ def entries(store: MemoryStore, kind: CallKind) -> tuple[list[Intended], list[Do
     return intents, [one for one in store.tasks["t1"].entries if isinstance(one, Done) and one.call in names]
 
 
+@pytest.mark.holds(
+    "tools.md",
+    "A tool with `approval: Always` is called once somebody agrees; a refusal and a passed "
+    "deadline are told to the agent",
+)
 @pytest.mark.parametrize(
     ("approved", "comment", "made", "result"),
     [
@@ -90,6 +95,11 @@ async def test_a_tool_that_asks_is_called_when_somebody_agrees(
     assert (done.value["by"], done.value["approved"]) == ("boss", approved)
 
 
+@pytest.mark.holds(
+    "tools.md",
+    "A tool with `approval: Always` is called once somebody agrees; a refusal and a passed "
+    "deadline are told to the agent",
+)
 async def test_a_call_that_nobody_approves_in_time_is_not_made() -> None:
     store, program, calls = submitted(), program_of(payer, asking_tool()), ScriptedCalls()
     await run(store, program, calls)
@@ -100,6 +110,11 @@ async def test_a_call_that_nobody_approves_in_time_is_not_made() -> None:
     assert finish(store).result == ["TimedOut", "not called: nobody decided in time"]
 
 
+@pytest.mark.holds(
+    "tools.md",
+    "A tool with `approval: Always` is called once somebody agrees; a refusal and a passed "
+    "deadline are told to the agent",
+)
 async def test_time_in_which_nobody_decides_does_not_count() -> None:
     store, program, calls = submitted(), program_of(payer, asking_tool()), ScriptedCalls()
     await run(store, program, calls)
@@ -123,6 +138,9 @@ async def test_wrong_arguments_are_not_shown_to_anybody() -> None:
     assert finish(store).result == "Invalid"
 
 
+@pytest.mark.holds(
+    "agent-code.md", "`ctx.approve` returns what was decided, also while the task works on something else"
+)
 async def test_an_agent_asks_by_itself_and_hears_what_was_decided() -> None:
     async def agent(ctx: Context, task: Task) -> Any:
         plan = await ctx.approve("plan", {"steps": 3}, deadline_seconds=60)
@@ -139,6 +157,9 @@ async def test_an_agent_asks_by_itself_and_hears_what_was_decided() -> None:
     assert finish(store).result == [True, "boss", "fine", False, None]
 
 
+@pytest.mark.holds(
+    "agent-code.md", "`ctx.approve` returns what was decided, also while the task works on something else"
+)
 async def test_a_decision_is_heard_while_the_task_works_on_something_else() -> None:
     async def agent(ctx: Context, task: Task) -> Any:
         async def asked() -> Any:
@@ -190,6 +211,7 @@ async def test_what_the_journal_knows_counts_when_the_fleet_has_changed(
     assert calls.made == made
 
 
+@pytest.mark.holds("agent-code.md", "A task that waits for an approval and a child is woken by both")
 async def test_a_task_that_waits_for_an_approval_and_a_child_is_woken_by_both() -> None:
     async def agent(ctx: Context, task: Task) -> Any:
         if task.input == "child":
@@ -233,6 +255,9 @@ async def listener(ctx: Context, task: Task) -> Any:
     return heard
 
 
+@pytest.mark.holds(
+    "agent-code.md", "`ctx.signal` takes signals in their order, each by one call, or raises NoSignalError"
+)
 async def test_signals_are_taken_in_order_also_those_that_came_before() -> None:
     store, program = submitted(), program_of(listener)
     store.signal("t1", "news", 1)
@@ -252,6 +277,9 @@ async def test_signals_are_taken_in_order_also_those_that_came_before() -> None:
     ]
 
 
+@pytest.mark.holds(
+    "agent-code.md", "`ctx.signal` takes signals in their order, each by one call, or raises NoSignalError"
+)
 async def test_a_signal_that_does_not_come_is_an_error_that_the_agent_can_handle() -> None:
     store, program = submitted(), program_of(listener)
     await run(store, program, ScriptedCalls())
@@ -274,6 +302,9 @@ async def test_an_agent_that_lets_it_through_ends_as_timeout() -> None:
     )
 
 
+@pytest.mark.holds(
+    "agent-code.md", "`ctx.signal` takes signals in their order, each by one call, or raises NoSignalError"
+)
 async def test_two_branches_that_wait_for_one_name_take_one_signal_each() -> None:
     async def agent(ctx: Context, task: Task) -> Any:
         async def heard(name: str) -> Any:
@@ -352,6 +383,9 @@ async def lived(crash_at: int | None, program: Program = ALL) -> tuple[MemorySto
     raise AssertionError("the task does not end")
 
 
+@pytest.mark.holds(
+    "agent-code.md", "No approval is asked for twice and no signal taken twice, wherever the worker is lost"
+)
 async def test_after_a_crash_at_any_point_nothing_is_asked_or_taken_twice() -> None:
     whole, _ = await lived(None)
     assert finish(whole).result == [True, {"euro": 5}, [1, 2]]

@@ -187,6 +187,7 @@ async def test_an_agent_that_meets_no_crash_ends_with_its_result() -> None:
     ]
 
 
+@pytest.mark.holds("agent-code.md", "An agent that is crashed anywhere goes on, and repeats no finished call")
 async def test_an_agent_that_is_crashed_anywhere_is_resumed_and_does_nothing_twice() -> None:
     rehearsal = Life()
     passed: list[str] = []
@@ -207,6 +208,7 @@ async def test_an_agent_that_is_crashed_anywhere_is_resumed_and_does_nothing_twi
     ], "an Unsafe call waits for a word wherever it may have happened"
 
 
+@pytest.mark.holds("agent-code.md", "An agent that is crashed anywhere goes on, and repeats no finished call")
 @given(
     crashes=st.lists(st.integers(0, 40), max_size=6),
     delays=st.lists(st.integers(0, 9), max_size=40),
@@ -370,5 +372,6 @@ def calls_of_a_replay(count: int) -> int:
     return asyncio.run(lives())
 
 
+@pytest.mark.holds("agent-code.md", "The work of a replay is linear in calls")
 def test_a_replay_is_linear_in_calls() -> None:
     assert calls_of_a_replay(1000) < 11 * calls_of_a_replay(100)

@@ -72,6 +72,11 @@ def result(store: MemoryStore) -> Any:
     return finish.result
 
 
+@pytest.mark.holds(
+    "decisions/0018-model-calls.md",
+    "A call whose tries have spent what it reserved settles that, reserves anew, and goes on as "
+    "the same step",
+)
 async def test_a_call_goes_on_as_the_same_step_and_what_was_spent_is_settled_once() -> None:
     store = store_of(1000)
     calls = ScriptedCalls(script=going_on(2), reserved_tokens=90)
@@ -87,6 +92,7 @@ async def test_a_call_goes_on_as_the_same_step_and_what_was_spent_is_settled_onc
     assert (tree.used, tree.reserved) == (Amount(steps=1, tokens=70 + 70 + 44), Amount())
 
 
+@pytest.mark.holds("agents.md", "A call that goes to another model is counted there")
 @pytest.mark.parametrize("is_given_up", [False, True])
 async def test_a_call_that_goes_to_another_model_is_counted_there(is_given_up: bool) -> None:
     async def agent(ctx: Context, task: Task) -> str:
@@ -115,6 +121,10 @@ async def test_a_call_that_goes_to_another_model_is_counted_there(is_given_up: b
     assert finish.busy_ms == again.busy_ms
 
 
+@pytest.mark.holds(
+    "decisions/0018-model-calls.md",
+    "Where the limits leave no room for more, it fails, and keeps what it holds until then",
+)
 @pytest.mark.parametrize(("max_tokens", "spends"), [(159, 70), (90, 90)])
 async def test_a_call_for_which_the_limits_leave_no_room_ends_and_used_what_its_tries_did(
     max_tokens: int, spends: int
@@ -165,6 +175,10 @@ async def test_calls_that_all_wait_for_more_do_not_wait_long_for_each_other(
     assert all(text.startswith("failed: ") for text in result(store))
 
 
+@pytest.mark.holds(
+    "decisions/0018-model-calls.md",
+    "When too little of it is left, more is reserved, up to the call's tries and time",
+)
 async def test_a_call_does_not_wait_longer_than_its_own_time() -> None:
     async def script(call: Call) -> Reply:
         assert call.more is not None

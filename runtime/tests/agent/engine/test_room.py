@@ -87,6 +87,9 @@ async def pays(ctx: Context, task: Task) -> Any:
         return "handled"
 
 
+@pytest.mark.holds(
+    "tasks.md", "A call for whose result its caller's share has no room waits, or ends its task; others go on"
+)
 async def test_a_call_waits_until_others_of_its_caller_give_room_back() -> None:
     store, calls = Narrow("tool/pay", True, True), ScriptedCalls()
     assert await run(store, program_of(pays, PAY), calls) is RunOutcome.ENDED
@@ -103,6 +106,9 @@ async def test_an_access_to_the_state_waits_for_room_too() -> None:
     assert (finish_of(store).result, store.state_writes) == (1, ["1"])
 
 
+@pytest.mark.holds(
+    "tasks.md", "A call for whose result its caller's share has no room waits, or ends its task; others go on"
+)
 async def test_a_call_for_which_there_is_no_room_is_not_made_and_ends_the_task() -> None:
     store, calls = Narrow("tool/pay", True, False), ScriptedCalls()
     assert await run(store, program_of(pays, PAY), calls) is RunOutcome.ENDED
@@ -153,6 +159,9 @@ async def quick_wins(call: Call) -> Reply:
     return Reply(outcome=CallOutcome.SUCCEEDED)
 
 
+@pytest.mark.holds(
+    "tasks.md", "A call for whose result its caller's share has no room waits, or ends its task; others go on"
+)
 async def test_a_choice_for_which_there_is_no_room_ends_the_task() -> None:
     store, calls = Narrow("race/chosen", False), ScriptedCalls(script=quick_wins)
     assert await run(store, program_of(races, PAY, LOOK), calls) is RunOutcome.ENDED
@@ -167,6 +176,9 @@ async def test_a_choice_for_which_there_is_no_room_ends_the_task() -> None:
     }, "what nobody can read again is acted on by nobody"
 
 
+@pytest.mark.holds(
+    "tasks.md", "A call for whose result its caller's share has no room waits, or ends its task; others go on"
+)
 async def test_a_choice_waits_until_others_of_its_caller_give_room_back() -> None:
     store, calls = Narrow("race/chosen", True), ScriptedCalls(script=quick_wins)
     assert await run(store, program_of(races, PAY, LOOK), calls) is RunOutcome.ENDED
@@ -250,6 +262,7 @@ async def half_done(main: Any = asks_twice) -> Apart:
     return store
 
 
+@pytest.mark.holds("tasks.md", "A resumed task fetches a large text when its agent comes to it")
 @pytest.mark.parametrize(
     ("main", "first", "result"),
     [
@@ -267,6 +280,7 @@ async def test_a_replay_fetches_the_values_that_are_kept_apart(
     assert finish_of(store).result == result
 
 
+@pytest.mark.holds("tasks.md", "A text that is gone or was changed ends its task")
 async def test_a_value_that_is_gone_ends_the_task() -> None:
     store = await half_done()
     program = program_of(asks_twice)

@@ -91,6 +91,9 @@ async def every_point(redis_server: Any) -> list[str]:
     return points.passed
 
 
+@pytest.mark.holds(
+    "tasks.md", "A lost worker is replaced after the lease, and no finished call is made again"
+)
 async def test_a_run_that_is_stopped_anywhere_is_resumed_and_repeats_nothing_that_was_done(
     redis_server: Any,
 ) -> None:
@@ -124,6 +127,8 @@ async def test_a_run_that_is_stopped_anywhere_is_resumed_and_repeats_nothing_tha
         await store.close()
 
 
+@pytest.mark.holds("tasks.md", "A worker that hangs and comes back changes nothing")
+@pytest.mark.holds("recovery.md", "A worker that hangs and comes back changes nothing")
 async def test_a_worker_that_was_paused_past_its_lease_writes_nothing(store: TaskStore) -> None:
     await submitted(store)
     hold = asyncio.Event()
@@ -191,6 +196,7 @@ async def test_a_worker_that_leaves_hands_the_task_over_between_two_turns(store:
     assert any(isinstance(entry, HandedOver) for entry in task.entries)
 
 
+@pytest.mark.holds("tasks.md", "A worker that is asked to leave hands its tasks over")
 async def test_a_worker_that_must_leave_now_gives_up_its_calls_and_the_task_is_done_elsewhere(
     store: TaskStore,
 ) -> None:
@@ -257,6 +263,7 @@ async def travelled(store: TaskStore, points: CrashPoints) -> tuple[LoadedTask, 
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.holds("agent-code.md", "An agent that is crashed anywhere goes on, and repeats no finished call")
 @pytest.mark.once
 async def test_an_agent_that_waits_is_suspended_and_woken_through_crashes(redis_server: Any) -> None:
     unknown = []
@@ -327,6 +334,9 @@ async def answered(store: TaskStore, points: CrashPoints) -> LoadedTask:
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.holds(
+    "agent-code.md", "No approval is asked for twice and no signal taken twice, wherever the worker is lost"
+)
 @pytest.mark.once
 async def test_nobody_is_asked_twice_through_crashes(redis_server: Any) -> None:
     async def life(fleet: str, points: CrashPoints) -> None:

@@ -15,6 +15,7 @@ def begun() -> Scopes:
     return scopes
 
 
+@pytest.mark.holds("agent-code.md", "Ids are the names of scopes, numbered where they come again")
 async def test_an_id_is_the_path_of_scopes() -> None:
     scopes = begun()
     ids = [scopes.call_id("ask")]
@@ -95,6 +96,9 @@ def _named(name: str) -> Callable[[Scopes], object]:
     return call
 
 
+@pytest.mark.holds(
+    "agent-code.md", "A call in the scope of another branch, and a name that is none, are errors"
+)
 @pytest.mark.parametrize(
     ("call", "says"),
     [

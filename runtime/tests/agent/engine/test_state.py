@@ -22,6 +22,10 @@ async def counter(ctx: Context, task: Task) -> Any:
     return [before, swapped, again, await ctx.state.get("count"), await ctx.state.get("last")]
 
 
+@pytest.mark.holds(
+    "agent-code.md",
+    "`ctx.state` keeps values for each tenant and agent; a read is replayed, and a write happens once",
+)
 async def test_values_are_kept_between_tasks() -> None:
     store = MemoryStore()
     for number, name in enumerate(("t1", "t2")):
@@ -38,6 +42,10 @@ async def test_values_are_kept_between_tasks() -> None:
     assert [one.call for one in intents[:3]] == ["state/count", "state/count#2", "state/count#3"]
 
 
+@pytest.mark.holds(
+    "agent-code.md",
+    "`ctx.state` keeps values for each tenant and agent; a read is replayed, and a write happens once",
+)
 async def test_after_a_crash_at_any_point_each_write_has_happened_once() -> None:
     store = MemoryStore(CrashPoints())
     store.submit("t1", "go")
@@ -58,6 +66,7 @@ async def test_after_a_crash_at_any_point_each_write_has_happened_once() -> None
         assert finish.result == [None, True, False, 1, {"task": "t1"}]
 
 
+@pytest.mark.holds("agent-code.md", "Keys, values and states are bounded")
 @pytest.mark.parametrize(
     ("key", "value", "says"),
     [

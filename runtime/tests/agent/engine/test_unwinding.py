@@ -77,6 +77,11 @@ async def journal_of(store: TaskStore) -> list[Any]:
     return list(loaded.entries)
 
 
+@pytest.mark.holds(
+    "agent-code.md",
+    "A cancelled task is undone before it ends, also a suspended one and through crashes; a second "
+    "cancellation stops nothing",
+)
 @pytest.mark.once
 async def test_a_suspended_task_that_is_cancelled_undoes_what_it_did_through_crashes(
     store: TaskStore,
@@ -101,6 +106,9 @@ async def test_a_task_that_has_not_begun_ends_at_once(store: TaskStore) -> None:
     assert await store.cancel("t1") is CancelOutcome.CANCELLED
 
 
+@pytest.mark.holds(
+    "agent-code.md", "A replay that keeps registered compensations makes them if it ends without a result"
+)
 async def test_a_replay_that_keeps_a_compensation_undoes_what_it_does_anew(store: TaskStore) -> None:
     calls = ScriptedCalls()
     await store.submit(task("t1"))
@@ -116,6 +124,10 @@ async def test_a_replay_that_keeps_a_compensation_undoes_what_it_does_anew(store
     assert calls.made == ["tool/do", "tool/do", "compensate/undo#compensation"]
 
 
+@pytest.mark.holds(
+    "agent-code.md",
+    "Compensations have 600 s and attempts of their own, and are written where the caller's share is full",
+)
 async def test_a_task_whose_workers_are_lost_is_undone_before_it_is_given_up(store: TaskStore) -> None:
     calls = ScriptedCalls()
     await store.submit(task("t1"))
@@ -145,6 +157,10 @@ async def _ended(store: TaskStore) -> bool:
     return record.status.is_final
 
 
+@pytest.mark.holds(
+    "agent-code.md",
+    "Compensations have 600 s and attempts of their own, and are written where the caller's share is full",
+)
 async def test_compensations_are_written_where_the_callers_share_has_no_room(redis_server: Any) -> None:
     roomy = open_store(redis_server, lease_seconds=LEASE_SECONDS)
     calls = ScriptedCalls()

@@ -78,6 +78,14 @@ async def ended(
     return finish, calls
 
 
+@pytest.mark.holds(
+    "agents.md", "Validators are asked in order, all of them, and a result passes by verdicts alone"
+)
+@pytest.mark.holds(
+    "security.md",
+    "A sub-agent has nothing that it was not given; only a verdict accepts a result; a result "
+    "cannot leave the place of what is judged",
+)
 @pytest.mark.parametrize(
     ("verdict", "says"),
     [
@@ -118,12 +126,18 @@ async def test_only_a_verdict_lets_a_result_pass(verdict: Any, says: str | None)
     assert finish.partial is None, "what was refused is not handed out another way"
 
 
+@pytest.mark.holds(
+    "agents.md", "Validators are asked in order, all of them, and a result passes by verdicts alone"
+)
 async def test_every_validator_is_asked_in_order_and_all_refusals_are_told() -> None:
     finish, calls = await ended(checked(echo, CITES, TONE), verdicts(NO, False))
     assert calls.made == ["validate/cites", "validate/tone"]
     assert finish.message == "the result was refused: cites: it names no source; tone: no reason was given"
 
 
+@pytest.mark.holds(
+    "agents.md", "Functions and URLs get the task and the result; what may pass is tried again"
+)
 async def test_a_validator_gets_the_task_and_the_result_as_a_call_that_may_be_repeated() -> None:
     store, calls = MemoryStore(), ScriptedCalls(script=verdicts(True))
     store.submit("t1", "go")
@@ -134,12 +148,20 @@ async def test_a_validator_gets_the_task_and_the_result_as_a_call_that_may_be_re
     assert (intent.effect, intent.arguments) == (Effect.PURE, None), "the journal has the result once"
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "An agent repairs its result once by `ctx.validate`; two results are checked at most, and none twice",
+)
 async def test_an_agent_may_repair_its_result_once() -> None:
     finish, calls = await ended(checked(careful, CITES, TONE), verdicts(NO, True, True, True))
     assert finish.result == "better: it names no source"
     assert calls.made == ["validate/cites", "validate/tone", "validate#2/cites", "validate#2/tone"]
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "An agent repairs its result once by `ctx.validate`; two results are checked at most, and none twice",
+)
 async def test_a_result_that_was_checked_is_not_checked_again() -> None:
     finish, calls = await ended(checked(careful, CITES), verdicts(True))
     assert (finish.result, calls.made) == ("bad", ["validate/cites"])
@@ -155,6 +177,10 @@ async def test_a_repair_that_is_refused_too_ends_the_task() -> None:
     )
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "An agent repairs its result once by `ctx.validate`; two results are checked at most, and none twice",
+)
 async def test_an_agent_has_no_third_try() -> None:
     async def stubborn(ctx: Context, task: Task) -> Any:
         for number in range(5):
@@ -165,6 +191,11 @@ async def test_an_agent_has_no_third_try() -> None:
     assert (finish.reason, calls.made) == (EndReason.REJECTED, ["validate/cites", "validate#2/cites"])
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "A validator that hangs, fails or has no end gives no verdict; one that can check nothing is "
+    "an error at the start",
+)
 async def test_there_is_nothing_to_repair_where_a_validator_cannot_tell() -> None:
     finish, calls = await ended(checked(careful, CITES), verdicts(failed("it raised")))
     assert (finish.reason, len(calls.made)) == (EndReason.REJECTED, 1)
@@ -184,6 +215,9 @@ async def test_a_result_that_cannot_be_stored_is_not_checked() -> None:
     assert (finish.reason, calls.made) == (EndReason.INVALID, [])
 
 
+@pytest.mark.holds(
+    "agents.md", "Results of spawned tasks are not checked, those of tasks that name an agent are"
+)
 async def test_the_result_of_a_spawned_task_is_its_parents_to_judge() -> None:
     async def parent(ctx: Context, task: Task) -> Any:
         return await ctx.spawn("part") if task.input == "go" else "of the child"
@@ -206,6 +240,11 @@ async def test_the_result_of_a_spawned_task_is_its_parents_to_judge() -> None:
 SHUT = replace(failed("it is tried again in 5 s"), is_refused=True, retry_after_ms=5000)
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "A validator whose circuit is open is asked again for two minutes; then the task ends as "
+    "Infrastructure, not as Rejected",
+)
 async def test_a_validator_that_takes_no_calls_is_asked_again_whatever_crashes() -> None:
     def story() -> Story:
         return Story(checked(echo, CITES, TONE), by_number(2))
@@ -222,6 +261,11 @@ async def test_a_validator_that_takes_no_calls_is_asked_again_whatever_crashes()
     assert stories[0].calls.made[:3] == ["validate/cites", "validate/cites#2", "validate/cites#3"]
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "A validator whose circuit is open is asked again for two minutes; then the task ends as "
+    "Infrastructure, not as Rejected",
+)
 async def test_a_result_that_cannot_be_checked_for_two_minutes_is_no_refusal() -> None:
     async def ignorant(ctx: Context, task: Task) -> Any:
         with suppress(NotCheckedError):
@@ -239,6 +283,11 @@ async def test_a_result_that_cannot_be_checked_for_two_minutes_is_no_refusal() -
     assert len(story.calls.made) == 12, "after 5, 5, 5 and 8 seconds, six times 16, and the 1 that is left"
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "A validator whose circuit is open is asked again for two minutes; then the task ends as "
+    "Infrastructure, not as Rejected",
+)
 async def test_a_judge_whose_model_takes_no_calls_has_refused_nothing() -> None:
     finish, calls = await ended(checked(echo, JUDGED), lambda _: SHUT)
     assert (finish.reason, len(calls.made)) == (EndReason.INFRASTRUCTURE, 1)
@@ -258,6 +307,7 @@ def by_number(shut: int) -> Callable[[Call], Reply]:
 # Judges
 
 
+@pytest.mark.holds("agents.md", "A judge is asked by a schema, and its step and tokens count as the task's")
 async def test_a_judge_is_a_model_with_a_schema_on_the_budget_of_the_task() -> None:
     finish, calls = await ended(checked(echo, JUDGED), verdicts({"accepted": False, "reason": "unfair"}))
     (call,) = calls.asked
@@ -283,6 +333,7 @@ async def test_what_a_judge_says_decides_how_the_task_ends(verdict: Any, reason:
     assert finish.reason is reason
 
 
+@pytest.mark.holds("agents.md", "A judge is asked by a schema, and its step and tokens count as the task's")
 async def test_a_judge_for_whom_no_step_is_left_ends_the_task_by_the_limit() -> None:
     async def thorough(ctx: Context, task: Task) -> Any:
         return (await ctx.llm("go")).text
@@ -291,6 +342,7 @@ async def test_a_judge_for_whom_no_step_is_left_ends_the_task_by_the_limit() -> 
     assert finish.reason is EndReason.MAX_STEPS
 
 
+@pytest.mark.holds("agents.md", "A judge is asked by a schema, and its step and tokens count as the task's")
 @pytest.mark.parametrize(
     "answer",
     [
@@ -314,6 +366,11 @@ INJECTIONS = (
 )
 
 
+@pytest.mark.holds(
+    "security.md",
+    "A sub-agent has nothing that it was not given; only a verdict accepts a result; a result "
+    "cannot leave the place of what is judged",
+)
 @pytest.mark.parametrize("text", INJECTIONS)
 @pytest.mark.attack("A result tells the judge to accept it")
 async def test_a_result_cannot_leave_the_place_of_what_is_judged(text: str) -> None:
@@ -331,6 +388,11 @@ async def test_a_result_cannot_leave_the_place_of_what_is_judged(text: str) -> N
     assert finish.reason is EndReason.REJECTED
 
 
+@pytest.mark.holds(
+    "security.md",
+    "A sub-agent has nothing that it was not given; only a verdict accepts a result; a result "
+    "cannot leave the place of what is judged",
+)
 async def test_what_is_judged_decides_the_marks_so_none_can_be_foreseen() -> None:
     async def marks(text: str) -> str:
         _, calls = await ended(checked(said_always(text), JUDGED), verdicts({"accepted": True, "reason": ""}))
@@ -350,6 +412,10 @@ def said_always(text: str) -> Any:
 # Crashes
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "After a crash at any point no finished check is repeated, and no other result takes its verdict",
+)
 async def test_after_a_crash_at_any_point_no_finished_check_is_repeated() -> None:
     def script(call: Call) -> Reply:
         is_first = not call.id.startswith("validate#2")
@@ -366,6 +432,10 @@ async def test_after_a_crash_at_any_point_no_finished_check_is_repeated() -> Non
     assert {one.result for one in stories} == {"better: it names no source"}
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "After a crash at any point no finished check is repeated, and no other result takes its verdict",
+)
 async def test_an_agent_that_gives_another_result_when_it_is_resumed_ends_as_invalid() -> None:
     given = iter(["one", "two"])
 

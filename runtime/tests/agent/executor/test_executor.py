@@ -172,6 +172,7 @@ def test_what_is_written_of_a_call_that_was_cut_off(
     assert (None if reply is None else reply.certainty) is certainty
 
 
+@pytest.mark.holds("tools.md", "An executor that must stop lets functions end and hands the rest over")
 @pytest.mark.once
 @pytest.mark.parametrize(
     ("effect", "state"),
@@ -191,6 +192,7 @@ async def test_one_that_must_stop_hands_over_what_may_be_repeated(
     assert queue.kept["k"].state is state
 
 
+@pytest.mark.holds("tools.md", "An executor that must stop lets functions end and hands the rest over")
 async def test_one_that_must_stop_lets_functions_end() -> None:
     queue = MemoryRequests()
     async with executing(queue, handover_seconds=5):

@@ -131,6 +131,9 @@ async def calls(site: Site) -> AsyncIterator[OverExecutors]:
     await runner.close()
 
 
+@pytest.mark.holds(
+    "tools.md", "A lost executor repeats no Unsafe call; another call goes to the next one, with the same key"
+)
 async def test_what_becomes_of_the_calls_of_an_executor_that_is_killed(
     site: Site, calls: OverExecutors
 ) -> None:
@@ -154,6 +157,9 @@ async def test_what_becomes_of_the_calls_of_an_executor_that_is_killed(
     assert set(after) < set(before), "the same keys, and not that of the Unsafe call"
 
 
+@pytest.mark.holds(
+    "tools.md", "When a worker is lost, its functions go on and the next worker gets their replies"
+)
 async def test_a_call_goes_on_when_its_worker_is_lost_and_the_next_one_gets_its_reply(
     site: Site, calls: OverExecutors
 ) -> None:
@@ -170,6 +176,7 @@ async def test_a_call_goes_on_when_its_worker_is_lost_and_the_next_one_gets_its_
     assert (record.status, record.result, len(site.noted())) == (TaskStatus.SUCCEEDED, "done", 1)
 
 
+@pytest.mark.holds("tools.md", "A cancelled call is taken back, or its function is stopped")
 async def test_a_cancelled_task_stops_its_function(site: Site, calls: OverExecutors) -> None:
     await site.store.submit(task("pay"))
     with site.executor():

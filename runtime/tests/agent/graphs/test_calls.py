@@ -86,6 +86,11 @@ def alone(node: Any) -> Any:
     return StateGraph(MessagesState).add_node("alone", node).add_edge(START, "alone").add_edge("alone", END)
 
 
+@pytest.mark.holds(
+    "graphs.md",
+    "No call of our model and tools in a node is made again once it has ended; an Unsafe tool is "
+    "never made twice",
+)
 async def test_no_call_that_had_ended_is_made_again_after_a_kill_anywhere() -> None:
     stories = await crashed_everywhere(lambda: Story(reacting(), travelling))
     assert len(stories) > 40
@@ -105,11 +110,21 @@ async def test_no_call_that_had_ended_is_made_again_after_a_kill_anywhere() -> N
     assert len(set(stories[0].calls.made)) == 4
 
 
+@pytest.mark.holds(
+    "graphs.md",
+    "`FlotillaChatModel` and `flotilla_tools` work in nodes that are coroutines or plain "
+    "functions, with tools, structured output and approvals",
+)
 async def test_a_node_in_a_thread_makes_the_same_calls() -> None:
     story = await Story(reacting(is_sync=True), travelling).to_the_end()
     assert story.result == "book in Faro; weather in Oslo"
 
 
+@pytest.mark.holds(
+    "graphs.md",
+    "`FlotillaChatModel` and `flotilla_tools` work in nodes that are coroutines or plain "
+    "functions, with tools, structured output and approvals",
+)
 async def test_the_model_is_told_the_tools_as_the_fleet_declares_them() -> None:
     story = await Story(reacting(temperature=0.5, answers=True), travelling).to_the_end()
     first = story.calls.asked[0].request
@@ -129,6 +144,10 @@ async def test_what_a_tool_fails_with_is_an_observation() -> None:
     assert story.result == "book in Faro; no such city"
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "A pipeline, and a graph's node with `flotilla_tools`, call only tools that the model was offered",
+)
 @pytest.mark.attack("A model wants a tool of its fleet that it was not offered")
 async def test_a_tool_that_the_graph_does_not_name_is_not_called() -> None:
     story = await Story(reacting("weather"), travelling).to_the_end()
@@ -137,6 +156,11 @@ async def test_a_tool_that_the_graph_does_not_name_is_not_called() -> None:
     assert [call.target for call in story.calls.asked if call.kind is CallKind.TOOL] == ["weather"]
 
 
+@pytest.mark.holds(
+    "graphs.md",
+    "`FlotillaChatModel` and `flotilla_tools` work in nodes that are coroutines or plain "
+    "functions, with tools, structured output and approvals",
+)
 async def test_a_tool_that_asks_waits_for_approval_within_its_node() -> None:
     paying = tool_of("book", Effect.UNSAFE, CITY, approval=Approval.ALWAYS)
     program = reacting()
@@ -156,6 +180,11 @@ async def test_a_tool_that_asks_waits_for_approval_within_its_node() -> None:
     assert not any("tool/book" in name for name in calls.made)
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "An approval is one call: whoever says that an Unsafe call did not happen, it is made again "
+    "after an approval of its own; a call that was not begun keeps its approval",
+)
 async def test_a_yes_to_an_interrupt_is_used_up_by_the_call_after_it() -> None:
     async def paying(_state: MessagesState) -> Mapping[str, Any]:
         if not interrupt("book a room in Faro?")["approved"]:
@@ -183,6 +212,11 @@ async def test_a_yes_to_an_interrupt_is_used_up_by_the_call_after_it() -> None:
         store.resolve("t1", waits.call if waits else "", happened=False)
 
 
+@pytest.mark.holds(
+    "graphs.md",
+    "No call of our model and tools in a node is made again once it has ended; an Unsafe tool is "
+    "never made twice",
+)
 async def test_calls_that_a_node_makes_at_once_keep_their_answers_in_any_order() -> None:
     """After a kill the second one asks first."""
     order = [0.0, 0.01]
@@ -205,6 +239,11 @@ async def test_calls_that_a_node_makes_at_once_keep_their_answers_in_any_order()
         assert story.result == "first second"
 
 
+@pytest.mark.holds(
+    "graphs.md",
+    "`FlotillaChatModel` and `flotilla_tools` work in nodes that are coroutines or plain "
+    "functions, with tools, structured output and approvals",
+)
 async def test_a_structured_answer_and_calls_of_the_nodes_own() -> None:
     class Kind(BaseModel):
         kind: str

@@ -52,6 +52,7 @@ def calls_of(program: Program, article: str) -> ScriptedCalls:
     return ScriptedCalls(script=script)
 
 
+@pytest.mark.holds("graphs.md", "The example of a graph runs as it is")
 @pytest.mark.parametrize(
     ("article", "comment", "result"),
     [
@@ -80,6 +81,7 @@ async def test_the_example_asks_about_what_is_dear(
     assert (finish.result, len(calls.made)) == (result, 3)
 
 
+@pytest.mark.holds("graphs.md", "The example of a graph runs as it is")
 def test_the_page_shows_the_example() -> None:
     text = EXAMPLE.read_text(encoding="utf-8")
     shown = text[text.index("tools = flotilla_tools()") : text.index("graph = StateGraph")].strip()

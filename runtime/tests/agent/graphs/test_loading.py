@@ -36,6 +36,11 @@ def broken() -> Any:
     raise KeyError("no key")
 
 
+@pytest.mark.holds(
+    "graphs.md",
+    "A graph that cannot be imported, is none, or has the wrong LangGraph ends its worker with "
+    "words that name the field",
+)
 @pytest.mark.parametrize(
     ("found", "said"),
     [
@@ -59,6 +64,11 @@ def test_what_is_no_graph_is_refused_with_words(found: Any, said: str) -> None:
     assert str(refused.value).startswith(f"spec.agent.graph: {said}")
 
 
+@pytest.mark.holds(
+    "graphs.md",
+    "A graph that cannot be imported, is none, or has the wrong LangGraph ends its worker with "
+    "words that name the field",
+)
 @pytest.mark.parametrize(
     ("version", "said"),
     [
@@ -98,6 +108,11 @@ def below(city: str) -> str: ...
 """
 
 
+@pytest.mark.holds(
+    "graphs.md",
+    "`FlotillaChatModel` and `flotilla_tools` work in nodes that are coroutines or plain "
+    "functions, with tools, structured output and approvals",
+)
 def test_a_graph_finds_the_fleets_tools_when_it_is_imported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,6 +142,11 @@ def test_a_graph_finds_the_fleets_tools_when_it_is_imported(
         flotilla_tools()
 
 
+@pytest.mark.holds(
+    "graphs.md",
+    "A graph that cannot be imported, is none, or has the wrong LangGraph ends its worker with "
+    "words that name the field",
+)
 @pytest.mark.parametrize(
     ("graph", "said"),
     [
@@ -141,6 +161,7 @@ def test_a_graph_that_is_not_there_is_refused_with_words(graph: str, said: str) 
     assert str(refused.value).startswith(f"spec.agent.graph: {said}")
 
 
+@pytest.mark.holds("graphs.md", "Images of other fleets need no LangGraph")
 def test_nothing_imports_langgraph_but_the_graph() -> None:
     """Images of other fleets have none."""
     code = (

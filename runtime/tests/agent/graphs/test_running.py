@@ -67,6 +67,11 @@ async def workflow(value: Any) -> Any:
     return {"got": value}
 
 
+@pytest.mark.holds(
+    "graphs.md",
+    "A LangGraph graph, compiled or not, a workflow, or a function that makes one, runs as it is, "
+    "with the mappings of input and result",
+)
 @pytest.mark.parametrize(
     ("graph", "task_input", "result"),
     [
@@ -99,6 +104,11 @@ async def test_what_a_graph_is_given_and_what_it_gives(graph: Any, task_input: s
     assert store.checkpoints == {}
 
 
+@pytest.mark.holds(
+    "graphs.md",
+    "A LangGraph graph, compiled or not, a workflow, or a function that makes one, runs as it is, "
+    "with the mappings of input and result",
+)
 async def test_a_state_without_messages_needs_an_object() -> None:
     store = submitted("Hello")
     await run(store, program(chain(Counted, doubled)), ScriptedCalls())
@@ -107,6 +117,10 @@ async def test_a_state_without_messages_needs_an_object() -> None:
     assert "x" in finish(store).message
 
 
+@pytest.mark.holds(
+    "graphs.md",
+    "After the loss of a worker a graph goes on from its last step; no node that had ended is run again",
+)
 async def test_a_kill_anywhere_repeats_no_node_that_had_ended() -> None:
     """Each node counts its runs in the world outside; one is under way when its worker is killed."""
     ran: dict[str, int] = {}
@@ -139,6 +153,10 @@ def waiting_call(store: MemoryStore) -> str:
     return waits.call
 
 
+@pytest.mark.holds(
+    "graphs.md",
+    "An `interrupt` is an approval; two of a node are two; it is asked once, wherever the worker is lost",
+)
 async def test_an_interrupt_is_an_approval_and_two_of_one_node_are_two() -> None:
     store, asking, calls = submitted('{"x": 5}'), program(chain(Counted, asker)), ScriptedCalls()
     assert await run(store, asking, calls) is RunOutcome.SUSPENDED
@@ -155,6 +173,10 @@ async def test_an_interrupt_is_an_approval_and_two_of_one_node_are_two() -> None
     assert finish(store).result["steps"] == ["True boss if you must", "False boss None"]
 
 
+@pytest.mark.holds(
+    "graphs.md",
+    "An `interrupt` is an approval; two of a node are two; it is asked once, wherever the worker is lost",
+)
 async def test_interrupts_of_a_subgraph_and_beside_each_other_are_asked_at_once() -> None:
     async def alone(_state: Counted) -> Mapping[str, Any]:
         return {"steps": [f"alone {interrupt('alone?')['by']}"]}
@@ -177,6 +199,10 @@ async def test_interrupts_of_a_subgraph_and_beside_each_other_are_asked_at_once(
     assert sorted(set(finish(store).result["steps"])) == ["True boss None", "alone boss"]
 
 
+@pytest.mark.holds(
+    "graphs.md",
+    "An `interrupt` is an approval; two of a node are two; it is asked once, wherever the worker is lost",
+)
 async def test_an_interrupt_survives_a_kill_anywhere_and_is_asked_once() -> None:
     async def lived(crash_at: int | None) -> tuple[MemoryStore, int]:
         store, asking = submitted('{"x": 5}', CrashPoints(crash_at=crash_at)), program(chain(Counted, asker))
@@ -201,6 +227,10 @@ async def test_an_interrupt_survives_a_kill_anywhere_and_is_asked_once() -> None
         assert len({one.call for one in asked}) == len(asked) == 2  # type: ignore[union-attr]
 
 
+@pytest.mark.holds(
+    "graphs.md",
+    "An `interrupt` is an approval; two of a node are two; it is asked once, wherever the worker is lost",
+)
 async def test_nobody_who_decides_is_a_refusal() -> None:
     store, asking = submitted('{"x": 5}'), program(chain(Counted, asker))
     await run(store, asking, ScriptedCalls())
@@ -228,6 +258,11 @@ class Holding(TypedDict, total=False):
     known: Declared
 
 
+@pytest.mark.holds(
+    "graphs.md",
+    "A state that cannot be stored ends the task as Invalid; a class that the state declares comes "
+    "back as itself",
+)
 @pytest.mark.parametrize(
     ("value", "problem"),
     [
@@ -246,6 +281,11 @@ async def test_a_state_that_cannot_be_stored_ends_the_task_as_invalid(value: Any
     assert problem in finish(store).message
 
 
+@pytest.mark.holds(
+    "graphs.md",
+    "A state that cannot be stored ends the task as Invalid; a class that the state declares comes "
+    "back as itself",
+)
 async def test_a_class_that_the_state_declares_comes_back_as_itself() -> None:
     async def first(_state: Holding) -> Mapping[str, Any]:
         return {"known": Declared(x=1)}
@@ -264,6 +304,7 @@ async def test_a_class_that_the_state_declares_comes_back_as_itself() -> None:
     assert finish(store).result == {"known": {"x": 1}, "value": "Declared"}
 
 
+@pytest.mark.holds("graphs.md", "Tasks of a conversation go on in one state of their graph")
 async def test_tasks_of_a_conversation_go_on_in_one_state() -> None:
     class Heard(TypedDict):
         messages: Annotated[
@@ -281,6 +322,7 @@ async def test_tasks_of_a_conversation_go_on_in_one_state() -> None:
         assert finish(store, name).result == result
 
 
+@pytest.mark.holds("graphs.md", "`recursion_limit` ends a task as MaxSteps")
 async def test_too_many_steps_end_the_task_as_such() -> None:
     graph = StateGraph(Counted).add_node("doubled", doubled)
     graph.add_edge(START, "doubled").add_edge("doubled", "doubled")

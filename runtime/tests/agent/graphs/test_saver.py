@@ -23,6 +23,9 @@ def checkpoints_in_memory() -> Checkpoints:
     return Checkpoints(claim, store, Pace(lambda: store.now_ms), None)
 
 
+@pytest.mark.holds(
+    "graphs.md", "The checkpointer passes LangGraph's conformance suite, extended capabilities too"
+)
 async def test_the_checkpointer_conforms() -> None:
     @checkpointer_test(name="in memory")
     async def in_memory() -> AsyncGenerator[BaseCheckpointSaver[Any], None]:
@@ -50,6 +53,10 @@ async def listed(saver: FlotillaSaver) -> list[Any]:
     return [one.checkpoint["channel_values"]["x"] async for one in saver.alist(None)]
 
 
+@pytest.mark.holds(
+    "graphs.md",
+    "Checkpoints are fenced, bounded, count for the caller, and end with the task or its conversation",
+)
 @pytest.mark.parametrize(
     ("metadata", "left"),
     [

@@ -38,6 +38,9 @@ pytestmark = pytest.mark.services
 CLOCK = Clock(monotonic_seconds=time.monotonic)
 
 
+@pytest.mark.holds(
+    "graphs.md", "The checkpointer passes LangGraph's conformance suite, extended capabilities too"
+)
 async def test_the_checkpointer_conforms_in_redis(redis_server: Any) -> None:
     store = await with_lines(open_store(redis_server))
     claim = await running(store, task("t1"))
@@ -139,6 +142,10 @@ async def decided(store: TaskStore, task_id: str) -> None:
         await store.approve(task_id, record.waits_call, Decision(approved=True, by="boss", comment="yes"))
 
 
+@pytest.mark.holds(
+    "graphs.md",
+    "After the loss of a worker a graph goes on from its last step; no node that had ended is run again",
+)
 async def test_a_kill_at_a_write_repeats_no_call_and_asks_nobody_twice(redis_server: Any) -> None:
     store = open_store(redis_server, lease_seconds=0.05)
     _, points = await lived(store, "t", None)

@@ -14,6 +14,10 @@ from flotilla_runtime.agent.protocols import SearchRequest
 ASKED = SearchRequest(query="why?", top_k=3)
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "Searches and Pure tools are answered from the cache for the same tenant, and only while it holds",
+)
 @pytest.mark.parametrize(
     ("one", "other"),
     [
@@ -66,6 +70,7 @@ def test_a_search_that_is_compared_has_the_name_of_one_that_is_not() -> None:
     assert cache.search_name("ann", "i", compared) == cache.search_name("ann", "i", ASKED)
 
 
+@pytest.mark.holds("agents.md", "The cache is bounded in time and bytes, and fails no call")
 def test_a_result_comes_back_and_a_large_one_is_not_kept() -> None:
     result = Result(value=[{"text": "so"}], generation="g-1")
     assert cache.read(cache.written(result)) == result
@@ -78,6 +83,7 @@ def test_what_is_no_result_is_a_miss(text: str | None) -> None:
     assert cache.read_similar(text) == []
 
 
+@pytest.mark.holds("agents.md", "The cache is bounded in time and bytes, and fails no call")
 @given(st.lists(st.lists(st.floats(-1, 1), min_size=4, max_size=4), min_size=1, max_size=80))
 def test_similar_searches_are_bounded_and_the_newest_is_first(vectors: list[list[float]]) -> None:
     text: str | None = None
@@ -91,6 +97,7 @@ def test_similar_searches_are_bounded_and_the_newest_is_first(vectors: list[list
     assert known[0].vector == pytest.approx(vectors[-1])
 
 
+@pytest.mark.holds("agents.md", "The cache is bounded in time and bytes, and fails no call")
 def test_long_vectors_are_bounded_by_bytes() -> None:
     known: list[Similar] = []
     for number in range(20):
@@ -100,6 +107,7 @@ def test_long_vectors_are_bounded_by_bytes() -> None:
     assert 10 < len(known) < 20
 
 
+@pytest.mark.holds("agents.md", "Of equal and similar searches only those near enough count")
 def test_the_nearest_search_counts_if_it_is_near_enough() -> None:
     known = [
         Similar(name="east", vector=[1.0, 0.0]),

@@ -103,6 +103,10 @@ def _usual(call: Call) -> Reply:
     return Reply(outcome=CallOutcome.SUCCEEDED, value="sun", tries=2)
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "Searches and Pure tools are answered from the cache for the same tenant, and only while it holds",
+)
 async def test_a_pure_tool_is_called_once_for_a_tenant() -> None:
     one = site()
     first, again, other = [await one.calls.make(PURE, session) for session in (ANN, ANN, BOB)]
@@ -113,6 +117,9 @@ async def test_a_pure_tool_is_called_once_for_a_tenant() -> None:
     assert set(one.kept.seconds.values()) == {cache.TOOL_SECONDS}
 
 
+@pytest.mark.holds(
+    "agents.md", "No tenant is answered from the cache with what another one found, similar or equal"
+)
 @pytest.mark.attack("A task is answered from the cache with what another tenant's task found")
 async def test_what_one_tenant_found_is_never_shown_to_another() -> None:
     one = site(CacheConfig(semantic_threshold=0.5))
@@ -124,6 +131,10 @@ async def test_what_one_tenant_found_is_never_shown_to_another() -> None:
     assert len(one.made.made) == before + 2
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "Searches and Pure tools are answered from the cache for the same tenant, and only while it holds",
+)
 @pytest.mark.parametrize("call", [UNSAFE, replace(UNSAFE, target="mail", effect=Effect.IDEMPOTENT)])
 async def test_a_tool_that_changes_something_is_always_called(call: Call) -> None:
     one = site()
@@ -138,12 +149,20 @@ async def test_a_tool_that_was_unsafe_when_the_call_began_is_called() -> None:
     assert (await one.calls.make(replace(PURE, effect=Effect.UNSAFE), ANN)).cached is None
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "Searches and Pure tools are answered from the cache for the same tenant, and only while it holds",
+)
 async def test_failures_are_not_kept() -> None:
     one = site(replies=[failed("503")])
     assert (await one.calls.make(PURE, ANN)).outcome is CallOutcome.FAILED
     assert (await one.calls.make(PURE, ANN)).value == "sun"
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "Searches and Pure tools are answered from the cache for the same tenant, and only while it holds",
+)
 @pytest.mark.parametrize(
     ("config", "call"),
     [
@@ -156,6 +175,10 @@ async def test_what_is_switched_off_is_made(config: CacheConfig, call: Call) -> 
     assert [(await one.calls.make(call, ANN)).cached for _ in range(2)] == [None, None]
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "Searches and Pure tools are answered from the cache for the same tenant, and only while it holds",
+)
 async def test_a_search_counts_as_long_as_its_generation_is_served() -> None:
     one = site(replies=[found(PASSAGE), found({**PASSAGE, "text": "New."}, generation="g-2")])
     assert [(await one.search("why?")).cached for _ in range(2)] == [False, True]
@@ -166,6 +189,9 @@ async def test_a_search_counts_as_long_as_its_generation_is_served() -> None:
     assert (await one.search("why?")).cached is False, "after a minute the index is asked"
 
 
+@pytest.mark.holds(
+    "agents.md", "With `semanticThreshold` a similar search answers; its embedding is a part of the budget"
+)
 async def test_a_similar_search_of_the_same_tenant_answers() -> None:
     one = site(CacheConfig(semantic_threshold=0.99))
     first, similar, other = [await one.search(query) for query in ("why?", "why so?", "who?")]
@@ -180,6 +206,9 @@ async def test_a_similar_search_of_the_same_tenant_answers() -> None:
     assert one.looks("Retrieve", "SimilarHit") == 1
 
 
+@pytest.mark.holds(
+    "agents.md", "With `semanticThreshold` a similar search answers; its embedding is a part of the budget"
+)
 async def test_a_similar_search_of_an_older_generation_does_not_answer() -> None:
     one = site(CacheConfig(semantic_threshold=0.99), [found(PASSAGE), found(PASSAGE, generation="g-2")])
     for query in ("why?", "who?"):
@@ -187,12 +216,18 @@ async def test_a_similar_search_of_an_older_generation_does_not_answer() -> None
     assert (await one.search("why so?")).cached is False
 
 
+@pytest.mark.holds(
+    "agents.md", "With `semanticThreshold` a similar search answers; its embedding is a part of the budget"
+)
 async def test_a_query_that_cannot_be_embedded_is_searched_for() -> None:
     one = site(CacheConfig(semantic_threshold=0.99))
     reply = await one.search("of which the table knows nothing")
     assert (reply.outcome, reply.cached, reply.input_tokens) == (CallOutcome.SUCCEEDED, False, 0)
 
 
+@pytest.mark.holds(
+    "agents.md", "With `semanticThreshold` a similar search answers; its embedding is a part of the budget"
+)
 @pytest.mark.parametrize(
     ("budget", "compares"),
     [
@@ -209,6 +244,7 @@ async def test_an_embedding_is_reserved_where_the_budget_lasts(budget: Budget, c
     assert one.embedder.asked == ["why?"] * compares
 
 
+@pytest.mark.holds("agents.md", "The cache is bounded in time and bytes, and fails no call")
 async def test_a_cache_that_is_away_fails_no_call() -> None:
     one = site(CacheConfig(semantic_threshold=0.99))
     await one.search("why?")

@@ -29,6 +29,11 @@ def after(*calls: Ended, at: float = 0.0) -> Circuit:
     return circuit
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "A circuit opens after five failures in a row or half of the last twenty calls, lets one call "
+    "try, and waits longer each time",
+)
 @pytest.mark.parametrize(
     ("calls", "state"),
     [
@@ -45,6 +50,16 @@ def test_it_opens_when_too_many_calls_have_failed(calls: list[Ended], state: Cir
     assert after(*calls).state is state
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "A circuit opens after five failures in a row or half of the last twenty calls, lets one call "
+    "try, and waits longer each time",
+)
+@pytest.mark.holds(
+    "agents.md",
+    "While a circuit tries, others ask again; a trial that was not made, or is cancelled, leaves "
+    "its place to the next call",
+)
 def test_an_open_circuit_says_when_to_try_and_lets_one_call_try() -> None:
     opened = after(*[BAD] * MOST_FAILURES_IN_A_ROW, at=100)
     assert asked(opened, 101)[1] == Pass(may_call=False, retry_after_seconds=FIRST_OPEN_SECONDS - 1)
@@ -55,6 +70,11 @@ def test_an_open_circuit_says_when_to_try_and_lets_one_call_try() -> None:
     assert ended(trying, TRIAL, OK, 106) == CLOSED
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "A circuit opens after five failures in a row or half of the last twenty calls, lets one call "
+    "try, and waits longer each time",
+)
 def test_a_trial_that_fails_opens_it_for_twice_as_long_up_to_a_bound() -> None:
     circuit, now, opened_for = after(*[BAD] * 5), 0.0, []
     for _ in range(6):
@@ -65,12 +85,22 @@ def test_a_trial_that_fails_opens_it_for_twice_as_long_up_to_a_bound() -> None:
     assert opened_for == [5, 10, 20, LONGEST_OPEN_SECONDS, LONGEST_OPEN_SECONDS, LONGEST_OPEN_SECONDS]
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "While a circuit tries, others ask again; a trial that was not made, or is cancelled, leaves "
+    "its place to the next call",
+)
 def test_a_trial_that_was_not_made_leaves_its_place_to_the_next_call() -> None:
     trying, passed = asked(after(*[BAD] * 5), 10)
     again, second = asked(ended(trying, passed, NONE, 11), 11)
     assert (again.state, second) == (CircuitState.HALF_OPEN, TRIAL)
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "A circuit opens after five failures in a row or half of the last twenty calls, lets one call "
+    "try, and waits longer each time",
+)
 @given(st.lists(st.tuples(st.sampled_from(list(Ended)), st.floats(0, 20)), max_size=60))
 def test_a_call_may_always_be_made_again_within_the_longest_time(ends: list[tuple[Ended, float]]) -> None:
     circuit, now = CLOSED, 0.0

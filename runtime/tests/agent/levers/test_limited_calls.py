@@ -116,6 +116,10 @@ PAIR = [
 
 
 # Rate limits
+@pytest.mark.holds(
+    "agents.md",
+    "A rate limit is one bucket for all workers, and calls have their turns in the order in which they came",
+)
 def test_calls_beyond_the_limit_have_their_turns_in_the_order_in_which_they_came() -> None:
     async def story() -> Site:
         one = site(PLAIN, limit("openai", requests=60))
@@ -132,6 +136,11 @@ def test_calls_beyond_the_limit_have_their_turns_in_the_order_in_which_they_came
     assert waited == 6.0
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "What a call took is corrected by what it used; one that is cancelled in the queue gives it "
+    "back; a tool takes a request",
+)
 def test_what_is_used_corrects_what_was_expected() -> None:
     async def story() -> Site:
         used = said("Because.", input_tokens=20, output_tokens=5, tries=3)
@@ -143,6 +152,11 @@ def test_what_is_used_corrects_what_was_expected() -> None:
     assert taken == [("openai", 1, 120), ("openai", 2, -95)], "each try is a request"
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "What a call took is corrected by what it used; one that is cancelled in the queue gives it "
+    "back; a tool takes a request",
+)
 @pytest.mark.parametrize(
     ("prompt", "most", "expected"),
     [
@@ -156,6 +170,11 @@ def test_what_a_call_is_expected_to_use(prompt: int | None, most: int, expected:
     assert expected_tokens(replace(ASK, request=request)) == expected
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "What a call took is corrected by what it used; one that is cancelled in the queue gives it "
+    "back; a tool takes a request",
+)
 def test_a_call_that_is_cancelled_in_the_queue_gives_its_turn_back() -> None:
     async def story() -> Site:
         one = site(PLAIN, limit("openai", requests=1))
@@ -183,6 +202,11 @@ def used(call: Call) -> Reply:
     return said("Because.", input_tokens=expected_tokens(call), output_tokens=0)
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "A call that wants more than a minute's worth waits for a full bucket at most, and the calls "
+    "after it until all is back",
+)
 def test_a_call_that_wants_more_than_a_minutes_worth_waits_for_a_full_bucket_at_most() -> None:
     async def story() -> tuple[Site, list[Reply]]:
         one = site(PLAIN, limit("openai", tokens=1000), used)
@@ -199,6 +223,11 @@ def test_a_call_that_wants_more_than_a_minutes_worth_waits_for_a_full_bucket_at_
     assert [reply.rate_limit for reply in replies[1:]] == ["openai"] * 2, "status.bottleneck can name it"
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "A call that wants more than a minute's worth waits for a full bucket at most, and the calls "
+    "after it until all is back",
+)
 def test_a_call_that_wants_more_than_a_minutes_worth_needs_no_other_model_while_the_bucket_is_full() -> None:
     async def story() -> Site:
         one = site(PAIR, limit("openai", tokens=1000), used)
@@ -209,6 +238,10 @@ def test_a_call_that_wants_more_than_a_minutes_worth_needs_no_other_model_while_
     assert run(story()).answers.made == [("large", 0.0), ("small", 0.0)]
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "Nobody passes those in line at a rate limit, in whichever worker; who is lost or cancelled leaves it",
+)
 @pytest.mark.parametrize("large", [600, 6000, 9000, 30_000])
 def test_a_large_call_has_its_turn_in_order_while_small_ones_always_come(large: int) -> None:
     async def story() -> list[str]:
@@ -230,6 +263,10 @@ def test_a_large_call_has_its_turn_in_order_while_small_ones_always_come(large: 
     assert run(story()) == [*map(str, range(50)), "large", *map(str, range(51, 100))]
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "Nobody passes those in line at a rate limit, in whichever worker; who is lost or cancelled leaves it",
+)
 def test_who_is_cancelled_in_line_leaves_it_and_owes_nothing() -> None:
     async def story() -> Site:
         one = site(PLAIN, limit("openai", tokens=1000), used)
@@ -247,6 +284,10 @@ def test_who_is_cancelled_in_line_leaves_it_and_owes_nothing() -> None:
     assert one.buckets.taken == [("openai", 1, 2000), ("openai", 1, 200)]
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "Nobody passes those in line at a rate limit, in whichever worker; who is lost or cancelled leaves it",
+)
 def test_who_is_cancelled_after_others_have_served_it_gives_its_turn_back() -> None:
     async def story() -> MemoryBuckets:
         buckets = MemoryBuckets(limit("openai", tokens=1000), _now)
@@ -262,6 +303,10 @@ def test_who_is_cancelled_after_others_have_served_it_gives_its_turn_back() -> N
     assert run(story()).taken[-1] == ("openai", -1, -700)
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "A rate limit is one bucket for all workers, and calls have their turns in the order in which they came",
+)
 def test_turns_are_given_for_a_minute_and_who_comes_then_stands_in_line() -> None:
     async def story() -> Site:
         one = site(PLAIN, limit("openai", requests=1))
@@ -271,6 +316,11 @@ def test_turns_are_given_for_a_minute_and_who_comes_then_stands_in_line() -> Non
     assert [at for _, at in run(story()).answers.made] == [0.0, 60.0, 120.0]
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "What a call took is corrected by what it used; one that is cancelled in the queue gives it "
+    "back; a tool takes a request",
+)
 def test_a_tool_takes_a_request_and_no_tokens() -> None:
     async def story() -> Site:
         tools = {"weather": tool_of("weather", rate_limit="met")}
@@ -281,6 +331,7 @@ def test_a_tool_takes_a_request_and_no_tokens() -> None:
     assert [at for _, at in run(story()).answers.made] == [0.0, 60.0]
 
 
+@pytest.mark.holds("agents.md", "An Unsafe call waits for its turn before its intent is written")
 def test_an_unsafe_call_has_its_turn_before_its_intent_is_written() -> None:
     async def story() -> tuple[Site, Call, Reply]:
         tools = {"weather": tool_of("weather", rate_limit="met")}
@@ -313,6 +364,11 @@ def left_over(one: Site) -> int:
     return sum(requests for _, requests, _ in one.buckets.taken)
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "What a call took is corrected by what it used; one that is cancelled in the queue gives it "
+    "back; a tool takes a request",
+)
 def test_an_unsafe_call_takes_no_turn_where_the_circuit_is_open() -> None:
     async def story() -> Site:
         one = payments(5, lambda _: REFUSED)
@@ -327,6 +383,11 @@ def test_an_unsafe_call_takes_no_turn_where_the_circuit_is_open() -> None:
     assert left_over(one) == 5
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "What a call took is corrected by what it used; one that is cancelled in the queue gives it "
+    "back; a tool takes a request",
+)
 def test_an_unsafe_call_whose_circuit_opens_while_it_waits_gives_its_turn_back() -> None:
     async def slow(_: Call) -> Reply:
         await asyncio.sleep(10)
@@ -361,6 +422,11 @@ def test_an_unsafe_call_without_a_turn_is_not_made_when_its_circuit_lets_it_try(
 # Another model
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "At the limit, or while its model fails, a call goes to `overflowTo` if that one takes it at "
+    "once and the budget lasts",
+)
 def test_at_the_limit_a_call_goes_to_the_other_model() -> None:
     async def story() -> tuple[Site, list[Reply]]:
         one = site(PAIR, limit("openai", requests=1))
@@ -372,6 +438,11 @@ def test_at_the_limit_a_call_goes_to_the_other_model() -> None:
     assert one.figure("flotilla_worker_overflows_total", model="large", to="small") == 1
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "At the limit, or while its model fails, a call goes to `overflowTo` if that one takes it at "
+    "once and the budget lasts",
+)
 def test_where_no_model_has_room_a_call_waits_at_its_own() -> None:
     pair = [PAIR[0], model("Routine", "small", rate_limit="cheap")]
 
@@ -383,6 +454,11 @@ def test_where_no_model_has_room_a_call_waits_at_its_own() -> None:
     assert run(story()).answers.made[59:] == [("large", 0.0), ("small", 0.0), ("large", 1.0)]
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "At the limit, or while its model fails, a call goes to `overflowTo` if that one takes it at "
+    "once and the budget lasts",
+)
 def test_the_other_model_reserves_anew_and_is_not_asked_where_the_budget_has_no_room() -> None:
     async def story() -> tuple[Site, list[tuple[str, Spent]]]:
         moved: list[tuple[str, Spent]] = []
@@ -401,6 +477,11 @@ def test_the_other_model_reserves_anew_and_is_not_asked_where_the_budget_has_no_
     assert [(target, spent.tokens, spent.nano_usd) for target, spent in moved] == [("small", 0, 0)] * 2
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "At the limit, or while its model fails, a call goes to `overflowTo` if that one takes it at "
+    "once and the budget lasts",
+)
 def test_a_prompt_for_which_the_other_model_has_no_room_waits() -> None:
     pair = [PAIR[0], model("Routine", "small", context_tokens=64)]
 
@@ -413,6 +494,7 @@ def test_a_prompt_for_which_the_other_model_has_no_room_waits() -> None:
     assert run(story()).answers.made == [("large", 0.0), ("large", 60.0)]
 
 
+@pytest.mark.holds("agents.md", "`overflowTo` leads over three other models at most, and never back")
 def test_a_chain_names_each_model_once() -> None:
     ring = [
         model("A", "a", overflow_to="B"),
@@ -426,6 +508,11 @@ def test_a_chain_names_each_model_once() -> None:
 # Circuits
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "Calls of a model that fails wait for a trial, at most two minutes; a tool's fail at once and "
+    "say when to try again",
+)
 def test_calls_of_a_model_that_fails_wait_and_then_one_tries() -> None:
     async def story() -> tuple[Site, list[Reply]]:
         one = site([PAIR[1]], script=lambda _: REFUSED if _now() < 4 else said("Because."))
@@ -442,6 +529,11 @@ def test_calls_of_a_model_that_fails_wait_and_then_one_tries() -> None:
     assert one.figure("flotilla_worker_circuit_open", **labels) == 0
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "Calls of a model that fails wait for a trial, at most two minutes; a tool's fail at once and "
+    "say when to try again",
+)
 def test_a_model_that_stays_away_fails_its_calls_with_a_time_to_try_again() -> None:
     async def story() -> tuple[Site, Reply, float]:
         one = site([PAIR[1]], script=lambda _: REFUSED)
@@ -465,6 +557,11 @@ async def _again_and_again(one: Site, ask: Call) -> None:
         await one.calls.make(ask, SESSION)
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "At the limit, or while its model fails, a call goes to `overflowTo` if that one takes it at "
+    "once and the budget lasts",
+)
 def test_a_model_that_fails_hands_its_calls_to_the_other_one() -> None:
     async def story() -> Site:
         one = site(PAIR, limit("openai", requests=600), lambda call: _but(call.target == "large"))
@@ -479,6 +576,11 @@ def _but(is_refused: bool) -> Reply:
     return REFUSED if is_refused else said("Because.")
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "Calls of a model that fails wait for a trial, at most two minutes; a tool's fail at once and "
+    "say when to try again",
+)
 def test_a_tool_that_fails_is_not_called_and_the_agent_hears_when_to_try_again() -> None:
     async def story() -> tuple[Site, Reply]:
         one = site(PLAIN, script=lambda _: failed("slow", CallOutcome.TIMED_OUT))
@@ -497,6 +599,11 @@ def test_a_tool_that_fails_is_not_called_and_the_agent_hears_when_to_try_again()
     assert "again in 5 s" in (reply.problem or "")
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "While a circuit tries, others ask again; a trial that was not made, or is cancelled, leaves "
+    "its place to the next call",
+)
 def test_a_trial_that_is_cancelled_leaves_its_place_to_the_next_call() -> None:
     async def story() -> Reply:
         async def script(call: Call) -> Reply:
@@ -518,6 +625,12 @@ def test_a_trial_that_is_cancelled_leaves_its_place_to_the_next_call() -> None:
     assert run(story()).value == "Because."
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "A circuit opens after five failures in a row or half of the last twenty calls, lets one call "
+    "try, and waits longer each time",
+)
+@pytest.mark.holds("agents.md", "Refusals of what was asked, and functions that raise, open no circuit")
 @pytest.mark.parametrize(
     ("reply", "how"),
     [

@@ -160,6 +160,7 @@ STAYS = [
 ]
 
 
+@pytest.mark.holds("decisions/0018-model-calls.md", "What may pass is tried again, what will not pass is not")
 @pytest.mark.parametrize(("answer", "reason"), PASSES)
 async def test_what_may_pass_is_tried_again_and_the_first_text_taken_back(
     answer: Sequence[Part], reason: Why
@@ -187,6 +188,11 @@ async def test_what_does_not_pass_in_time_is_told_with_its_reason(
     assert "(3 tries)" in reply.problem.message
 
 
+@pytest.mark.holds("decisions/0018-model-calls.md", "What may pass is tried again, what will not pass is not")
+@pytest.mark.holds(
+    "decisions/0018-model-calls.md",
+    "What is read has limits; no redirect is followed; nothing compressed is read",
+)
 @pytest.mark.parametrize(("answer", "outcome", "reason"), STAYS)
 async def test_what_will_not_pass_is_not_tried_again(
     answer: Sequence[Part], outcome: Outcome, reason: Why
@@ -232,6 +238,9 @@ async def test_a_schema_that_is_none_is_not_asked_for() -> None:
     assert (reply.outcome, reply.problem.reason, reply.tries) == (Outcome.REFUSED, Why.BAD_SCHEMA, 0)
 
 
+@pytest.mark.holds(
+    "decisions/0018-model-calls.md", "A key that a server sends back does not get into a message"
+)
 async def test_a_server_that_sends_the_key_back_does_not_get_it_into_the_journal() -> None:
     echo = f"Incorrect API key: {KEY}".encode()
     for answer in (
@@ -256,6 +265,10 @@ async def test_a_password_in_the_address_does_not_get_into_the_journal(answer: S
     assert "secret" not in reply.problem.message
 
 
+@pytest.mark.holds(
+    "decisions/0018-model-calls.md",
+    "What is read has limits; no redirect is followed; nothing compressed is read",
+)
 async def test_a_redirect_takes_the_key_nowhere() -> None:
     async with serving(whole("Never asked.")) as target:
         moved = plain(308, Location=f"{target.url}/chat/completions")
@@ -264,6 +277,10 @@ async def test_a_redirect_takes_the_key_nowhere() -> None:
     assert target.requests == []
 
 
+@pytest.mark.holds(
+    "decisions/0018-model-calls.md",
+    "All tries and pauses share `timeouts.totalSeconds`; `Retry-After` is kept in full or the call ends",
+)
 @pytest.mark.parametrize("after", ["1", "Wed, 21 Oct 2015 07:28:01 GMT"])
 async def test_a_server_is_asked_again_when_it_says(after: str) -> None:
     wall = 1_445_412_480.0  # 07:28:00
@@ -275,6 +292,10 @@ async def test_a_server_is_asked_again_when_it_says(after: str) -> None:
     assert 1 <= time.monotonic() - began < 30
 
 
+@pytest.mark.holds(
+    "decisions/0018-model-calls.md",
+    "All tries and pauses share `timeouts.totalSeconds`; `Retry-After` is kept in full or the call ends",
+)
 async def test_a_wait_beyond_the_time_of_the_call_is_not_begun() -> None:
     async with serving(plain(429, Retry_After="3000"), whole("Never asked.")) as server:
         reply, _ = await asked(server.url)

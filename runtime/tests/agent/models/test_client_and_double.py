@@ -84,6 +84,9 @@ async def test_calls_that_are_cut_at_any_byte_and_interleaved_arrive_whole(
     assert last_text < seen.events.index(complete[0])
 
 
+@pytest.mark.holds(
+    "decisions/0018-model-calls.md", "A dead try counts what vLLM counted along, else its bounds"
+)
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
@@ -104,6 +107,9 @@ async def test_a_stream_that_dies_is_made_anew_and_never_mixed(fault: dict[str, 
     assert reply.usage.output_tokens == 5 + 5 + once
 
 
+@pytest.mark.holds(
+    "decisions/0018-model-calls.md", "A dead try counts what vLLM counted along, else its bounds"
+)
 async def test_an_endpoint_that_does_not_count_along_is_charged_by_bytes() -> None:
     async with double(faults={"cut_streams_after_tokens": 5, "faulty_streams": 1}) as url:
         reply, _ = await asked(url, saying(TEXT), is_vllm=False)

@@ -35,6 +35,9 @@ BEGUN: list[Part] = [STREAM, chunk(event(said("Once ")))]
 SHORT = Timeouts(first_token_seconds=0.2, between_tokens_seconds=0.2, total_seconds=30)
 
 
+@pytest.mark.holds(
+    "decisions/0018-model-calls.md", "Only what the model writes puts `betweenTokensSeconds` off"
+)
 async def test_comments_and_empty_chunks_put_no_time_off() -> None:
     alive: list[Part] = []
     for _ in range(100):
@@ -63,6 +66,10 @@ async def test_an_answer_that_is_never_done_ends_with_the_time_of_the_call_and_i
     assert (reply.tries, seen.text, len(seen.withdrawn)) == (1, "", 1)
 
 
+@pytest.mark.holds(
+    "decisions/0018-model-calls.md",
+    "All tries and pauses share `timeouts.totalSeconds`; `Retry-After` is kept in full or the call ends",
+)
 async def test_all_tries_and_pauses_share_the_time_of_the_call() -> None:
     brief = Timeouts(first_token_seconds=2, between_tokens_seconds=9, total_seconds=5)
     many = RetryPolicy(tries=99, backoff=Backoff(base_seconds=0.001, limit_seconds=0.002))
@@ -75,6 +82,10 @@ async def test_all_tries_and_pauses_share_the_time_of_the_call() -> None:
     assert 2 <= reply.tries <= 3
 
 
+@pytest.mark.holds(
+    "decisions/0018-model-calls.md",
+    "What is read has limits; no redirect is followed; nothing compressed is read",
+)
 async def test_an_error_without_end_is_read_no_further() -> None:
     endless: list[Part] = [b"HTTP/1.1 400 X\r\nTransfer-Encoding: chunked\r\n\r\n"]
     endless += [chunk(b"x" * 65536)] * 4
@@ -97,6 +108,7 @@ async def test_a_long_answer_may_be_as_long_as_its_limit_of_tokens() -> None:
     assert reply.text == "word" * many
 
 
+@pytest.mark.holds("decisions/0018-model-calls.md", "Cancelling a call closes its connection")
 @pytest.mark.parametrize(
     "answer",
     [

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 
 import httpx2
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -91,6 +92,9 @@ async def called(server: Server, allowance: int | None) -> tuple[ModelReply, See
         return await models.complete(ENDPOINT, request, seen.take), seen
 
 
+@pytest.mark.holds(
+    "decisions/0018-model-calls.md", "Two tries are never mixed, and all together keep to the allowance"
+)
 @settings(max_examples=300)
 @given(st.lists(acts, min_size=5, max_size=5), st.none() | st.integers(0, 200))
 def test_an_answer_is_of_one_try_and_all_tries_keep_to_the_allowance(

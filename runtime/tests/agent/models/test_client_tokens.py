@@ -60,6 +60,9 @@ async def test_an_answer_that_has_ended_counts_whatever_comes_behind_it(ending: 
     assert reply.usage == Usage(input_tokens=10, output_tokens=len("Once more."), is_measured=False)
 
 
+@pytest.mark.holds(
+    "decisions/0018-model-calls.md", "A dead try counts what vLLM counted along, else its bounds"
+)
 @pytest.mark.parametrize(
     ("answer", "used"),
     [
@@ -104,6 +107,10 @@ async def test_a_call_whose_allowance_is_spent_says_after_what() -> None:
     assert reply.tries == 1
 
 
+@pytest.mark.holds(
+    "decisions/0018-model-calls.md",
+    "When too little of it is left, more is reserved, up to the call's tries and time",
+)
 async def test_a_call_whose_allowance_is_spent_goes_on_with_more() -> None:
     """What was spent is the caller's to settle: the reply tells what was used since."""
     request = replace(ASK, prompt_tokens=10, max_tokens=20, allowance_tokens=40)
@@ -120,6 +127,10 @@ async def test_a_call_whose_allowance_is_spent_goes_on_with_more() -> None:
     assert reply.usage == Usage(input_tokens=12, output_tokens=3)
 
 
+@pytest.mark.holds(
+    "decisions/0018-model-calls.md",
+    "When too little of it is left, more is reserved, up to the call's tries and time",
+)
 async def test_a_call_that_is_allowed_ever_more_keeps_to_its_tries() -> None:
     async def allow_more(asked: ModelRequest, used: Usage, until: float) -> ModelRequest:
         return replace(asked, allowance_tokens=30)
@@ -157,6 +168,7 @@ async def test_a_structured_answer_has_a_value() -> None:
     assert (reply.outcome, reply.value) == (Outcome.SUCCEEDED, {"city": "Oslo"})
 
 
+@pytest.mark.holds("decisions/0018-model-calls.md", "A structured answer is checked, and corrected once")
 async def test_an_answer_that_does_not_fit_is_corrected_once_and_both_are_paid_for() -> None:
     async with serving(whole("Oslo!"), whole('{"city": "Oslo"}', 40, 5)) as server:
         reply, seen = await asked(server.url, replace(ASK, response_schema=CITY))
@@ -171,6 +183,7 @@ async def test_an_answer_that_does_not_fit_is_corrected_once_and_both_are_paid_f
     assert taken_back.problem.message in correction["content"]
 
 
+@pytest.mark.holds("decisions/0018-model-calls.md", "A structured answer is checked, and corrected once")
 @pytest.mark.parametrize(
     ("second", "reason", "tries"),
     [
@@ -208,6 +221,10 @@ async def test_vllm_counts_a_prompt() -> None:
     assert heard.body == {"model": "smol", "messages": list(ASK.messages)}
 
 
+@pytest.mark.holds(
+    "decisions/0018-model-calls.md",
+    "Prompts are counted by `/tokenize`, also behind the router; without an answer the bound holds",
+)
 @pytest.mark.parametrize(
     "answer",
     [

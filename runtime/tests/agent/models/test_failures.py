@@ -63,6 +63,7 @@ def refused_by_the_client(**headers: str) -> Exception:
     return raised.value
 
 
+@pytest.mark.holds("tools.md", "No message or log quotes a key that no header can have")
 @pytest.mark.attack("A key that no header can have is quoted by an error")
 def test_no_message_quotes_a_header_or_an_address_with_a_password() -> None:
     wrong = httpx2.LocalProtocolError(f"Illegal header value b'Bearer {SECRET}\\n'")

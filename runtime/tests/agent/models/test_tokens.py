@@ -73,6 +73,10 @@ def test_a_text_of_any_script_has_no_more_tokens_than_its_bound(script: str, tok
     assert len(text) / 20 < tokens <= text_bound(text) + FRAME
 
 
+@pytest.mark.holds(
+    "decisions/0018-model-calls.md",
+    "No prompt of any script has more tokens than its bound, nor grows by more than that of its new messages",
+)
 @given(
     st.text(alphabet=st.characters(exclude_categories=["Cs"])) | st.sampled_from([*SCRIPTS.values()]),
     st.sampled_from(sorted(TOKENIZERS)),

@@ -76,6 +76,11 @@ async def teller(ctx: Context, _task: Task) -> Any:
     return await one.ask("last")
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "Each message of an actor is handled once and in order, wherever workers are lost, and no "
+    "finished call is repeated",
+)
 async def test_messages_are_handled_once_and_in_order_through_a_crash_anywhere() -> None:
     villages = await village_crashed_everywhere(lambda: Village(program_of(teller, PRINT), usual))
     assert len(villages) > 60
@@ -86,6 +91,9 @@ async def test_messages_are_handled_once_and_in_order_through_a_crash_anywhere()
         assert '"state":[0,1,2,"last"]' in (village.kept("actor/one") or "")
 
 
+@pytest.mark.holds(
+    "patterns.md", "An actor keeps its state between tasks; that of another tenant or agent is another one"
+)
 async def test_an_actor_keeps_its_state_between_tasks() -> None:
     village = await Village(program_of(teller, PRINT), usual).to_the_end()
     village.store.submit("01jd0000000000000000000002", "go", TaskLimits())
@@ -95,6 +103,10 @@ async def test_an_actor_keeps_its_state_between_tasks() -> None:
     assert finish.result == 8
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "A message that fails leaves the state, and the actor goes on; one that is cancelled does not count",
+)
 async def test_a_message_that_fails_leaves_the_state_and_the_actor_goes_on() -> None:
     async def agent(ctx: Context, _task: Task) -> Any:
         one = ctx.actor("one", counter)
@@ -119,6 +131,10 @@ async def fails_too_often(ctx: Context, _task: Task) -> Any:
         return [str(refused.refusal), refused.problem, await parent.ask("heard")]
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "An actor that fails more often than it may within its window ends, and its parent is told once",
+)
 async def test_an_actor_that_fails_too_often_ends_and_its_parent_is_told() -> None:
     villages = await village_crashed_everywhere(
         lambda: Village(program_of(fails_too_often, PRINT), usual), every=6
@@ -138,6 +154,11 @@ async def test_an_actor_that_fails_too_often_ends_and_its_parent_is_told() -> No
         assert '"house/child"' in (village.kept("actor/house") or "")
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "A message to an actor that has ended, or whose parent has, is refused; one that waited ends "
+    "as ActorEnded",
+)
 async def test_an_actor_that_ends_by_itself_answers_first_and_then_refuses() -> None:
     async def agent(ctx: Context, _task: Task) -> Any:
         one = ctx.actor("one", counter)
@@ -152,6 +173,11 @@ async def test_an_actor_that_ends_by_itself_answers_first_and_then_refuses() -> 
         assert len(village.messages("one")) == 1
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "A message to an actor that has ended, or whose parent has, is refused; one that waited ends "
+    "as ActorEnded",
+)
 @pytest.mark.parametrize(
     ("first", "reason"),
     [
@@ -177,6 +203,11 @@ async def test_how_a_message_ends_that_has_waited_behind_another_one(first: str,
         assert village.result == late.message == "the actor one has ended as Completed: it ended by itself"
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "A message to an actor that has ended, or whose parent has, is refused; one that waited ends "
+    "as ActorEnded",
+)
 async def test_the_children_of_an_actor_that_has_ended_take_no_messages() -> None:
     class_of_child = counter
 
@@ -215,6 +246,10 @@ def kept_keys(village: Village) -> set[str]:
     return {key for _, key in village.store.state_of}
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "When an actor ends, what is kept below it goes with its bytes, also what is written at that time",
+)
 async def test_what_is_kept_of_children_goes_when_their_parent_ends() -> None:
     async def agent(ctx: Context, _task: Task) -> Any:
         house = ctx.actor("house", House)
@@ -228,6 +263,10 @@ async def test_what_is_kept_of_children_goes_when_their_parent_ends() -> None:
         assert kept_keys(village) == {"ended/house", "actor/house.other"}
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "When an actor ends, what is kept below it goes with its bytes, also what is written at that time",
+)
 @pytest.mark.parametrize("is_new", [True, False])
 @pytest.mark.parametrize(
     ("message", "reason"),
@@ -264,6 +303,11 @@ async def narrow(ctx: Context, state: Any, message: Any) -> Turn:
 narrow.mailbox = 2  # type: ignore[attr-defined]
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "A full mailbox and a large message are refused with the bound; an actor that would ask one "
+    "that waits for it is told so",
+)
 async def test_a_full_mailbox_refuses_with_its_bound() -> None:
     async def agent(ctx: Context, _task: Task) -> Any:
         one = ctx.actor("one", narrow)
@@ -291,6 +335,11 @@ async def echo(ctx: Context, state: Any, message: Any) -> Turn:
         return Turn(answer=str(refused.refusal))
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "A full mailbox and a large message are refused with the bound; an actor that would ask one "
+    "that waits for it is told so",
+)
 async def test_an_actor_that_asks_itself_through_others_is_told_so_and_waits_for_nothing() -> None:
     async def agent(ctx: Context, _task: Task) -> Any:
         return [await ctx.actor("a", echo).ask([*path]) for path in ("a", "ba", "bc")]
@@ -341,6 +390,11 @@ def answers_of(village: Village) -> dict[str, Any]:
     }
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "Of actors that ask in a circle, one is refused; who asks without a circle is not; a question "
+    "may have a time-out",
+)
 @pytest.mark.parametrize("greetings", [("ab", "ba"), ("ab", "bc", "ca")])
 @pytest.mark.parametrize("spawn", ["", "a", "b"])
 async def test_of_actors_that_ask_in_a_circle_one_is_refused(greetings: tuple[str, ...], spawn: str) -> None:
@@ -353,11 +407,21 @@ async def test_of_actors_that_ask_in_a_circle_one_is_refused(greetings: tuple[st
         assert answered == len(greetings) - is_refused
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "Of actors that ask in a circle, one is refused; who asks without a circle is not; a question "
+    "may have a time-out",
+)
 async def test_actors_that_ask_one_that_waits_for_another_are_not_refused() -> None:
     village = await who_greets("cd", "ac", "bc", "ea").to_the_end()
     assert answers_of(village) == {**dict.fromkeys("abce", "hello to you"), "d": None}
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "Of actors that ask in a circle, one is refused; who asks without a circle is not; a question "
+    "may have a time-out",
+)
 async def test_a_question_may_have_a_time_out() -> None:
     async def agent(ctx: Context, _task: Task) -> Any:
         late = ctx.actor("one", slow)
@@ -372,6 +436,11 @@ async def chatty(ctx: Context, state: Any, message: Any) -> Turn:
     return Turn(state=message)
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "Messages use the budget of the task from which they came, also after its end; a told one "
+    "outlives its sender",
+)
 async def test_actors_that_tell_each_other_for_ever_end_with_the_steps_of_the_task() -> None:
     async def agent(ctx: Context, _task: Task) -> Any:
         return bool(await ctx.actor("ping", chatty).tell(0))
@@ -419,6 +488,11 @@ async def test_what_is_no_actor_is_refused(given: Any, problem: str) -> None:
     assert problem in (await Village(program_of(agent), usual).to_the_end()).result
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "A full mailbox and a large message are refused with the bound; an actor that would ask one "
+    "that waits for it is told so",
+)
 async def test_a_message_over_its_bound_is_refused_with_it() -> None:
     async def agent(ctx: Context, _task: Task) -> Any:
         try:
@@ -461,6 +535,10 @@ async def test_what_a_handler_does_wrong_fails_its_message(handler: Any, problem
     assert problem in (await Village(program_of(agent, PRINT), usual).to_the_end()).result
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "A task that asks more actors at once than `maxFanOut` is suspended until it may ask the next",
+)
 async def test_a_task_that_asks_more_than_it_may_at_once_is_suspended_until_it_may() -> None:
     async def agent(ctx: Context, _task: Task) -> Any:
         async def asked(name: str) -> Any:
@@ -480,6 +558,10 @@ async def test_a_task_that_asks_more_than_it_may_at_once_is_suspended_until_it_m
     assert len(suspended) == 3
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "A message that fails leaves the state, and the actor goes on; one that is cancelled does not count",
+)
 async def test_a_cancelled_message_is_no_failure_of_its_actor() -> None:
     async def agent(ctx: Context, _task: Task) -> Any:
         return await ctx.actor("one", counter).tell(1)
@@ -500,6 +582,7 @@ async def saga(ctx: Context, state: Any, message: Any) -> Turn:
     return Turn(state="paid")
 
 
+@pytest.mark.holds("patterns.md", "A handler's compensations are made")
 async def test_a_handler_may_compensate() -> None:
     async def agent(ctx: Context, _task: Task) -> Any:
         return await ctx.actor("one", saga).tell(1)
@@ -513,6 +596,10 @@ async def test_a_handler_may_compensate() -> None:
         assert '"failures":[1000000]' in (village.kept("actor/one") or "")
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "An actor that fails more often than it may within its window ends, and its parent is told once",
+)
 @pytest.mark.parametrize(
     ("failures", "at", "kept", "ends"),
     [

@@ -120,6 +120,7 @@ async def slow_steps(make: Make) -> list[str]:
     return told
 
 
+@pytest.mark.holds("patterns.md", "No pattern blocks the event loop")
 @pytest.mark.parametrize(
     "make",
     [fan_out, race, documents, ensemble, search, map_reduce, pipeline, state, actor, compensate],

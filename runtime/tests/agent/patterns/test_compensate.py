@@ -69,6 +69,9 @@ def end_of(story: Story) -> tuple[TaskStatus, EndReason, str]:
     return finish.status, finish.reason, finish.message
 
 
+@pytest.mark.holds(
+    "agent-code.md", "What a task did is undone in reverse order and once, wherever workers are lost"
+)
 async def test_what_was_done_is_undone_in_reverse_through_a_crash_anywhere() -> None:
     stories = await crashed_everywhere(lambda: Story(saga_with(), without_pay()))
     assert len(stories) > 25
@@ -84,6 +87,9 @@ async def test_what_was_done_is_undone_in_reverse_through_a_crash_anywhere() -> 
         }
 
 
+@pytest.mark.holds(
+    "agent-code.md", "What a task did is undone in reverse order and once, wherever workers are lost"
+)
 async def test_an_unsafe_compensation_is_never_made_twice() -> None:
     """Where it may have happened when its worker was lost, somebody is asked."""
     for story in await crashed_everywhere(lambda: Story(saga_with(Effect.UNSAFE), without_pay())):
@@ -96,11 +102,13 @@ async def test_an_unsafe_compensation_is_never_made_twice() -> None:
             assert set(undone(story)) | {"undo_flight", "undo_hotel"} == set(UNDO)
 
 
+@pytest.mark.holds("agent-code.md", "Only what was registered is undone, and nothing of a task that succeeds")
 async def test_a_task_that_succeeds_makes_none() -> None:
     story = await Story(saga_with(), usual).to_the_end()
     assert (story.result, undone(story)) == ("paid", [])
 
 
+@pytest.mark.holds("agent-code.md", "Only what was registered is undone, and nothing of a task that succeeds")
 async def test_only_what_was_registered_is_undone() -> None:
     def script(call: Call) -> Reply:
         return failed("none left") if call.target == "hotel" else usual(call)
@@ -110,6 +118,11 @@ async def test_only_what_was_registered_is_undone() -> None:
     assert end_of(story)[1] is EndReason.TOOL_FAILED
 
 
+@pytest.mark.holds(
+    "agent-code.md",
+    "A compensation that fails is tried again under the same key, an Unsafe one is not; the task "
+    "ends as CompensationFailed and names it",
+)
 async def test_one_that_fails_is_tried_again_under_the_same_key() -> None:
     def second_time(call: Call) -> Reply:
         return usual(call) if call.id.endswith("-3") else failed("busy")
@@ -125,6 +138,11 @@ async def test_one_that_fails_is_tried_again_under_the_same_key() -> None:
     assert len({call.key for call in tries}) == 1
 
 
+@pytest.mark.holds(
+    "agent-code.md",
+    "A compensation that fails is tried again under the same key, an Unsafe one is not; the task "
+    "ends as CompensationFailed and names it",
+)
 @pytest.mark.parametrize(("effect", "tries"), [(Effect.PURE, 5), (Effect.IDEMPOTENT, 5), (Effect.UNSAFE, 1)])
 async def test_the_error_names_one_that_fails_for_good_and_the_others_are_made(
     effect: Effect, tries: int
@@ -143,6 +161,9 @@ async def test_the_error_names_one_that_fails_for_good_and_the_others_are_made(
     assert may_be_tried_again(effect, 1) == (tries > 1)
 
 
+@pytest.mark.holds(
+    "agent-code.md", "A compensation that an open circuit held back is called later, also an Unsafe one"
+)
 async def test_one_that_the_circuit_of_its_tool_held_back_is_called_later_also_an_unsafe_one() -> None:
     def open_at_first(call: Call) -> Reply:
         if "-2" in call.id:
@@ -154,6 +175,11 @@ async def test_one_that_the_circuit_of_its_tool_held_back_is_called_later_also_a
     assert undone(story) == ["undo_flight", "undo_flight", "undo_hotel", "undo_hotel"]
 
 
+@pytest.mark.holds(
+    "agent-code.md",
+    "A cancelled task is undone before it ends, also a suspended one and through crashes; a second "
+    "cancellation stops nothing",
+)
 async def test_a_cancelled_task_makes_them_and_heeds_no_second_cancellation() -> None:
     story = Story(saga_with(), usual)
 
@@ -169,6 +195,10 @@ async def test_a_cancelled_task_makes_them_and_heeds_no_second_cancellation() ->
     assert "pay" not in [call.target for call in story.calls.asked]
 
 
+@pytest.mark.holds(
+    "agent-code.md",
+    "Compensations have 600 s and attempts of their own, and are written where the caller's share is full",
+)
 async def test_they_have_a_time_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compensations, "SECONDS", 0.2)
 
@@ -183,6 +213,7 @@ async def test_they_have_a_time_of_their_own(monkeypatch: pytest.MonkeyPatch) ->
     assert f"undo_hotel (compensate/undo_hotel): {late}" in message
 
 
+@pytest.mark.holds("agent-code.md", "Nothing is undone while a task that was spawned lives")
 @pytest.mark.parametrize("is_given_up", [False, True])
 async def test_nothing_is_undone_while_a_spawned_task_lives(is_given_up: bool) -> None:
     """Not before that task has undone its own; whether the agent still awaits it or has given it up."""
@@ -252,6 +283,10 @@ async def test_a_result_that_finds_no_room_is_undone() -> None:
     assert undone(story) == ["undo_flight", "undo_hotel"]
 
 
+@pytest.mark.holds(
+    "agent-code.md",
+    "An Unsafe compensation without an answer, and one that needs approval, wait for somebody",
+)
 async def test_an_unsafe_one_that_nobody_answers_waits_for_somebody_also_when_cancelled() -> None:
     def silent(call: Call) -> Reply:
         return Reply(outcome=CallOutcome.TIMED_OUT, problem="no answer", certainty=Certainty.UNKNOWN)
@@ -273,6 +308,10 @@ async def test_an_unsafe_one_that_nobody_answers_waits_for_somebody_also_when_ca
     assert "undo_hotel (compensate/undo_hotel): it is not known whether" in message
 
 
+@pytest.mark.holds(
+    "agent-code.md",
+    "An Unsafe compensation without an answer, and one that needs approval, wait for somebody",
+)
 async def test_a_compensation_that_somebody_must_approve_waits_for_that() -> None:
     story = Story(saga_with(approval=Approval.ALWAYS), without_pay())
     await story.one_run()
@@ -286,6 +325,10 @@ async def test_a_compensation_that_somebody_must_approve_waits_for_that() -> Non
     assert "boss refused it: keep it" in end_of(story)[2]
 
 
+@pytest.mark.holds(
+    "agent-code.md",
+    "At most 100 compensations, and such that could not be called are refused when they are registered",
+)
 @pytest.mark.parametrize(
     ("tool", "arguments", "problem"),
     [
@@ -309,6 +352,10 @@ async def test_one_that_could_not_be_called_is_refused_at_once(
     assert problem in (await Story(program, usual).to_the_end()).result
 
 
+@pytest.mark.holds(
+    "agent-code.md",
+    "At most 100 compensations, and such that could not be called are refused when they are registered",
+)
 async def test_a_task_may_register_so_many() -> None:
     async def agent(ctx: Context, _task: Task) -> None:
         for _ in range(compensations.MOST_REGISTERED + 1):
@@ -320,6 +367,7 @@ async def test_a_task_may_register_so_many() -> None:
     assert len(undone(story)) == compensations.MOST_REGISTERED
 
 
+@pytest.mark.holds("agent-code.md", "A replay keeps nothing of what was undone")
 async def test_a_replay_keeps_nothing_of_what_was_undone() -> None:
     story = await Story(saga_with(), without_pay()).to_the_end()
     replay = replay_of(story.task.entries)

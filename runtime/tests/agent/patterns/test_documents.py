@@ -32,6 +32,11 @@ async def echo(call: Call) -> Reply:
     return failed("broken") if said_of == "b.md 1" else said(said_of)
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "Documents are cut at paragraphs, else sentences, in a thread; each chunk has a value or a "
+    "reason; all workers share one rate",
+)
 async def test_each_chunk_has_a_value_or_a_reason_through_a_crash_anywhere() -> None:
     for story in await crashed_everywhere(lambda: Story(program_of(reader), echo)):
         result = story.result
@@ -43,6 +48,11 @@ async def test_each_chunk_has_a_value_or_a_reason_through_a_crash_anywhere() -> 
         assert result["documents"]["empty.md"]["results"] == {}
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "Documents are cut at paragraphs, else sentences, in a thread; each chunk has a value or a "
+    "reason; all workers share one rate",
+)
 def test_documents_are_cut_at_paragraphs_and_sentences() -> None:
     assert [chunk.text for chunk in chunks_of({"a": f"{PARAGRAPH}\n\n{PARAGRAPH}"}, 25, 0)] == [PARAGRAPH] * 2
     sentences = [chunk.text for chunk in chunks_of({"a": PARAGRAPH}, 14, 0)]
@@ -56,6 +66,11 @@ def test_too_many_chunks_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         chunks_of({"a": PARAGRAPH}, 14, 0)
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "Documents are cut at paragraphs, else sentences, in a thread; each chunk has a value or a "
+    "reason; all workers share one rate",
+)
 @pytest.mark.parametrize("counts_tokens", [False, True])
 async def test_all_workers_share_one_rate(counts_tokens: bool) -> None:
     began: list[float] = []
@@ -80,6 +95,11 @@ async def test_all_workers_share_one_rate(counts_tokens: bool) -> None:
     assert began[-1] - began[0] >= (6 * per_chunk - 2 - per_chunk) / 50 * 0.8
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "Documents are cut at paragraphs, else sentences, in a thread; each chunk has a value or a "
+    "reason; all workers share one rate",
+)
 async def test_cutting_a_large_document_blocks_no_other_task() -> None:
     async def agent(ctx: Context, _task: Task) -> Any:
         async def work(chunk: DocumentChunk) -> int:

@@ -86,6 +86,7 @@ def rate_call(currency: str) -> ToolCall:
     return ToolCall(id="1", name="rate", arguments_text=json.dumps(arguments), arguments=arguments)
 
 
+@pytest.mark.holds("patterns.md", "The examples of patterns run as they are")
 async def test_trip_report_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     config = config_of("trip_report", "weather", "events", "trains")
     story = await example(monkeypatch, config, "Faro")
@@ -104,6 +105,7 @@ async def test_trip_report_says_what_is_missing(monkeypatch: pytest.MonkeyPatch)
     }
 
 
+@pytest.mark.holds("patterns.md", "The examples of patterns run as they are")
 async def test_fastest_quote_takes_the_other_supplier(monkeypatch: pytest.MonkeyPatch) -> None:
     story = await example(monkeypatch, config_of("fastest_quote", "usual", "other"), "a pump")
     assert story.result == {"from": "other", "quote": {"item": "a pump", "euro": 12}}
@@ -140,6 +142,7 @@ async def test_trip_saga_books_both_or_neither(
     assert undone == ([] if rooms else ["cancel_flight", "cancel_hotel"])
 
 
+@pytest.mark.holds("patterns.md", "The examples of patterns run as they are")
 @pytest.mark.parametrize(
     ("config", "task_input", "result"),
     [
@@ -182,6 +185,9 @@ async def test_the_other_examples_run(
     assert {name: story.result[name] for name in result} == result
 
 
+@pytest.mark.holds(
+    "agents.md", "The examples with other agents and validators are as they are shown, and run"
+)
 async def test_news_desk_has_an_agent_find_out_and_repairs_its_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -213,6 +219,7 @@ async def test_news_desk_has_an_agent_find_out_and_repairs_its_answer(
     sys.modules.pop("news_desk", None)
 
 
+@pytest.mark.holds("agent-code.md", "The example runs, survives a crash and books once")
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
 def test_the_page_shows_the_example_as_it_is(path: Path) -> None:
     shown = re.findall(rf"```python\n# examples/agents/{path.name}\n(.*?)```", TEXT, re.DOTALL)

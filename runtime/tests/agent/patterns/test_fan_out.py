@@ -43,6 +43,11 @@ async def guide(ctx: Context, _task: Task) -> dict[str, Any]:
     return (await ctx.fan_out(asked, timeout_seconds={"Faro": 0.15})).document
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "A branch that fails or hangs is None with a reason, stops no other one, and is so in every "
+    "replay; no finished call is repeated",
+)
 async def test_a_branch_that_fails_or_hangs_is_null_with_a_reason_through_a_crash_anywhere() -> None:
     stories = await crashed_everywhere(lambda: Story(program_of(guide, *TOOLS), four_cities))
     assert len(stories) > 15
@@ -77,6 +82,7 @@ async def slower_each(call: Call) -> Reply:
     return Reply(outcome=CallOutcome.SUCCEEDED, value=call.request["city"])
 
 
+@pytest.mark.holds("patterns.md", "A quorum, a race and a time-out come out alike in every replay")
 async def test_a_quorum_ends_the_rest_and_is_the_same_in_every_replay() -> None:
     """What follows it has the same arguments in each run, else its task would end as Invalid."""
     for story in await crashed_everywhere(lambda: Story(program_of(two_of_four, *TOOLS), slower_each)):
@@ -87,6 +93,10 @@ async def test_a_quorum_ends_the_rest_and_is_the_same_in_every_replay() -> None:
         assert {one["reason"] for one in result["missing"].values()} == {"NotNeeded"}
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "Branches that were not begun are no part of the cancel rate; to the agent they are NotNeeded",
+)
 async def test_what_only_a_lost_run_has_begun_is_given_up_with_the_others() -> None:
     """Two of three had ended when the worker was lost. The third waits for a place in the next run."""
 
@@ -116,6 +126,11 @@ async def test_what_only_a_lost_run_has_begun_is_given_up_with_the_others() -> N
     assert story.patterns[-1].outcomes == {"Value": 2, "NotNeeded": 1, "NotBegun": 1}
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "Results of a fan-out are keyed, in the order in which they were asked for; too few are an "
+    "error where the agent asks",
+)
 async def test_results_are_in_the_order_in_which_they_were_asked_for_whichever_ends_first() -> None:
     async def backwards(call: Call) -> Reply:
         await asyncio.sleep((3 - CITIES.index(call.request["city"])) / 200)
@@ -132,6 +147,7 @@ async def test_results_are_in_the_order_in_which_they_were_asked_for_whichever_e
     assert kinds == {CallKind.TOOL}, "nothing depends on the time, so there is no choice to write"
 
 
+@pytest.mark.holds("patterns.md", "`at_once` bounds how many branches run at the same time")
 async def test_at_most_so_many_run_at_the_same_time() -> None:
     running: set[str] = set()
     most = []
@@ -151,6 +167,11 @@ async def test_at_most_so_many_run_at_the_same_time() -> None:
     assert max(most) == 3
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "Results of a fan-out are keyed, in the order in which they were asked for; too few are an "
+    "error where the agent asks",
+)
 async def test_too_few_results_are_an_error_only_where_the_agent_asks() -> None:
     async def agent(ctx: Context, _task: Task) -> Any:
         gathered = await ctx.fan_out({"Porto": asking(ctx, "Porto")})
@@ -167,6 +188,11 @@ async def test_too_few_results_are_an_error_only_where_the_agent_asks() -> None:
     )
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "A branch that fails or hangs is None with a reason, stops no other one, and is so in every "
+    "replay; no finished call is repeated",
+)
 async def test_an_error_in_the_code_of_a_branch_stops_no_other_branch() -> None:
     async def agent(ctx: Context, _task: Task) -> dict[str, Any]:
         async def broken() -> Any:
@@ -189,6 +215,11 @@ async def test_an_error_in_the_code_of_a_branch_stops_no_other_branch() -> None:
     assert problems["leaving"] == "the branch's code cancelled itself"
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "A branch that no limit leaves room for says so; a `TaskFailedError` ends the pattern; a "
+    "cancelled task stops all branches",
+)
 async def test_a_branch_that_ends_the_task_ends_it() -> None:
     async def agent(ctx: Context, _task: Task) -> Any:
         async def ending() -> None:
@@ -201,6 +232,11 @@ async def test_a_branch_that_ends_the_task_ends_it() -> None:
     assert (story.task.finish.reason, story.task.finish.message) == (EndReason.INVALID, "no such country")
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "A branch that no limit leaves room for says so; a `TaskFailedError` ends the pattern; a "
+    "cancelled task stops all branches",
+)
 async def test_a_limit_that_leaves_no_room_for_a_branch_is_its_reason() -> None:
     async def agent(ctx: Context, _task: Task) -> dict[str, Any]:
         asked = {role: (lambda: ctx.llm("Hello")) for role in ("one", "two", "three")}
@@ -215,6 +251,9 @@ async def test_a_limit_that_leaves_no_room_for_a_branch_is_its_reason() -> None:
     assert finish.result == {"three": "LimitReached"}
 
 
+@pytest.mark.holds(
+    "patterns.md", "A branch with an unknown effect times out like any other, and its call is closed"
+)
 async def test_a_branch_with_an_unknown_effect_times_out_and_its_call_is_closed() -> None:
     """The worker was lost within an Unsafe call. Nobody knows what came of it, and the fan-out goes on."""
 
@@ -231,6 +270,7 @@ async def test_a_branch_with_an_unknown_effect_times_out_and_its_call_is_closed(
     assert story.given_up() == {"fan_out/Lisbon/tool/book"}
 
 
+@pytest.mark.holds("patterns.md", "A pattern that only waits is suspended until its next time-out")
 async def test_a_fan_out_that_only_waits_is_suspended_until_the_first_branch_is_late() -> None:
     async def agent(ctx: Context, _task: Task) -> dict[str, Any]:
         async def sleeping() -> None:
@@ -252,6 +292,7 @@ async def test_a_fan_out_that_only_waits_is_suspended_until_the_first_branch_is_
     assert finish.result["missing"]["nap"]["reason"] == "TimedOut"
 
 
+@pytest.mark.holds("patterns.md", "A quorum, a race and a time-out come out alike in every replay")
 async def test_a_pattern_that_its_agent_gives_up_is_given_up_in_every_replay() -> None:
     async def agent(ctx: Context, _task: Task) -> str:
         try:
@@ -265,6 +306,11 @@ async def test_a_pattern_that_its_agent_gives_up_is_given_up_in_every_replay() -
     assert {story.result for story in stories} == {"braga"}
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "A branch that no limit leaves room for says so; a `TaskFailedError` ends the pattern; a "
+    "cancelled task stops all branches",
+)
 async def test_a_cancelled_task_stops_all_branches() -> None:
     async def agent(ctx: Context, _task: Task) -> Any:
         return await ctx.fan_out({"Faro": asking(ctx, "Faro")}, timeout_seconds=60)
@@ -289,6 +335,7 @@ async def test_a_cancelled_task_stops_all_branches() -> None:
     assert finish.reason is EndReason.CANCELLED
 
 
+@pytest.mark.holds("patterns.md", "Patterns within patterns, and two of one kind, have ids of their own")
 async def test_patterns_within_patterns_and_two_at_once_have_ids_of_their_own() -> None:
     async def agent(ctx: Context, _task: Task) -> Any:
         def inner(country: str) -> Any:
@@ -347,6 +394,9 @@ async def test_code_that_asks_for_other_branches_when_it_is_resumed_is_named() -
     assert "fan_out/chosen" in story.task.finish.message
 
 
+@pytest.mark.holds(
+    "observability.md", "Workers measure how long branches took and the first waited for the last"
+)
 async def test_the_times_of_branches_are_told_by_the_run_that_made_them_alone() -> None:
     """A run that goes on after a crash does not know how long they took."""
     told: list[PatternEnd] = []
@@ -382,6 +432,10 @@ async def four_suns(ctx: Context, _task: Task) -> dict[str, Any]:
     return (await ctx.fan_out({city: asking(ctx, city) for city in CITIES})).document
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "A pattern is counted once, by the worker under which it ended, however often its task is replayed",
+)
 async def test_a_pattern_is_counted_once_however_often_its_task_is_replayed() -> None:
     """One that another one contains too. Each has another size here; the last one writes a choice."""
 

@@ -60,6 +60,11 @@ async def summer(ctx: Context, task: Task) -> Any:
     return [reduced.value, reduced.expected, reduced.received, sorted(reduced.missing)]
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "Map-reduce makes 1,111 calls of 1,000 items, the last by the capable model; what fails is "
+    "left out and counted",
+)
 async def test_all_is_reduced_to_one_by_the_capable_model_through_a_crash_anywhere() -> None:
     for story in await crashed_everywhere(lambda: Story(program_of(summer, config=CONFIG), summing, "60")):
         assert story.result == ["21", 7, 7, []]
@@ -69,6 +74,11 @@ async def test_all_is_reduced_to_one_by_the_capable_model_through_a_crash_anywhe
         assert len(by_model) == 7 + 2 + 1, "the seventh goes up as it is"
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "Map-reduce makes 1,111 calls of 1,000 items, the last by the capable model; what fails is "
+    "left out and counted",
+)
 async def test_what_fails_or_hangs_is_left_out_and_counted() -> None:
     async def script(call: Call) -> Reply:
         if call.id.startswith("map_reduce/map/1/"):
@@ -91,6 +101,11 @@ async def test_a_tree_of_which_nothing_is_left_has_no_value_and_makes_no_call_fo
     assert len(story.calls.made) == 7
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "Map-reduce makes 1,111 calls of 1,000 items, the last by the capable model; what fails is "
+    "left out and counted",
+)
 async def test_a_thousand_items_end_within_the_limits_of_a_task() -> None:
     async def agent(ctx: Context, _task: Task) -> Any:
         reduced = await ctx.map_reduce(

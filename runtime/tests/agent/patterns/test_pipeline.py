@@ -74,6 +74,11 @@ async def agent(ctx: Context, _task: Task) -> Any:
     return [one.value if one.missing is None else one.missing.document for one in piped.used]
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "In a pipeline a Pure tool begins while the model writes, any other one when it has written; a "
+    "try that dies repeats nothing",
+)
 async def test_what_changes_nothing_begins_while_the_model_writes_and_the_rest_when_it_has_written() -> None:
     model = Model([LISBON, BOOKING, PORTO])
     story = await Story(program_of(agent, *TOOLS), model).to_the_end()
@@ -82,6 +87,11 @@ async def test_what_changes_nothing_begins_while_the_model_writes_and_the_rest_w
     assert model.made == ["look Lisbon", "look Porto", "book Porto"]
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "In a pipeline a Pure tool begins while the model writes, any other one when it has written; a "
+    "try that dies repeats nothing",
+)
 async def test_a_crash_anywhere_repeats_no_finished_call() -> None:
     def make() -> Story:
         return Story(program_of(agent, *TOOLS[:1]), Model([LISBON, PORTO, LISBON]))
@@ -90,6 +100,11 @@ async def test_a_crash_anywhere_repeats_no_finished_call() -> None:
         assert story.result == ["look Lisbon", "look Porto", "look Lisbon"]
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "In a pipeline a Pure tool begins while the model writes, any other one when it has written; a "
+    "try that dies repeats nothing",
+)
 async def test_calls_of_a_try_that_died_are_used_if_they_come_again_and_given_up_if_not() -> None:
     def make() -> Story:
         return Story(program_of(agent, *TOOLS), Model([LISBON, PORTO], [PORTO]))
@@ -149,6 +164,10 @@ async def test_tools_by_name_are_those_that_the_model_is_told_of() -> None:
     assert "the fleet has no tools swim" in story.task.finish.message
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "A pipeline, and a graph's node with `flotilla_tools`, call only tools that the model was offered",
+)
 @pytest.mark.attack("A model wants a tool of its fleet that it was not offered")
 @pytest.mark.parametrize(
     "effect", [Effect.PURE, Effect.UNSAFE], ids=["while it writes", "when it has written"]

@@ -71,6 +71,11 @@ def test_when_a_branch_begins(plan: Plan, running: int, last_began: int | None, 
     assert begins_at(plan, standing, cost=1) == moment
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "Documents are cut at paragraphs, else sentences, in a thread; each chunk has a value or a "
+    "reason; all workers share one rate",
+)
 @given(
     costs=st.lists(st.floats(0.1, 5), min_size=1, max_size=30),
     pauses=st.lists(st.integers(0, 3000), min_size=30, max_size=30),
@@ -97,6 +102,11 @@ def test_a_rate_that_lets_nothing_begin_is_refused(per_second: float, burst: flo
         Rate(per_second=per_second, burst=burst)
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "A branch that fails or hangs is None with a reason, stops no other one, and is so in every "
+    "replay; no finished call is repeated",
+)
 @pytest.mark.parametrize(
     ("error", "reason", "problem"),
     [
@@ -136,6 +146,9 @@ def test_a_branch_that_gives_none_is_not_missing() -> None:
     assert (found.values, found.present, found.is_complete) == ({"b": None, "a": None}, {"a": None}, False)
 
 
+@pytest.mark.holds(
+    "patterns.md", "A search may ask one tool or name several times; names that come again are numbered"
+)
 @pytest.mark.parametrize(
     ("names", "keys"),
     [
@@ -152,6 +165,7 @@ def test_names_that_come_again_are_numbered(names: list[str], keys: list[str]) -
 LOST = Missing(reason=MissingReason.NOT_NEEDED, problem="x")
 
 
+@pytest.mark.holds("patterns.md", "Branches are counted by how they ended, and races by who won")
 @pytest.mark.parametrize(
     ("ended", "was_first", "won_by"),
     [
@@ -171,6 +185,10 @@ def test_branches_and_races_are_counted(ended: dict[str, Any], was_first: bool |
     assert lost == sum(one is LOST for one in ended.values())
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "Branches that were not begun are no part of the cancel rate; to the agent they are NotNeeded",
+)
 def test_branches_that_were_not_begun_are_counted_apart() -> None:
     metrics = WorkerMetrics()
     metrics.count_pattern(
@@ -185,6 +203,9 @@ def test_branches_that_were_not_begun_are_counted_apart() -> None:
     assert counted == {"Value": 1, "NotNeeded": 1, "NotBegun": 1}
 
 
+@pytest.mark.holds(
+    "observability.md", "Workers measure how long branches took and the first waited for the last"
+)
 @pytest.mark.parametrize(
     ("spans", "took", "fan_in"),
     [

@@ -40,6 +40,7 @@ async def second_is_fastest(call: Call) -> Reply:
     return await never_answers(call)
 
 
+@pytest.mark.holds("patterns.md", "A quorum, a race and a time-out come out alike in every replay")
 async def test_the_first_value_wins_and_a_crash_anywhere_does_not_change_it() -> None:
     stories = await crashed_everywhere(lambda: Story(program_of(racer, *TOOLS), second_is_fastest))
     whole = stories[0]
@@ -55,6 +56,10 @@ async def test_the_first_value_wins_and_a_crash_anywhere_does_not_change_it() ->
     assert unknown == []
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "Branches that were not begun are no part of the cancel rate; to the agent they are NotNeeded",
+)
 async def test_a_branch_that_never_began_is_not_counted_as_cancelled() -> None:
     """To the agent, and in the journal, it is NotNeeded: so it is in journals of before too."""
 
@@ -122,6 +127,7 @@ async def test_what_becomes_of_a_branch_that_does_not_win(
     assert (await story.to_the_end()).result == ["third", reason]
 
 
+@pytest.mark.holds("patterns.md", "A quorum, a race and a time-out come out alike in every replay")
 async def test_of_two_that_end_at_once_every_replay_has_the_same_winner() -> None:
     """The task is replayed with both results in its journal, and the slower one takes fewer steps to read."""
 
@@ -148,6 +154,11 @@ async def test_of_two_that_end_at_once_every_replay_has_the_same_winner() -> Non
         assert winner == told
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "The next branch of a race begins when all before it have failed; a value that is not valid "
+    "does not win; a race without a winner says what became of each",
+)
 async def test_the_next_begins_at_once_when_all_before_it_have_failed() -> None:
     async def agent(ctx: Context, _task: Task) -> str:
         ways = {name: (lambda name=name: ctx.tool(name, {})) for name in ("first", "third")}
@@ -159,6 +170,11 @@ async def test_the_next_begins_at_once_when_all_before_it_have_failed() -> None:
     assert (await Story(program_of(agent, *TOOLS), first_fails).to_the_end()).result == "third"
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "The next branch of a race begins when all before it have failed; a value that is not valid "
+    "does not win; a race without a winner says what became of each",
+)
 async def test_a_value_that_is_not_valid_does_not_win() -> None:
     async def agent(ctx: Context, _task: Task) -> Any:
         ways = {name: (lambda name=name: ctx.tool(name, {})) for name in ("first", "third")}
@@ -172,6 +188,11 @@ async def test_a_value_that_is_not_valid_does_not_win() -> None:
         assert story.result == ["third", {"reason": "Refused", "problem": "is_valid did not take its value"}]
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "The next branch of a race begins when all before it have failed; a value that is not valid "
+    "does not win; a race without a winner says what became of each",
+)
 async def test_a_race_without_a_winner_says_what_became_of_each() -> None:
     async def agent(ctx: Context, _task: Task) -> Any:
         ways = {name: (lambda name=name: ctx.tool(name, {})) for name in ("first", "third")}
@@ -202,6 +223,9 @@ async def test_a_race_needs_a_branch() -> None:
     assert "a race needs at least one branch" in story.task.finish.message
 
 
+@pytest.mark.holds(
+    "patterns.md", "The request of a loser is closed within 100 ms, and an Unsafe one is never made again"
+)
 async def test_the_request_of_a_loser_is_closed_at_once() -> None:
     """A real connection: the server sees its end."""
     closed: list[float] = []
@@ -236,6 +260,9 @@ async def test_the_request_of_a_loser_is_closed_at_once() -> None:
     assert closed[0] - won[0] < CLOSED_WITHIN_SECONDS
 
 
+@pytest.mark.holds(
+    "patterns.md", "The request of a loser is closed within 100 ms, and an Unsafe one is never made again"
+)
 @pytest.mark.parametrize("ending", ["before", "after"])
 async def test_an_unsafe_loser_is_never_made_again(ending: str) -> None:
     """Its worker is lost around the write of the choice; the loser had been called."""

@@ -49,6 +49,10 @@ async def searcher(ctx: Context, task: Task) -> dict[str, Any]:
     return (await ctx.search("why?", sources, top_k=4)).document
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "A search fuses by reciprocal rank; a late source is marked; strange items of one spoil no other",
+)
 async def test_sources_are_fused_and_a_late_one_is_marked_through_a_crash_anywhere() -> None:
     program = program_of(searcher, *TOOLS, config=CONFIG)
     for story in await crashed_everywhere(lambda: Story(program, five_sources)):
@@ -77,6 +81,10 @@ async def test_without_sources_all_indexes_are_searched() -> None:
     assert story.result == [["docs"], ["notes"]]
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "A search fuses by reciprocal rank; a late source is marked; strange items of one spoil no other",
+)
 @pytest.mark.parametrize(
     "given", ["no list", {"rows": "none"}, [float("nan")]], ids=["a text", "an object", "not JSON"]
 )
@@ -93,6 +101,9 @@ async def test_a_source_with_strange_items_spoils_no_other(given: Any) -> None:
     assert story.result == [1, "Refused"]
 
 
+@pytest.mark.holds(
+    "patterns.md", "A search may ask one tool or name several times; names that come again are numbered"
+)
 async def test_one_tool_or_name_is_asked_several_times_through_a_crash_anywhere() -> None:
     """The tools `sql` and `docs`, and the index `docs`; the second query of `sql` fails."""
 
@@ -139,6 +150,10 @@ rankings = st.dictionaries(
 )
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "A search fuses by reciprocal rank; a late source is marked; strange items of one spoil no other",
+)
 @given(rankings)
 def test_the_score_is_the_sum_of_reciprocal_ranks(found: dict[str, list[str]]) -> None:
     hits = fused(found, weights={}, key=None, most=100)

@@ -12,6 +12,9 @@ from flotilla_runtime.contract import QueueConfig
 pytestmark = pytest.mark.services
 
 
+@pytest.mark.holds(
+    "tasks.md", "A caller that asks too often gets 429 and Retry-After, at all gateways together"
+)
 @pytest.mark.attack("A caller sends requests without end")
 async def test_a_caller_has_a_minutes_requests_at_all_gateways_together(redis_server: Any) -> None:
     config = QueueConfig(

@@ -126,6 +126,11 @@ class TestServers:
         yield started
         started.stop()
 
+    @pytest.mark.holds(
+        "tasks.md",
+        "Under Sentinel and in a Cluster the primary is found; a failover loses nothing that a "
+        "replica confirmed",
+    )
     async def test_a_failover_under_sentinel_keeps_what_was_confirmed(self, sentinel: SentinelRedis) -> None:
         store = store_at(
             sentinel.url,
@@ -143,6 +148,11 @@ class TestServers:
         assert {record.id for record in await store.records(["t1", "t2", "t3"])} == {"t1", "t2", "t3"}
         await store.close()
 
+    @pytest.mark.holds(
+        "tasks.md",
+        "Under Sentinel and in a Cluster the primary is found; a failover loses nothing that a "
+        "replica confirmed",
+    )
     async def test_a_submission_sent_again_is_confirmed_anew(self, tmp_path: Path, stack: ExitStack) -> None:
         primary = server(tmp_path / "primary")
         replica = server(tmp_path / "replica", "--replicaof", f"127.0.0.1 {primary.port}")
@@ -158,6 +168,11 @@ class TestServers:
         assert replica.ask("exists", KEYS.task("t1")).strip() == "1"
         await store.close()
 
+    @pytest.mark.holds(
+        "tasks.md",
+        "Under Sentinel and in a Cluster the primary is found; a failover loses nothing that a "
+        "replica confirmed",
+    )
     async def test_a_replica_that_has_just_come_must_confirm(self, tmp_path: Path, stack: ExitStack) -> None:
         primary = server(tmp_path / "primary")
         stack.callback(primary.stop)
@@ -170,6 +185,11 @@ class TestServers:
             await store.submit(task("t2"))
         await store.close()
 
+    @pytest.mark.holds(
+        "tasks.md",
+        "Under Sentinel and in a Cluster the primary is found; a failover loses nothing that a "
+        "replica confirmed",
+    )
     @pytest.mark.parametrize("least", ["0", "1"], ids=["needs none", "min-replicas-to-write"])
     async def test_a_replica_that_goes_after_a_write_must_have_confirmed_it_where_one_is_required(
         self, tmp_path: Path, stack: ExitStack, least: str
@@ -197,6 +217,11 @@ class TestServers:
                 await confirmed
         await client.aclose()
 
+    @pytest.mark.holds(
+        "tasks.md",
+        "Under Sentinel and in a Cluster the primary is found; a failover loses nothing that a "
+        "replica confirmed",
+    )
     async def test_valkey_serves_and_a_replica_confirms_what_is_in_its_file(
         self, tmp_path: Path, stack: ExitStack
     ) -> None:
@@ -215,6 +240,11 @@ class TestServers:
             await store.submit(task("t2"))
         await store.close()
 
+    @pytest.mark.holds(
+        "tasks.md",
+        "Under Sentinel and in a Cluster the primary is found; a failover loses nothing that a "
+        "replica confirmed",
+    )
     async def test_a_fleet_uses_the_node_of_a_cluster_that_has_its_slot(self, cluster: ClusterRedis) -> None:
         store = store_at(cluster.url, RedisTopology.CLUSTER)
         await uses_everything(store)
@@ -222,6 +252,11 @@ class TestServers:
         assert owner.ask("exists", KEYS.task("t1")).strip() == "1"
         await store.close()
 
+    @pytest.mark.holds(
+        "tasks.md",
+        "Under Sentinel and in a Cluster the primary is found; a failover loses nothing that a "
+        "replica confirmed",
+    )
     @pytest.mark.rare
     async def test_a_failover_in_a_cluster_keeps_what_was_confirmed(
         self, tmp_path: Path, stack: ExitStack
@@ -253,6 +288,11 @@ class TestServers:
         assert redis.server.ask("exists", KEYS.task("t1")).strip() == "1"
         await store.close()
 
+    @pytest.mark.holds(
+        "tasks.md",
+        "Under Sentinel and in a Cluster the primary is found; a failover loses nothing that a "
+        "replica confirmed",
+    )
     async def test_a_fleet_follows_its_slot_to_another_node(self, cluster: ClusterRedis) -> None:
         store = store_at(cluster.url, RedisTopology.CLUSTER)
         assert await store.queue_lengths() == (0, 0)

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any, cast
 
+import pytest
 from redis.asyncio import Redis
 
 from flotilla_runtime.agent.store.quotas import Quotas
@@ -29,6 +30,9 @@ def quotas_of(memory: Memory) -> Quotas:
     return Quotas(cast("Redis", memory), QueueConfig(fleet="ns/fleet", url="redis://"), lambda: memory.now)
 
 
+@pytest.mark.holds(
+    "tasks.md", "Redis is asked about its memory once a second, for all writes that wait to know"
+)
 async def test_all_that_want_to_know_share_one_look_a_second() -> None:
     memory = Memory()
     quotas = quotas_of(memory)
@@ -41,6 +45,9 @@ async def test_all_that_want_to_know_share_one_look_a_second() -> None:
     assert memory.asked == 2
 
 
+@pytest.mark.holds(
+    "tasks.md", "Redis is asked about its memory once a second, for all writes that wait to know"
+)
 async def test_a_look_that_fails_fails_for_all_and_the_next_one_asks_again() -> None:
     memory = Memory()
     quotas = quotas_of(memory)

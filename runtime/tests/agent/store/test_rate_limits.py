@@ -32,6 +32,10 @@ IN_LINE = [("at once", 1, 3000, ""), *(("wait", 1, 100, name) for name in "abc")
 MOST_WAIT_MS = {"correct": -1, "at once": 0, "wait": 60_000}
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "A rate limit is one bucket for all workers, and calls have their turns in the order in which they came",
+)
 @given(rates=RATES, takes=st.lists(TAKES, min_size=1, max_size=20))
 @example(
     rates=(0, 600), takes=[*IN_LINE, *(("is lost", 1, 0, name) for name in "ab"), *[PASSING] * 7, IN_LINE[3]]
@@ -78,6 +82,11 @@ def test_the_script_does_what_its_model_does(
     client.close()
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "A rate limit is one bucket for all workers, and calls have their turns in the order in which they came",
+)
+@pytest.mark.holds("agents.md", "While Redis does not answer, no call waits for a rate limit")
 async def test_two_workers_share_a_bucket_and_have_their_turns_in_order(redis_server: Any) -> None:
     config = QueueConfig(
         fleet=f"default/{secrets.token_hex(8)}",
@@ -104,6 +113,10 @@ async def test_two_workers_share_a_bucket_and_have_their_turns_in_order(redis_se
     assert (await one.take("openai", 100, 0)).is_taken, "the journal itself waits for Redis"
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "Nobody passes those in line at a rate limit, in whichever worker; who is lost or cancelled leaves it",
+)
 async def test_two_workers_share_a_line_that_a_large_call_cannot_be_passed_in(redis_server: Any) -> None:
     config = QueueConfig(
         fleet=f"default/{secrets.token_hex(8)}",

@@ -13,6 +13,7 @@ from flotilla_runtime.contract import QueueConfig, TaskKeys
 pytestmark = pytest.mark.services
 
 
+@pytest.mark.holds("agents.md", "The cache is bounded in time and bytes, and fails no call")
 async def test_what_is_kept_goes_with_its_time_or_for_want_of_room(redis_server: Any) -> None:
     config = QueueConfig(
         fleet=f"default/{secrets.token_hex(8)}",

@@ -23,6 +23,10 @@ def called(*sources: str) -> set[str]:
     return {command.lower() for source in sources for command in CALLED.findall(source)}
 
 
+@pytest.mark.holds(
+    "decisions/0003-redis-for-tasks.md",
+    "The users of Redis may call what our programs call, and nothing else",
+)
 def test_the_rights_are_the_commands_of_the_scripts_and_the_store() -> None:
     """A command that nobody calls any more is no right either."""
     folder = files("flotilla_runtime.agent.store") / "scripts"

@@ -86,6 +86,13 @@ async def test_objects_are_kept_read_listed_and_deleted(s3_server: S3Server, obj
     assert await objects.names("t1/") == ["t1/2", "t1/3"]
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "Texts of more than 64 KiB are kept once for each task, in Redis or in a bucket, and go with it",
+)
+@pytest.mark.holds(
+    "tasks.md", "A crash between the text and what stands for it leaves nothing when the task is forgotten"
+)
 @pytest.mark.attack("Who may write to the bucket changes a large text")
 @services
 async def test_a_tasks_large_texts_are_in_the_bucket_until_it_is_forgotten(
@@ -111,6 +118,9 @@ async def test_a_tasks_large_texts_are_in_the_bucket_until_it_is_forgotten(
     await store.close()
 
 
+@pytest.mark.holds(
+    "tasks.md", "New credentials of the bucket need no restart, and go only where `flotilla.dev/send-to` says"
+)
 @services
 async def test_wrong_credentials_are_told_and_right_ones_need_no_restart(
     s3_server: S3Server, objects: S3Objects

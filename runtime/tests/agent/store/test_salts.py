@@ -11,6 +11,11 @@ from flotilla_runtime.contract import QueueConfig, TaskKeys
 pytestmark = pytest.mark.services
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "With `isolateTenants` a model finds in its cache what the same tenant has sent, and nothing "
+    "else; without it callers are told no cached tokens",
+)
 async def test_all_workers_of_a_fleet_have_the_same_salt_for_a_tenant_and_no_other(redis_server: Any) -> None:
     found: dict[tuple[str, str], set[str]] = {}
     for fleet in ("d/s", "d/s", "d/other"):

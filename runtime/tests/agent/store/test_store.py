@@ -98,6 +98,7 @@ async def test_a_submitted_task_is_stored_whole_and_waits(store: TaskStore) -> N
     assert await store.queue_lengths() == (1, 0)
 
 
+@pytest.mark.holds("tasks.md", "The same idempotency key of the same caller is the same task with 200")
 async def test_the_same_idempotency_key_of_the_same_caller_is_the_same_task(store: TaskStore) -> None:
     await store.submit(task("t1", idempotency_key="k"))
     again = await store.submit(task("t2", idempotency_key="k"))
@@ -115,6 +116,7 @@ async def test_a_full_queue_takes_nothing_and_keeps_nothing(redis_server: Any) -
     await store.close()
 
 
+@pytest.mark.holds("tasks.md", "Interactive tasks are taken before Batch tasks")
 async def test_interactive_tasks_are_claimed_before_batch_tasks_and_each_once(store: TaskStore) -> None:
     await store.submit(task("slow", priority=Priority.BATCH))
     await store.submit(task("soon"))
@@ -126,6 +128,7 @@ async def test_interactive_tasks_are_claimed_before_batch_tasks_and_each_once(st
     assert await store.queue_lengths() == (0, 3)
 
 
+@pytest.mark.holds("tasks.md", "One of ten tasks that workers take is a Batch task if one waits")
 async def test_each_tenth_task_is_a_batch_task_where_one_waits(store: TaskStore) -> None:
     for number in range(25):
         await store.submit(task(f"i{number:02}"))
@@ -135,6 +138,7 @@ async def test_each_tenth_task_is_a_batch_task_where_one_waits(store: TaskStore)
     assert granted == "iiiiiiiiib" + "iiiiiiiiib" + "iiiiiii" + "bbb"
 
 
+@pytest.mark.holds("tasks.md", "Tenants take turns, and in a tenant's turn its callers")
 async def test_tenants_take_turns_and_in_them_their_callers(store: TaskStore) -> None:
     async def submit(task_id: str, tenant: str, caller: str) -> None:
         await store.submit(
@@ -151,6 +155,9 @@ async def test_tenants_take_turns_and_in_them_their_callers(store: TaskStore) ->
     assert (first, then) == (["flood0", "cleo", "bob"], ["flood1", "dan", "flood2", "flood3"])
 
 
+@pytest.mark.holds(
+    "tasks.md", "Tasks wait where workers of the release before find them, until a newer worker has come"
+)
 async def test_tasks_wait_where_workers_of_the_release_before_find_them_until_a_newer_one_comes(
     redis_server: Any,
 ) -> None:
@@ -194,6 +201,8 @@ async def test_a_hundred_tasks_and_five_workers_at_once_give_each_task_to_one(st
     assert sorted(ids) == [f"t{number:03}" for number in range(100)]
 
 
+@pytest.mark.holds("tasks.md", "A worker that hangs and comes back changes nothing")
+@pytest.mark.holds("decisions/0003-redis-for-tasks.md", "A worker that lost its lease can change nothing")
 async def test_an_ended_lease_is_claimed_first_and_the_old_token_writes_nothing(redis_server: Any) -> None:
     store = open_store(redis_server, lease_seconds=0.3)
     await store.submit(task("t1"))
@@ -219,6 +228,10 @@ async def test_an_ended_lease_is_claimed_first_and_the_old_token_writes_nothing(
     await store.close()
 
 
+@pytest.mark.holds(
+    "tasks.md", "No fencing token is granted twice, also after a failover of Redis that has lost writes"
+)
+@pytest.mark.holds("recovery.md", "A token that a failover has lost is not granted again")
 async def test_a_token_that_a_failover_has_lost_is_not_granted_again(
     store: TaskStore, redis_server: Any
 ) -> None:
@@ -237,6 +250,9 @@ async def test_a_token_that_a_failover_has_lost_is_not_granted_again(
     assert (await store.append(granted, 2, [intent()])).length == 3
 
 
+@pytest.mark.holds(
+    "tasks.md", "A worker that does not hear which tasks it was granted asks again, and is granted the same"
+)
 async def test_a_claim_whose_answer_was_lost_gets_the_same_tasks(redis_server: Any) -> None:
     store = open_store(redis_server, lease_seconds=0.3)
     for name in ("t1", "t2", "t3"):
@@ -355,6 +371,9 @@ async def test_waiting_for_work_ends_when_a_task_comes(store: TaskStore) -> None
     assert clock() - started >= 0.15
 
 
+@pytest.mark.holds(
+    "tasks.md", "A Redis that is nearly full answers 429, and results that lived their time make room"
+)
 async def test_results_are_forgotten_whole_after_their_time(redis_server: Any) -> None:
     store = open_store(redis_server, result_ttl_seconds=0)
     await store.submit(task("t1", idempotency_key="k"))
@@ -395,6 +414,11 @@ async def test_a_redis_that_is_away_is_said_to_be_away(redis_server: Any) -> Non
     await store.close()
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "A submission or replay without a key that may be kept is a 503 that is not to be repeated and "
+    "names the task, so OpenAI's client makes one task",
+)
 async def test_a_submission_whose_answer_does_not_come_may_be_stored(redis_server: Any) -> None:
     store = open_store(redis_server)
     await store.submit(task("t1"))
@@ -460,6 +484,9 @@ async def test_a_redis_that_answers_with_a_trouble_of_its_own_is_away_and_comes_
     await store.close()
 
 
+@pytest.mark.holds(
+    "tasks.md", "A Redis that is nearly full answers 429, and results that lived their time make room"
+)
 async def test_a_full_redis_can_still_forget(redis_server: Any) -> None:
     store = open_store(redis_server, result_ttl_seconds=0)
     await store.submit(task("t1"))
@@ -478,6 +505,7 @@ async def test_an_error_of_ours_is_not_taken_for_a_redis_that_is_away(redis_serv
     await store.close()
 
 
+@pytest.mark.holds("tasks.md", "A Redis Cluster works")
 async def test_all_scripts_work_on_a_redis_cluster(redis_cluster: Any) -> None:
     store = open_store(redis_cluster, result_ttl_seconds=0)
     await store.submit(task("t1", idempotency_key="k"))

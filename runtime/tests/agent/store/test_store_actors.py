@@ -57,6 +57,10 @@ async def sent(store: TaskStore, claim: Claim, call: str, what: Post, at: int) -
     return await store.deliver(claim, at, told, what)
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "Messages are handed out one at a time; those that wait, and actors without messages, cost no worker",
+)
 async def test_messages_are_handed_out_one_at_a_time_in_order_and_cost_no_worker_while_they_wait(
     store: TaskStore,
 ) -> None:
@@ -91,6 +95,11 @@ async def test_a_message_is_sent_once_however_often_the_write_is(store: TaskStor
     assert (await store.figures()).counts[""].suspended == 0
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "A message to an actor that has ended, or whose parent has, is refused; one that waited ends "
+    "as ActorEnded",
+)
 @pytest.mark.parametrize(
     ("what", "limit"),
     [
@@ -116,6 +125,9 @@ async def ended(store: TaskStore, claim: Claim, name: str, at: int) -> Written:
     return await store.state(claim, at, intent("s", kind=CallKind.STATE, reserved_tokens=0), request)
 
 
+@pytest.mark.holds(
+    "patterns.md", "An actor keeps its state between tasks; that of another tenant or agent is another one"
+)
 @pytest.mark.attack("An agent sends a message to an actor of another tenant")
 @pytest.mark.parametrize("other", [post(mailbox=1), post("gone", mailbox=1)])
 async def test_an_actor_of_another_tenant_is_another_one(store: TaskStore, other: Post) -> None:
@@ -131,6 +143,9 @@ async def test_an_actor_of_another_tenant_is_another_one(store: TaskStore, other
     assert theirs.conversation != ours.conversation
 
 
+@pytest.mark.holds(
+    "patterns.md", "An actor keeps its state between tasks; that of another tenant or agent is another one"
+)
 async def test_an_actor_of_another_agent_is_another_one(store: TaskStore) -> None:
     ann = await running(store, task(SENDER))
     await sent(store, ann, "t", post(mailbox=1), 2)
@@ -139,6 +154,7 @@ async def test_an_actor_of_another_agent_is_another_one(store: TaskStore) -> Non
     assert first.conversation != second.conversation
 
 
+@pytest.mark.holds("patterns.md", "A tenant's actors have bounds of their own")
 async def test_actors_have_bounds_of_their_own(store: TaskStore, monkeypatch: pytest.MonkeyPatch) -> None:
     module = "flotilla_runtime.agent.store.worker_tasks"
     monkeypatch.setattr(f"{module}.MOST_STATE_KEYS", 0)
@@ -152,6 +168,10 @@ async def test_actors_have_bounds_of_their_own(store: TaskStore, monkeypatch: py
     ]
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "When an actor ends, what is kept below it goes with its bytes, also what is written at that time",
+)
 async def test_an_end_gives_back_the_room_of_all_that_is_kept_below_it(store: TaskStore) -> None:
     claim = await running(store, task(SENDER))
     await ended(store, claim, "house", 2)
@@ -179,6 +199,11 @@ async def kept_in(store: TaskStore, tenant: str) -> list[Any]:
     return [kept, names, await client.hget(f"{prefix}state-bytes", space)]
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "A full mailbox and a large message are refused with the bound; an actor that would ask one "
+    "that waits for it is told so",
+)
 async def test_an_actor_cannot_ask_who_waits_for_it(store: TaskStore) -> None:
     sender = await running(store, task(SENDER, limits=TaskLimits(max_depth=9)))
     await sent(store, sender, "a", post("a", is_asked=True), 2)
@@ -190,6 +215,11 @@ async def test_an_actor_cannot_ask_who_waits_for_it(store: TaskStore) -> None:
     assert (await sent(store, second, "a", post("a"), 2)).refused == ()
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "Messages use the budget of the task from which they came, also after its end; a told one "
+    "outlives its sender",
+)
 async def test_a_told_message_outlives_its_sender_on_its_budget_and_an_asked_one_does_not(
     store: TaskStore,
 ) -> None:
@@ -206,6 +236,11 @@ async def test_a_told_message_outlives_its_sender_on_its_budget_and_an_asked_one
     assert [one.limit for one in refused] == [LimitName.STEPS]
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "Messages use the budget of the task from which they came, also after its end; a told one "
+    "outlives its sender",
+)
 async def test_nothing_more_is_used_when_the_task_it_came_from_is_forgotten(redis_server: Any) -> None:
     store = open_store(redis_server, result_ttl_seconds=0, journal_ttl_seconds=0)
     sender = await running(store, task(SENDER))
@@ -256,6 +291,11 @@ async def number_of(call: Any) -> Any:
     return said(call.request["number"], input_tokens=0, output_tokens=0)
 
 
+@pytest.mark.holds(
+    "patterns.md",
+    "Each message of an actor is handled once and in order, wherever workers are lost, and no "
+    "finished call is repeated",
+)
 @pytest.mark.once
 async def test_a_whole_conversation_with_an_actor_survives_a_crash_at_every_write(
     redis_server: Any,

@@ -26,6 +26,11 @@ async def store(redis_server: Any) -> AsyncIterator[TaskStore]:
     await opened.close()
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "All workers together run no more tasks than are admitted, and share them; an end or a "
+    "suspension frees a place at once",
+)
 async def test_the_workers_together_hold_no_more_than_is_admitted(store: TaskStore) -> None:
     await store.admit(3, HOLDS_SECONDS)
     first = [*await store.claim("w1", 10), *await store.claim("w2", 10)]
@@ -42,12 +47,22 @@ async def test_the_workers_together_hold_no_more_than_is_admitted(store: TaskSto
     assert len(await store.claim("w1", 10)) > 0
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "All workers together run no more tasks than are admitted, and share them; an end or a "
+    "suspension frees a place at once",
+)
 async def test_workers_share_what_is_admitted_and_not_what_waits(store: TaskStore) -> None:
     await store.admit(4, HOLDS_SECONDS)
     assert await store.claim("w1", 0) == [] == await store.claim("w2", 0), "both take tasks"
     assert [len(await store.claim(worker, 10)) for worker in ("w1", "w2")] == [2, 2]
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "What runs goes on when fewer tasks are admitted; what was suspended waits for a place again, "
+    "before the other tasks of its caller",
+)
 async def test_what_has_begun_goes_on_when_fewer_are_admitted(store: TaskStore) -> None:
     claims = await store.claim("w1", 10)
     assert len(claims) == 10
@@ -59,6 +74,11 @@ async def test_what_has_begun_goes_on_when_fewer_are_admitted(store: TaskStore) 
     assert await store.claim("w2", 10) == []
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "What runs goes on when fewer tasks are admitted; what was suspended waits for a place again, "
+    "before the other tasks of its caller",
+)
 async def test_a_task_that_was_suspended_waits_for_a_place_before_the_others(store: TaskStore) -> None:
     await store.admit(1, HOLDS_SECONDS)
     (suspended,) = await store.claim("w1", 10)
@@ -72,6 +92,9 @@ async def test_a_task_that_was_suspended_waits_for_a_place_before_the_others(sto
     assert [one.id for one in await store.claim("w1", 10)] == [suspended.id]
 
 
+@pytest.mark.holds(
+    "tasks.md", "What gateways say ends by itself, and a file that cannot be read changes nothing"
+)
 async def test_what_nobody_repeats_ends(store: TaskStore) -> None:
     await store.admit(1, 0.05)
     assert len(await store.claim("w1", 10)) == 1
@@ -79,6 +102,11 @@ async def test_what_nobody_repeats_ends(store: TaskStore) -> None:
     assert len(await store.claim("w1", 10)) == 9, "gateways that are stuck stop no fleet"
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "All workers together run no more tasks than are admitted, and share them; an end or a "
+    "suspension frees a place at once",
+)
 async def test_a_worker_that_waits_hears_of_a_free_place(store: TaskStore) -> None:
     await store.admit(1, HOLDS_SECONDS)
     (claim,) = await store.claim("w1", 10)

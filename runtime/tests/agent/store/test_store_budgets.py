@@ -56,6 +56,7 @@ async def test_an_intent_reserves_and_its_result_settles(store: TaskStore) -> No
     assert (await loaded(store, "t1")).record.used == Amount(steps=1, tokens=42, nano_usd=7)
 
 
+@pytest.mark.holds("agents.md", "A call that goes to another model is counted there")
 async def test_a_call_is_counted_at_the_model_that_it_asks(store: TaskStore) -> None:
     claim = await running(store, task("t1"))
     await store.append(claim, 2, [intent()])
@@ -129,6 +130,11 @@ async def test_a_call_that_is_made_again_has_used_what_its_lost_try_held(store: 
     assert ended.budget.used == Amount(steps=1, tokens=39, nano_usd=6)
 
 
+@pytest.mark.holds(
+    "decisions/0018-model-calls.md",
+    "A call whose tries have spent what it reserved settles that, reserves anew, and goes on as "
+    "the same step",
+)
 async def test_a_call_that_goes_on_has_used_what_its_tries_spent(store: TaskStore) -> None:
     claim = await running(store, task("t1", limits=LIMITS))
     await store.append(claim, 2, [intent(reserved_tokens=40, reserved_steps=1, reserved_nano_usd=9)])
@@ -148,6 +154,10 @@ async def test_a_call_that_goes_on_has_used_what_its_tries_spent(store: TaskStor
     assert (await store.figures()).calls == {}
 
 
+@pytest.mark.holds(
+    "decisions/0018-model-calls.md",
+    "Where the limits leave no room for more, it fails, and keeps what it holds until then",
+)
 async def test_a_call_that_may_not_go_on_keeps_what_it_holds(store: TaskStore) -> None:
     claim = await running(store, task("t1", limits=LIMITS))
     await store.append(claim, 2, [intent(reserved_tokens=40, reserved_steps=1), intent("b")])

@@ -50,6 +50,10 @@ async def test_what_is_put_replaces_and_what_is_added_does_not(store: TaskStore)
     assert await stored(store) - before == third.bytes == first.bytes // 2
 
 
+@pytest.mark.holds(
+    "graphs.md",
+    "Checkpoints are fenced, bounded, count for the caller, and end with the task or its conversation",
+)
 async def test_they_are_gone_with_the_task_and_so_are_their_bytes(store: TaskStore) -> None:
     claim = await running(store, task("t1"))
     before = (await store.figures()).stored_bytes
@@ -61,6 +65,10 @@ async def test_they_are_gone_with_the_task_and_so_are_their_bytes(store: TaskSto
     assert (await store.figures()).stored_bytes < before + written.bytes
 
 
+@pytest.mark.holds(
+    "graphs.md",
+    "Checkpoints are fenced, bounded, count for the caller, and end with the task or its conversation",
+)
 @pytest.mark.attack("A worker that lost a task writes its graph's checkpoints")
 async def test_who_lost_the_task_writes_none(store: TaskStore) -> None:
     claim = await running(store, task("t1"))
@@ -74,6 +82,10 @@ async def test_who_lost_the_task_writes_none(store: TaskStore) -> None:
     assert await kept(store, "t1") == {'["c",1]': "one"}
 
 
+@pytest.mark.holds(
+    "graphs.md",
+    "Checkpoints are fenced, bounded, count for the caller, and end with the task or its conversation",
+)
 async def test_those_of_a_conversation_outlive_the_task_and_count_for_who_wrote_last(
     store: TaskStore,
 ) -> None:
@@ -98,6 +110,10 @@ async def test_those_of_a_conversation_outlive_the_task_and_count_for_who_wrote_
     assert await stored(store, "bob") < held
 
 
+@pytest.mark.holds(
+    "graphs.md",
+    "Checkpoints are fenced, bounded, count for the caller, and end with the task or its conversation",
+)
 async def test_too_large_checkpoints_and_a_full_share_are_refused_as_a_whole(redis_server: Any) -> None:
     store = await with_lines(open_store(redis_server, max_stored_mib=1, queue_percent=10))
     claim = await running(store, task("t1"))

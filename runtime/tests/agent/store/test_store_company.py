@@ -95,6 +95,11 @@ async def under_suspicion(store: TaskStore, leases: Leases, count: int) -> None:
         leases.lose(worker)
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "A task that kills its workers is found in smaller and smaller groups and given up; no other "
+    "loses an attempt",
+)
 async def test_of_forty_tasks_the_one_that_kills_runs_in_ever_smaller_company(
     store: TaskStore, leases: Leases
 ) -> None:
@@ -119,6 +124,12 @@ async def test_of_forty_tasks_the_one_that_kills_runs_in_ever_smaller_company(
     assert set(await attempts(store, others)) == {1}
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "A task that kills its workers is found in smaller and smaller groups and given up; no other "
+    "loses an attempt",
+)
+@pytest.mark.holds("recovery.md", "A task that kills its workers ends, and takes no other with it")
 async def test_a_poisoned_task_among_two_hundred_good_ones_ends_and_they_do_not(
     store: TaskStore, leases: Leases
 ) -> None:
@@ -145,6 +156,7 @@ async def test_a_poisoned_task_among_two_hundred_good_ones_ends_and_they_do_not(
     assert set(await attempts(store, others)) == {1}
 
 
+@pytest.mark.holds("tasks.md", "A worker's tasks all go on at once after its loss")
 async def test_tasks_that_were_lost_once_all_go_on_at_once(store: TaskStore, leases: Leases) -> None:
     """Most workers are killed by something else than their tasks, and nobody waits for that."""
     await submitted(store, 40)
@@ -155,6 +167,11 @@ async def test_tasks_that_were_lost_once_all_go_on_at_once(store: TaskStore, lea
     assert len(await store.claim("w2", 16)) == 4
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "A task that kills its workers is found in smaller and smaller groups and given up; no other "
+    "loses an attempt",
+)
 async def test_a_task_that_was_alone_with_its_worker_loses_an_attempt(
     store: TaskStore, leases: Leases
 ) -> None:
@@ -180,6 +197,7 @@ async def test_a_task_handed_over_keeps_its_attempt(store: TaskStore) -> None:
     assert await store.queue_lengths() == (1, 0)
 
 
+@pytest.mark.holds("tasks.md", "A task whose next call ends is above suspicion")
 @pytest.mark.parametrize("kind", [CallKind.MODEL, CallKind.TOOL, CallKind.RETRIEVE])
 async def test_a_suspect_that_gets_further_is_none_any_more(
     store: TaskStore, leases: Leases, kind: CallKind
@@ -209,6 +227,7 @@ async def test_the_news_that_a_suspect_got_further_wakes_a_worker(store: TaskSto
     await asyncio.wait_for(waiting, 2)
 
 
+@pytest.mark.holds("tasks.md", "A worker that was cut off has its tasks again that nobody took")
 async def test_a_worker_that_was_cut_off_has_its_tasks_again_and_they_are_no_suspects(
     store: TaskStore, leases: Leases
 ) -> None:
@@ -231,6 +250,7 @@ async def test_a_worker_that_was_cut_off_has_its_tasks_again_and_they_are_no_sus
         await store.append(stale, 3, [intent()])
 
 
+@pytest.mark.holds("tasks.md", "A worker that was cut off has its tasks again that nobody took")
 async def test_a_lone_task_of_a_worker_that_was_cut_off_keeps_its_attempt(
     store: TaskStore, leases: Leases
 ) -> None:
@@ -245,6 +265,11 @@ async def test_a_lone_task_of_a_worker_that_was_cut_off_keeps_its_attempt(
     assert await store.queue_lengths() == (0, 1)
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "A task that kills its workers is found in smaller and smaller groups and given up; no other "
+    "loses an attempt",
+)
 async def test_a_run_that_stops_while_its_worker_lives_is_laid_to_its_task(
     store: TaskStore, leases: Leases
 ) -> None:
@@ -277,6 +302,7 @@ def waits_long(leases: Leases, name: str, shares: float) -> None:
     leases.redis.zincrby(leases.keys.waiting(Priority.INTERACTIVE), -1000 * LEASE_SECONDS * shares, name)
 
 
+@pytest.mark.holds("tasks.md", "Suspects do not wait for ever behind busy workers")
 async def test_a_suspect_that_should_be_the_only_one_does_not_wait_long_for_a_worker_without_tasks(
     store: TaskStore, leases: Leases
 ) -> None:
@@ -302,6 +328,7 @@ async def test_a_suspect_that_should_be_the_only_one_does_not_wait_long_for_a_wo
     assert [claim.id for claim in await claimed(store, "w2")] == ["new"]
 
 
+@pytest.mark.holds("tasks.md", "Suspects do not wait for ever behind busy workers")
 async def test_one_of_busy_workers_takes_no_more_until_it_is_empty_for_a_task_that_must_be_alone(
     store: TaskStore, leases: Leases
 ) -> None:
@@ -322,6 +349,7 @@ async def test_one_of_busy_workers_takes_no_more_until_it_is_empty_for_a_task_th
     assert await store.claim("w1", 9) == [], "it stays alone"
 
 
+@pytest.mark.holds("tasks.md", "Workers share what waits")
 async def test_the_share_of_a_worker_is_what_waits_and_runs_by_those_who_take(store: TaskStore) -> None:
     await submitted(store, 100)
     assert await store.claim("w2", 0) == []

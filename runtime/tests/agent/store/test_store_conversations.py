@@ -76,6 +76,9 @@ async def history(store: TaskStore, task: str) -> list[tuple[str, str]]:
     return [(str(message.role), message.text) for message in loaded.history]
 
 
+@pytest.mark.holds(
+    "tasks.md", "Tasks of one conversation run in order, and each is told what was said before"
+)
 async def test_the_next_task_waits_until_the_one_before_has_ended_and_is_told_what_was_said(
     store: TaskStore,
 ) -> None:
@@ -91,6 +94,10 @@ async def test_the_next_task_waits_until_the_one_before_has_ended_and_is_told_wh
     assert await history(store, "other") == []
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "A task that waits for the one before it counts for the limits of the queue, and needs no worker",
+)
 async def test_a_task_that_waits_for_another_needs_no_worker_but_a_place(
     server: Any, store: TaskStore
 ) -> None:
@@ -110,6 +117,9 @@ async def test_a_task_that_waits_for_another_needs_no_worker_but_a_place(
     assert (await store.figures()).counts == {}, "every count has come to nothing"
 
 
+@pytest.mark.holds(
+    "tasks.md", "Tasks of one conversation run in order, and each is told what was said before"
+)
 async def test_a_task_that_is_cancelled_while_it_waits_leaves_the_line(store: TaskStore) -> None:
     for task in ("t1", "t2", "t3"):
         await submitted(store, task, revision="")
@@ -123,6 +133,9 @@ async def test_a_task_that_is_cancelled_while_it_waits_leaves_the_line(store: Ta
     assert (await store.figures()).counts == {}
 
 
+@pytest.mark.holds(
+    "tasks.md", "Tasks of one conversation run in order, and each is told what was said before"
+)
 async def test_a_task_that_fails_or_is_suspended_holds_the_line_until_it_has_ended(store: TaskStore) -> None:
     for task in ("t1", "t2"):
         await submitted(store, task)
@@ -137,6 +150,7 @@ async def test_a_task_that_fails_or_is_suspended_holds_the_line_until_it_has_end
     assert await history(store, (await one(store)).id) == []
 
 
+@pytest.mark.holds("tasks.md", "Another tenant's conversation of the same id is another one")
 @pytest.mark.attack("A caller names the conversation of another tenant")
 async def test_the_conversation_of_another_tenant_is_another_one(store: TaskStore) -> None:
     await submitted(store, "t1", tenant="blue")
@@ -169,6 +183,9 @@ async def test_what_was_submitted_with_a_task_is_said_before_it_and_kept(store: 
     assert [text for _, text in await history(store, "t2")] == ["hi", "hello", QUESTION, "so"]
 
 
+@pytest.mark.holds(
+    "tasks.md", "A conversation is bounded, counts for its callers, and is forgotten after its last task"
+)
 @pytest.mark.attack("A caller's conversation has no end")
 async def test_a_conversation_keeps_its_end_and_is_forgotten_with_its_bytes(
     server: Any, store: TaskStore
@@ -191,6 +208,9 @@ async def test_a_conversation_keeps_its_end_and_is_forgotten_with_its_bytes(
     assert server.ask("keys", "*turns:*").strip() == server.ask("keys", "*conversation*").strip() == ""
 
 
+@pytest.mark.holds(
+    "tasks.md", "A conversation is bounded, counts for its callers, and is forgotten after its last task"
+)
 async def test_a_live_conversation_is_not_forgotten(server: Any, store: TaskStore) -> None:
     await submitted(store, "t1")
     await store.finish(await one(store), ended("so"))

@@ -383,6 +383,15 @@ class Scripts(RuleBasedStateMachine):
             assert budget.used_steps + budget.held_steps <= model.MOST_STEPS
 
 
+@pytest.mark.holds(
+    "agent-code.md", "No approval is asked for twice and no signal taken twice, wherever the worker is lost"
+)
+@pytest.mark.holds("tasks.md", "Tenants take turns, and in a tenant's turn its callers")
+@pytest.mark.holds(
+    "decisions/0018-model-calls.md",
+    "A call whose tries have spent what it reserved settles that, reserves anew, and goes on as "
+    "the same step",
+)
 def test_the_scripts_do_as_the_model(redis_server: Any, tmp_path: Path) -> None:
     machine = type("OnThisServer", (Scripts,), {"server": redis_server})
     run_state_machine_as_test(

@@ -93,6 +93,11 @@ async def to_approve(store: TaskStore) -> list[str]:
     return found
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "Who may approve finds and reads a task from the call's intent until nothing of it is to be "
+    "decided, whatever else it does",
+)
 async def test_an_approval_is_found_from_its_intent_on_whatever_else_the_task_does(store: TaskStore) -> None:
     claim = await waiting(store, asking(), asking("pay#2"), listening(), intent("slow"))
     assert await to_approve(store) == ["t1"], "while other calls run"
@@ -107,6 +112,11 @@ async def test_an_approval_is_found_from_its_intent_on_whatever_else_the_task_do
     assert await to_approve(store) == [], "nothing is"
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "Who may approve finds and reads a task from the call's intent until nothing of it is to be "
+    "decided, whatever else it does",
+)
 async def test_an_approval_that_is_given_up_or_late_is_found_no_more(store: TaskStore) -> None:
     until = (await loaded(store, (await running(store, task("t0"))).id)).read_at + 300
     claim = await waiting(store, asking(until=until), asking("pay#2"), intent("slow"))
@@ -118,6 +128,11 @@ async def test_an_approval_that_is_given_up_or_late_is_found_no_more(store: Task
     assert await to_approve(store) == []
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "Who may approve finds and reads a task from the call's intent until nothing of it is to be "
+    "decided, whatever else it does",
+)
 @pytest.mark.parametrize("how", ["finished", "cancelled", "forgotten"])
 async def test_a_task_that_has_ended_is_not_to_be_approved(redis_server: Any, how: str) -> None:
     store = await with_lines(open_store(redis_server, result_ttl_seconds=0, journal_ttl_seconds=0))
@@ -134,6 +149,11 @@ async def test_a_task_that_has_ended_is_not_to_be_approved(redis_server: Any, ho
     await store.close()
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "Who may approve finds and reads a task from the call's intent until nothing of it is to be "
+    "decided, whatever else it does",
+)
 async def test_a_task_whose_approval_a_worker_of_before_asked_for_is_found_once_suspended(
     store: TaskStore, redis_server: Any
 ) -> None:
@@ -146,6 +166,7 @@ async def test_a_task_whose_approval_a_worker_of_before_asked_for_is_found_once_
     assert await to_approve(store) == []
 
 
+@pytest.mark.holds("tasks.md", "Nobody decides without the verb, twice, too late or unasked")
 async def test_the_first_decision_stands_whoever_comes_second(store: TaskStore) -> None:
     await suspended(store, await waiting(store, asking()), PAY)
     both = await asyncio.gather(decided(store, YES), decided(store, NO))
@@ -172,6 +193,7 @@ async def test_a_running_task_hears_of_a_decision_and_keeps_its_place(store: Tas
     assert not await store.suspend(claim, before, PAY), "it has come already"
 
 
+@pytest.mark.holds("tasks.md", "Nobody decides without the verb, twice, too late or unasked")
 async def test_what_comes_too_late_changes_nothing(store: TaskStore) -> None:
     until = (await loaded(store, (await running(store, task("t0"))).id)).read_at + 100
     claim = await waiting(store, asking(until=until), listening(until=until))
@@ -204,6 +226,7 @@ async def test_a_stale_holder_hears_nothing(store: TaskStore) -> None:
         await store.came(claim, "pay", ())
 
 
+@pytest.mark.holds("agent-code.md", "A task that waits for an approval and a child is woken by both")
 async def test_a_child_wakes_a_task_that_waits_for_approval_too(store: TaskStore) -> None:
     claim = await waiting(store, asking())
     await store.spawn(claim, 3, intent("s", kind=CallKind.SPAWN, reserved_tokens=0), "look")
@@ -214,6 +237,9 @@ async def test_a_child_wakes_a_task_that_waits_for_approval_too(store: TaskStore
     assert (await loaded(store, "t1")).record.status is TaskStatus.WAITING
 
 
+@pytest.mark.holds(
+    "tasks.md", "A signal is kept until one call has taken it, within bounds, and wakes the task"
+)
 async def test_signals_are_kept_until_a_call_has_taken_them(store: TaskStore) -> None:
     claim = await running(store, task("t1"))
     assert [await sent(store, value) for value in (1, 2)] == [SignalOutcome.KEPT] * 2
@@ -229,6 +255,9 @@ async def test_signals_are_kept_until_a_call_has_taken_them(store: TaskStore) ->
     assert not await store.suspend(claim, 7, Waits(kind=WaitKind.TIMER, call="s", until=1))
 
 
+@pytest.mark.holds(
+    "tasks.md", "A signal is kept until one call has taken it, within bounds, and wakes the task"
+)
 async def test_a_signal_wakes_the_task_that_waits_for_its_name(store: TaskStore) -> None:
     await suspended(store, await waiting(store, listening()), NEWS)
     await sent(store, 1, "other")
@@ -250,6 +279,9 @@ async def test_a_signal_whose_answer_was_lost_is_one(store: TaskStore) -> None:
     assert await store.came(claim, "again", ()) is None
 
 
+@pytest.mark.holds(
+    "tasks.md", "A signal is kept until one call has taken it, within bounds, and wakes the task"
+)
 async def test_signals_are_bounded_by_count_and_bytes_and_go_with_their_task(store: TaskStore) -> None:
     claim = await waiting(store, listening())
     before = (await store.figures()).stored_bytes

@@ -117,6 +117,10 @@ def test_nobody_else_can_make_a_reference() -> None:
     assert (entry.value, entry.payload) == (forged, None)
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "Texts of more than 64 KiB are kept once for each task, in Redis or in a bucket, and go with it",
+)
 @services
 async def test_a_large_result_is_kept_once_and_goes_with_its_task(place: Place) -> None:
     before = place.keys()
@@ -143,6 +147,7 @@ async def test_a_large_result_is_kept_once_and_goes_with_its_task(place: Place) 
     assert not [key for key in new if "t1" in key or key in ("stored", "promised", "drops", "places")], new
 
 
+@pytest.mark.holds("tasks.md", "What the result needs outlives the journal")
 @services
 async def test_texts_of_the_result_outlive_the_journal(redis_server: Any) -> None:
     for objects in (None, Objects()):
@@ -209,6 +214,9 @@ async def test_a_spawned_tasks_large_result_reaches_its_parent(place: Place) -> 
     assert place.texts_of(child.id) == 0
 
 
+@pytest.mark.holds(
+    "tasks.md", "A crash between the text and what stands for it leaves nothing when the task is forgotten"
+)
 @services
 async def test_a_write_that_is_sent_again_or_refused_keeps_no_second_text(place: Place) -> None:
     store = place.store
@@ -225,6 +233,7 @@ async def test_a_write_that_is_sent_again_or_refused_keeps_no_second_text(place:
     assert place.texts_of("t1") == 0, "what a stale worker has sent to the object store goes too"
 
 
+@pytest.mark.holds("tasks.md", "A large input that is refused leaves no object")
 @services
 async def test_a_large_input_goes_to_the_object_store_and_leaves_nothing_if_it_is_refused(
     redis_server: Any,
@@ -253,6 +262,9 @@ async def test_a_large_input_goes_to_the_object_store_and_leaves_nothing_if_it_i
     await store.close()
 
 
+@pytest.mark.holds(
+    "tasks.md", "Objects are deleted later if the bucket does not answer, and never another task's"
+)
 @services
 async def test_objects_are_deleted_later_if_the_object_store_does_not_answer(redis_server: Any) -> None:
     objects = Objects()
@@ -272,6 +284,7 @@ async def test_objects_are_deleted_later_if_the_object_store_does_not_answer(red
     await place.store.close()
 
 
+@pytest.mark.holds("tasks.md", "A text that is gone or was changed ends its task")
 @services
 @pytest.mark.parametrize(
     ("left", "said"),

@@ -64,6 +64,10 @@ async def test_no_caller_holds_more_than_its_share_of_the_bytes(store: TaskStore
     assert (await store.submit(task("a1"))).outcome is SubmitOutcome.EXISTS, "it is known, and takes no room"
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "What a replay begins with, and the copies of state in journals, need room in their caller's share",
+)
 @pytest.mark.attack("One caller's tasks fill Redis with what their calls answer")
 async def test_the_results_with_which_a_replay_begins_need_room(store: TaskStore) -> None:
     await store.submit(large("a1", 400))
@@ -93,6 +97,9 @@ async def test_workers_write_beyond_the_bytes_where_submissions_stop(store: Task
     assert (await loaded(store, "ann")).record.status is TaskStatus.SUCCEEDED
 
 
+@pytest.mark.holds(
+    "tasks.md", "A call for whose result its caller's share has no room waits, or ends its task; others go on"
+)
 @pytest.mark.attack("One caller's tasks fill Redis with what their calls answer")
 async def test_a_call_is_not_begun_if_its_callers_share_has_no_room_for_its_result(store: TaskStore) -> None:
     claim = await running(store, large("a1", 400))
@@ -121,6 +128,10 @@ async def test_a_note_whose_intent_is_refused_is_not_written(store: TaskStore) -
     assert (refused.call, refused.limit) == ("c", LimitName.SHARE)
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "A call that was made is written in any case, and a result without room ends its task without it",
+)
 async def test_the_result_of_a_call_that_was_made_is_written_even_beyond_the_share(store: TaskStore) -> None:
     claim = await running(store, large("a1", 400))
     await store.append(claim, 2, [intent(reserved_bytes=1024)])
@@ -138,6 +149,10 @@ async def test_what_a_spawned_task_found_is_not_copied_beyond_the_share(store: T
     assert (await store.append(claim, 3, [done("r", value="short")])).length == 4
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "A call that was made is written in any case, and a result without room ends its task without it",
+)
 @pytest.mark.parametrize("kib", [pytest.param(60, id="in the task"), pytest.param(200, id="apart")])
 async def test_a_result_beyond_the_share_ends_its_task_without_it(store: TaskStore, kib: int) -> None:
     claim = await running(store, large("a1", 480))
@@ -215,6 +230,7 @@ async def test_the_bytes_that_are_counted_are_about_those_that_redis_uses(redis_
     await store.close()
 
 
+@pytest.mark.holds("tasks.md", "Journals go before results, those of failed tasks with them")
 @pytest.mark.parametrize(
     ("end", "entries"),
     [pytest.param(END, 0, id="succeeded"), pytest.param(FAILED, 3, id="failed, so somebody may look")],

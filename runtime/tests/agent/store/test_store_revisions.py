@@ -84,6 +84,9 @@ async def test_figures_of_a_revision_go_with_its_last_task(store: TaskStore) -> 
     assert (figures.counts, figures.waiting, figures.running) == ({}, 0, 0)
 
 
+@pytest.mark.holds(
+    "tasks.md", "Those that wait for newer workers hide no lost task, and their journals do not grow"
+)
 async def test_a_task_of_a_newer_version_waits_for_its_worker_and_keeps_its_attempt(
     store: TaskStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,6 +105,9 @@ async def test_a_task_of_a_newer_version_waits_for_its_worker_and_keeps_its_atte
     assert await granted(store) == ["t1"], "it is handed over as any other"
 
 
+@pytest.mark.holds(
+    "tasks.md", "Those that wait for newer workers hide no lost task, and their journals do not grow"
+)
 async def test_tasks_of_a_newer_version_do_not_hide_those_that_were_lost(
     store: TaskStore, redis_server: Any
 ) -> None:
@@ -154,6 +160,9 @@ async def test_an_entry_of_a_newer_version_is_kept_as_it_is(
     assert entry.at == 7
 
 
+@pytest.mark.holds(
+    "tasks.md", "A broken entry ends its task; one of a newer version waits for a newer worker"
+)
 @pytest.mark.parametrize(
     "text",
     ["", "{", "[]", "7", '{"type":"Done","at":7}', '{"type":"Claimed","attempt":1}', "\x01"],

@@ -44,6 +44,10 @@ async def asked(
     return written.done
 
 
+@pytest.mark.holds(
+    "agent-code.md",
+    "`ctx.state` keeps values for each tenant and agent; a read is replayed, and a write happens once",
+)
 @pytest.mark.attack("An agent reads or writes the state of another tenant")
 async def test_a_value_is_kept_for_the_tenant_and_the_agent(store: TaskStore) -> None:
     claim = await running(store, task("t1", tenant="red"))
@@ -58,6 +62,10 @@ async def test_a_value_is_kept_for_the_tenant_and_the_agent(store: TaskStore) ->
         await store.finish(other, END)
 
 
+@pytest.mark.holds(
+    "agent-code.md",
+    "`ctx.state` keeps values for each tenant and agent; a read is replayed, and a write happens once",
+)
 async def test_of_two_tasks_that_swap_one_value_one_succeeds(store: TaskStore) -> None:
     first, second = await running(store, task("t1")), await running(store, task("t2"), "w2")
     assert (await asked(store, first, SWAP, value="1")).value is True
@@ -69,6 +77,10 @@ async def test_of_two_tasks_that_swap_one_value_one_succeeds(store: TaskStore) -
     assert (await store.figures()).stored_bytes > 0
 
 
+@pytest.mark.holds(
+    "agent-code.md",
+    "`ctx.state` keeps values for each tenant and agent; a read is replayed, and a write happens once",
+)
 async def test_a_write_whose_answer_was_lost_happens_once(store: TaskStore) -> None:
     claim = await running(store, task("t1"))
     request = StateRequest(agent="", operation=SWAP, key="k", value="1")
@@ -89,6 +101,10 @@ async def test_who_lost_the_task_writes_no_state(store: TaskStore) -> None:
     assert (await asked(store, again, GET)).value is None
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "What a replay begins with, and the copies of state in journals, need room in their caller's share",
+)
 @pytest.mark.attack("One caller's tasks fill Redis with what their calls answer")
 async def test_values_of_the_state_are_not_copied_beyond_the_callers_share(redis_server: Any) -> None:
     store = await with_lines(open_store(redis_server, queue_percent=50, max_stored_mib=0.2))
@@ -109,6 +125,7 @@ async def test_values_of_the_state_are_not_copied_beyond_the_callers_share(redis
     await store.close()
 
 
+@pytest.mark.holds("agent-code.md", "Keys, values and states are bounded")
 async def test_a_state_is_bounded_by_keys_and_bytes(
     store: TaskStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ def client_of(server: RedisServer) -> Redis:
     return Redis.from_url(server.url, username=ADMIN, password=server.password, decode_responses=True)
 
 
+@pytest.mark.holds("tools.md", "Workers report what they cannot use, and take it back")
 async def test_reports_stand_once_and_go_when_nobody_repeats_them(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -112,6 +112,9 @@ async def test_requests_are_granted_in_turn_to_executors_of_their_revision(queue
     assert [one.request.id for one in granted] == ["other"], "workers of a newer revision took the task over"
 
 
+@pytest.mark.holds(
+    "tools.md", "A lost executor repeats no Unsafe call; another call goes to the next one, with the same key"
+)
 @pytest.mark.parametrize(
     ("effect", "becomes"),
     [
@@ -133,6 +136,9 @@ async def test_a_lost_executor_repeats_no_unsafe_call(
     assert bool(granted) is (becomes is RequestState.WAITING)
 
 
+@pytest.mark.holds(
+    "tools.md", "A lost executor repeats no Unsafe call; another call goes to the next one, with the same key"
+)
 async def test_a_call_that_costs_too_many_executors_is_lost(queue: Any) -> None:
     await queue.ask(wanted(most_lost=1), "v1", "w1", "a1")
     for number in range(2):
@@ -182,6 +188,11 @@ async def test_a_withdrawn_request_is_not_begun_and_one_that_runs_is_stopped(que
     assert await queue.withdraw("r1", "w1") is WithdrawOutcome.IGNORED, "it has ended"
 
 
+@pytest.mark.holds(
+    "tools.md",
+    "A call that no executor has begun goes to those of the worker that has its task, or is taken "
+    "back where there are none; what runs is waited for",
+)
 async def test_what_waits_goes_to_the_executors_of_who_looks_and_what_runs_stays(queue: Any) -> None:
     await queue.ask(wanted(effect=Effect.UNSAFE), "v1", "w1", "a1")
     assert (await queue.look("w2", "v2", ["r1"]))["r1"].state is RequestState.WAITING
@@ -194,6 +205,11 @@ async def test_what_waits_goes_to_the_executors_of_who_looks_and_what_runs_stays
     assert len(await queue.claim("e3#x", "v3", 1, "t3")) == 1
 
 
+@pytest.mark.holds(
+    "tools.md",
+    "A call that no executor has begun goes to those of the worker that has its task, or is taken "
+    "back where there are none; what runs is waited for",
+)
 @pytest.mark.once
 async def test_a_worker_without_executors_takes_back_what_waits_and_not_what_runs(
     queue: Any,
@@ -217,6 +233,9 @@ async def test_a_request_that_is_given_back_is_granted_to_another(queue: Any) ->
     assert (granted.request.id, granted.token) == ("r1", "t2")
 
 
+@pytest.mark.holds(
+    "tools.md", "A lost executor repeats no Unsafe call; another call goes to the next one, with the same key"
+)
 @pytest.mark.services
 async def test_the_scripts_do_what_the_model_does(redis_server: Any) -> None:
     real, model, draw = in_redis(redis_server), MemoryRequests(), random.Random(7)
@@ -264,6 +283,7 @@ async def test_the_scripts_do_what_the_model_does(redis_server: Any) -> None:
     await real.close()
 
 
+@pytest.mark.holds("security.md", "What an executor writes is believed in its form and size alone")
 @pytest.mark.services
 @pytest.mark.attack("An executor writes an answer that is none")
 async def test_what_an_executor_puts_into_a_request_is_not_believed(redis_server: Any) -> None:
@@ -294,6 +314,7 @@ async def test_an_executor_that_comes_is_woken_and_nothing_is_left_behind(redis_
     await queue.close()
 
 
+@pytest.mark.holds("security.md", "What an executor writes is believed in its form and size alone")
 @pytest.mark.parametrize(
     "text",
     [

@@ -91,6 +91,7 @@ class Bank:
         return await self.tools.make(brief, tool.make.args[1], call, task)
 
 
+@pytest.mark.holds("tools.md", "Tools of MCP servers are called with the key, without sessions and with them")
 async def test_a_servers_tools_are_called_with_the_key_and_the_headers(
     server: ToolServer, tmp_path: Path
 ) -> None:
@@ -105,6 +106,10 @@ async def test_a_servers_tools_are_called_with_the_key_and_the_headers(
     assert {headers.get("authorization") for _, headers in server.requests} == {"Bearer s3cret"}
 
 
+@pytest.mark.holds(
+    "observability.md",
+    "The other side of a call gets its span; the replica that answered is in the span of the call",
+)
 async def test_a_server_is_told_the_span_of_a_call(server: ToolServer) -> None:
     async with Bank(server) as bank:
         await bank.call(*PAY, traceparent="00-1-2-01")
@@ -112,6 +117,7 @@ async def test_a_server_is_told_the_span_of_a_call(server: ToolServer) -> None:
     assert server.traces == ["00-1-2-01", None]
 
 
+@pytest.mark.holds("tools.md", "Tools of MCP servers are called with the key, without sessions and with them")
 @pytest.mark.parametrize("server", ["stateless"], indirect=True)
 async def test_the_protocol_without_sessions_has_none(server: ToolServer) -> None:
     async with Bank(server) as bank:
@@ -121,6 +127,7 @@ async def test_the_protocol_without_sessions_has_none(server: ToolServer) -> Non
     assert (len(server.asked("server/discover")), server.asked("initialize")) == (1, [])
 
 
+@pytest.mark.holds("tools.md", "Tools of MCP servers are called with the key, without sessions and with them")
 @sessions_alone
 @pytest.mark.attack("A task sees what another left in its session of an MCP server")
 async def test_each_task_has_a_session_of_its_own_and_keeps_it(server: ToolServer) -> None:
@@ -133,6 +140,7 @@ async def test_each_task_has_a_session_of_its_own_and_keeps_it(server: ToolServe
     assert len(server.asked("DELETE")) == 3, "the sessions of both tasks and of the list are ended"
 
 
+@pytest.mark.holds("tools.md", "Tools of MCP servers are called with the key, without sessions and with them")
 @sessions_alone
 async def test_a_session_that_is_not_used_is_ended(
     server: ToolServer, monkeypatch: pytest.MonkeyPatch
@@ -146,6 +154,7 @@ async def test_a_session_that_is_not_used_is_ended(
     assert first != second
 
 
+@pytest.mark.holds("tools.md", "A session that an MCP server does not end is cut off")
 @sessions_alone
 async def test_a_session_that_the_server_does_not_end_is_cut_off(
     server: ToolServer, monkeypatch: pytest.MonkeyPatch
@@ -161,6 +170,11 @@ async def test_a_session_that_the_server_does_not_end_is_cut_off(
         server.silent_at = set()
 
 
+@pytest.mark.holds(
+    "tools.md",
+    "An MCP server that never says its tools, or stops in the handshake, is reported in time and "
+    "holds up no other",
+)
 @sessions_alone
 async def test_a_server_that_falls_silent_in_the_handshake_is_given_up_in_time(
     server: ToolServer, monkeypatch: pytest.MonkeyPatch
@@ -220,6 +234,7 @@ async def test_the_calls_that_a_task_makes_at_once_have_one_session(server: Tool
     assert len(server.asked("DELETE")) == 2, "that of the task and that of the list are ended"
 
 
+@pytest.mark.holds("tools.md", "A lost session is opened anew and repeats no Unsafe call")
 @sessions_alone
 @pytest.mark.parametrize(
     ("effect", "outcome", "calls"),
@@ -246,6 +261,11 @@ async def test_a_lost_session_is_opened_anew_and_repeats_no_unsafe_call(
     assert first not in later
 
 
+@pytest.mark.holds(
+    "tools.md",
+    "An MCP server that hangs, answers 100 MB, redirects, or changes its tools in the middle is a "
+    "failure with words",
+)
 @pytest.mark.parametrize(
     ("fault", "effect", "outcome", "certainty", "says"),
     [
@@ -273,6 +293,11 @@ async def test_what_a_server_does_wrong_is_a_failure_with_words(
         assert len(server.asked("tools/call")) == 2, "it is sent once"
 
 
+@pytest.mark.holds(
+    "tools.md",
+    "An MCP server that hangs, answers 100 MB, redirects, or changes its tools in the middle is a "
+    "failure with words",
+)
 @pytest.mark.attack("An OpenAPI document or an MCP server answers without end, or never")
 async def test_an_answer_of_100_mb_is_cut_off(server: ToolServer) -> None:
     async with Bank(server, effect=Effect.PURE) as bank:
@@ -294,6 +319,11 @@ async def test_a_result_over_the_limit_and_a_tool_that_fails_say_so(server: Tool
     assert "Error executing tool fails" in (fails.problem or "")
 
 
+@pytest.mark.holds(
+    "tools.md",
+    "An MCP server that hangs, answers 100 MB, redirects, or changes its tools in the middle is a "
+    "failure with words",
+)
 async def test_a_call_that_hangs_ends_in_time_and_others_go_on(server: ToolServer) -> None:
     async with Bank(server) as bank:
         assert (await bank.call(*ADD)).value == {"sum": 3}, "the session is open"
@@ -302,6 +332,10 @@ async def test_a_call_that_hangs_ends_in_time_and_others_go_on(server: ToolServe
     assert (reply.outcome, reply.certainty) == (CallOutcome.TIMED_OUT, Certainty.UNKNOWN)
 
 
+@pytest.mark.holds(
+    "tools.md",
+    "A call of an MCP server's tool that is given up closes its request at once, and the server is told",
+)
 @pytest.mark.parametrize("fault", [None, "begins"], ids=["no answer", "an answer without an end"])
 async def test_a_call_that_is_given_up_closes_its_request_at_once(
     server: ToolServer, fault: str | None
@@ -323,6 +357,10 @@ async def test_a_call_that_is_given_up_closes_its_request_at_once(
         assert len(server.asked("notifications/cancelled")) == 2, "the server is told"
 
 
+@pytest.mark.holds(
+    "tools.md",
+    "A call of an MCP server's tool that is given up closes its request at once, and the server is told",
+)
 @sessions_alone
 async def test_a_server_that_does_not_take_a_cancellation_takes_the_next_call(
     server: ToolServer, monkeypatch: pytest.MonkeyPatch
@@ -340,6 +378,7 @@ async def test_a_server_that_does_not_take_a_cancellation_takes_the_next_call(
         assert server.unanswered == 0
 
 
+@pytest.mark.holds("tools.md", "`maxResultKiB` holds for MCP servers that answer by event streams")
 @pytest.mark.parametrize("protocol", ["stateless", "sessions"])
 async def test_a_result_that_comes_as_an_event_may_be_as_large_as_the_spec_says(protocol: Protocol) -> None:
     async with mcp_server(protocol, streams=True) as server, Bank(server, max_result_kib=8192) as bank:
@@ -348,6 +387,11 @@ async def test_a_result_that_comes_as_an_event_may_be_as_large_as_the_spec_says(
     assert len(reply.value) == 3000 * 1024
 
 
+@pytest.mark.holds(
+    "tools.md",
+    "An MCP server that hangs, answers 100 MB, redirects, or changes its tools in the middle is a "
+    "failure with words",
+)
 async def test_a_server_that_changes_its_tools_in_the_middle(server: ToolServer) -> None:
     async with Bank(server) as bank:
         pinned = dict(bank.catalogue)
@@ -360,6 +404,7 @@ async def test_a_server_that_changes_its_tools_in_the_middle(server: ToolServer)
     assert (unknown.outcome, unknown.problem) == (CallOutcome.INVALID, "there is no tool bank_pay")
 
 
+@pytest.mark.holds("tools.md", "Each tool of an MCP server has an effect of its own")
 async def test_the_spec_says_which_tools_the_agent_gets_and_one_that_is_missing_is_reported(
     server: ToolServer,
 ) -> None:
@@ -375,6 +420,11 @@ async def test_the_spec_says_which_tools_the_agent_gets_and_one_that_is_missing_
     assert "not available now" in (stolen.problem or "")
 
 
+@pytest.mark.holds(
+    "tools.md",
+    "An MCP server that hangs, answers 100 MB, redirects, or changes its tools in the middle is a "
+    "failure with words",
+)
 @pytest.mark.parametrize(
     ("fault", "says"),
     [
@@ -405,6 +455,11 @@ async def test_a_server_that_does_not_declare_its_tools_is_reported(
     assert says in report.message, report.message
 
 
+@pytest.mark.holds(
+    "tools.md",
+    "An MCP server that never says its tools, or stops in the handshake, is reported in time and "
+    "holds up no other",
+)
 @pytest.mark.attack("An OpenAPI document or an MCP server answers without end, or never")
 async def test_a_server_that_never_says_its_tools_is_reported_and_holds_up_no_other(
     server: ToolServer, monkeypatch: pytest.MonkeyPatch

@@ -32,6 +32,7 @@ def test_a_tool_has_the_name_of_its_entry_and_its_own(name: str, told: str) -> N
     assert tool_name("git", name) == told
 
 
+@pytest.mark.holds("tools.md", "Names of MCP tools are short, clean and different")
 @given(st.text(min_size=1), st.text(min_size=1))
 def test_names_are_short_clean_and_different(one: str, other: str) -> None:
     names = [tool_name("e" * 63, name) for name in (one, other)]
@@ -66,6 +67,7 @@ def test_what_a_tool_says_that_went_wrong() -> None:
     assert "does not say why" in problem_of(types.CallToolResult(content=[], is_error=True))
 
 
+@pytest.mark.holds("tools.md", "Each tool of an MCP server has an effect of its own")
 def test_each_tool_of_a_server_has_an_effect_of_its_own() -> None:
     chosen = (McpToolChoice(name="read", effect=Effect.PURE), McpToolChoice(name="write"))
     config = ToolConfig(name="git", mcp=McpServer(url="http://git", tools=chosen), effect=Effect.IDEMPOTENT)

@@ -60,6 +60,7 @@ def test_arguments_are_checked_by_the_schema(arguments: dict[str, Any], says: st
     assert problem is None if says is None else says in (problem or "")
 
 
+@pytest.mark.holds("tools.md", "No pattern of a declared schema is run")
 @pytest.mark.attack("A schema that a server declares has a pattern that takes years")
 @pytest.mark.timeout(5)
 def test_a_pattern_that_somebody_declares_is_not_run() -> None:
@@ -82,6 +83,7 @@ def nested(levels: int) -> dict[str, Any]:
     return inner
 
 
+@pytest.mark.holds("tools.md", "No pattern of a declared schema is run")
 @pytest.mark.attack("A schema that a server declares has a pattern that takes years")
 @pytest.mark.timeout(5)
 @pytest.mark.parametrize(
@@ -175,6 +177,9 @@ ARGUMENTS: dict[str, Any] = {
 }
 
 
+@pytest.mark.holds(
+    "tools.md", "An OpenAPI operation is called with the arguments in their places, at its own host alone"
+)
 def test_arguments_make_the_request() -> None:
     request = request_of(operation(), ARGUMENTS)
     assert request.url == "https://trips.example/api/cities/S%C3%A3o%20Br%C3%A1s%2F1%3F%23/rooms"
@@ -281,6 +286,7 @@ COOKIE = {"name": "c", "in": "cookie", "required": True, "schema": {}}
 FORM = {"required": True, "content": {"application/x-www-form-urlencoded": {}}}
 
 
+@pytest.mark.holds("tools.md", "A document that cannot be used stops no task, and the model is told why")
 @pytest.mark.attack("An OpenAPI document names another host, which would get the tool's secret")
 @pytest.mark.parametrize(
     ("told", "says"),
@@ -331,6 +337,7 @@ def test_a_reference_to_itself_ends() -> None:
         operation(loop, "op")
 
 
+@pytest.mark.holds("tools.md", "An `operationId` that is not there is named with those that are")
 def test_an_operation_that_is_not_there_is_named_with_those_that_are() -> None:
     with pytest.raises(DeclarationError) as raised:
         operation(operation_id="payRoom")

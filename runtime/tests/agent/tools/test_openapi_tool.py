@@ -64,6 +64,9 @@ class Tools:
         )
 
 
+@pytest.mark.holds(
+    "tools.md", "An OpenAPI operation is called with the arguments in their places, at its own host alone"
+)
 async def test_an_operation_is_called_with_key_and_headers(server: OpenApiServer, tmp_path: Path) -> None:
     (tmp_path / "Authorization").write_text("Bearer s3cret")
     tools = Tools(booking(server, asked={"headers_directory": str(tmp_path)}))
@@ -93,6 +96,9 @@ async def test_the_parts_of_a_path_go_over_the_wire_as_one_part(server: OpenApiS
     assert paths == ["/api/cities/..%2F..%2Fadmin/rooms", "/api/cities/a%2Fb%3Fc%3Dd%23e/rooms"]
 
 
+@pytest.mark.holds(
+    "tools.md", "An OpenAPI operation is called with the arguments in their places, at its own host alone"
+)
 @pytest.mark.attack("An OpenAPI document names another host, which would get the tool's secret")
 async def test_the_secret_of_a_tool_goes_to_its_own_host_alone(server: OpenApiServer, tmp_path: Path) -> None:
     (tmp_path / "Authorization").write_text("Bearer s3cret")
@@ -113,6 +119,7 @@ async def test_the_secret_of_a_tool_goes_to_its_own_host_alone(server: OpenApiSe
     assert "which is not its own host; set http.url" in (reply.problem or "")
 
 
+@pytest.mark.holds("tools.md", "A document that cannot be used stops no task, and the model is told why")
 @pytest.mark.attack("An OpenAPI document or an MCP server answers without end, or never")
 @pytest.mark.parametrize(
     ("fault", "trouble", "says"),
@@ -164,6 +171,9 @@ async def test_a_document_that_no_longer_answers_leaves_the_tool_as_it_was(serve
     await tools.runner.close()
 
 
+@pytest.mark.holds(
+    "tools.md", "A run keeps the declarations with which it began; a call is checked by those of now"
+)
 async def test_a_document_that_changes_in_the_middle_is_seen_by_the_next_call(server: OpenApiServer) -> None:
     tools = Tools(booking(server))
     pinned = dict(await tools.look())

@@ -9,6 +9,7 @@ from flotilla_runtime.agent.worker.loading import load_tools
 from flotilla_runtime.contract import SqlQuery, ToolConfig, read_database_url
 
 
+@pytest.mark.holds("tools.md", "A query is one read-only statement with bound arguments, and gives rows")
 @pytest.mark.parametrize(
     ("query", "within", "names"),
     [
@@ -32,6 +33,7 @@ def test_arguments_are_found_outside_of_strings_and_comments(
     assert statement.names == names
 
 
+@pytest.mark.holds("tools.md", "A query is one read-only statement with bound arguments, and gives rows")
 @pytest.mark.attack("SQL that writes, or that is more than one statement")
 @pytest.mark.parametrize(
     ("query", "says"),

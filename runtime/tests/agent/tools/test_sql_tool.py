@@ -65,6 +65,7 @@ async def run(
     return reply
 
 
+@pytest.mark.holds("tools.md", "A query is one read-only statement with bound arguments, and gives rows")
 @pytest.mark.parametrize(
     ("query", "arguments", "rows"),
     [
@@ -104,6 +105,7 @@ async def test_a_query_gives_rows(
     )
 
 
+@pytest.mark.holds("tools.md", "A query is one read-only statement with bound arguments, and gives rows")
 @pytest.mark.attack("SQL that writes, or that is more than one statement")
 @pytest.mark.parametrize(
     ("query", "arguments", "says"),
@@ -143,6 +145,7 @@ async def test_nothing_is_written(
     assert left.value["rows"] == [{"n": 2, "large": 0}]
 
 
+@pytest.mark.holds("tools.md", "Rows over the limits are left out, and the agent is told")
 @pytest.mark.parametrize(
     ("fields", "rows", "has_more"),
     [
@@ -159,6 +162,7 @@ async def test_rows_are_cut_off_and_the_agent_is_told(
     assert (len(reply.value["rows"]), reply.value["hasMore"]) == (rows, has_more)
 
 
+@pytest.mark.holds("tools.md", "Rows over the limits are left out, and the agent is told")
 @pytest.mark.parametrize(
     ("query", "says"),
     [
@@ -175,6 +179,7 @@ async def test_what_goes_wrong_is_told(database: str, tmp_path: Path, query: str
     assert says in (reply.problem or ""), reply.problem
 
 
+@pytest.mark.holds("tools.md", "A query that takes too long is ended in the database")
 async def test_a_query_that_takes_too_long_is_ended_in_the_database(database: str, tmp_path: Path) -> None:
     started = time.monotonic()
     reply = await run(database, "select pg_sleep(60)", folder=tmp_path, timeout_seconds=0.3)
@@ -187,6 +192,7 @@ async def test_a_query_that_takes_too_long_is_ended_in_the_database(database: st
             await asyncio.sleep(0.1)
 
 
+@pytest.mark.holds("tools.md", "A query that takes too long is ended in the database")
 async def test_a_server_that_hangs_is_not_waited_for(tmp_path: Path) -> None:
     server = await asyncio.start_server(lambda reader, writer: asyncio.sleep(60), "127.0.0.1", 0)
     url = f"postgresql://me:hush@127.0.0.1:{server.sockets[0].getsockname()[1]}/x"

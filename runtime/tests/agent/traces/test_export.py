@@ -76,6 +76,9 @@ async def test_spans_are_sent_in_batches_with_the_name_of_the_part(collector: Co
     assert (first.service, first.began_ms, first.ended_ms) == ("flotilla-worker", 1000, 2000)
 
 
+@pytest.mark.holds(
+    "observability.md", "No task waits for a receiver; what it does not take is dropped and counted"
+)
 @pytest.mark.parametrize(
     "answers",
     [
@@ -99,6 +102,9 @@ async def test_what_a_receiver_does_not_take_is_dropped_and_counted(
     assert capsys.readouterr().out.count("traces_not_sent") == 1, "said once, until one is taken"
 
 
+@pytest.mark.holds(
+    "observability.md", "No task waits for a receiver; what it does not take is dropped and counted"
+)
 async def test_nobody_listens() -> None:
     sending = Sending(TelemetryConfig(endpoint="http://127.0.0.1:9"), within_seconds=0.2)
     began = time.monotonic()
@@ -107,6 +113,9 @@ async def test_nobody_listens() -> None:
     await sending.ended(NOT_TAKEN=1)
 
 
+@pytest.mark.holds(
+    "observability.md", "No task waits for a receiver; what it does not take is dropped and counted"
+)
 async def test_a_slow_receiver_keeps_nobody_waiting_and_fills_no_memory(collector: Collector) -> None:
     collector.release.clear()
     sending = Sending(to(collector), within_seconds=20, waiting=WaitingSpans(most=10))
@@ -123,6 +132,11 @@ async def test_a_slow_receiver_keeps_nobody_waiting_and_fills_no_memory(collecto
     collector.release.set()
 
 
+@pytest.mark.holds(
+    "observability.md",
+    "At most 8,192 spans and 32 MiB of their texts wait for a receiver, and a batch is not too "
+    "large for a Collector",
+)
 @pytest.mark.attack("A receiver of traces with their content does not answer")
 @pytest.mark.parametrize(
     ("text", "most"),
@@ -148,6 +162,11 @@ async def test_long_texts_that_wait_fill_no_memory(collector: Collector, text: s
     await sending.ended(SENT=1 + most, QUEUE_FULL=500 - most)
 
 
+@pytest.mark.holds(
+    "observability.md",
+    "At most 8,192 spans and 32 MiB of their texts wait for a receiver, and a batch is not too "
+    "large for a Collector",
+)
 @pytest.mark.parametrize(
     "character", ["x", "\N{LATIN SMALL LETTER E WITH ACUTE}", "\N{EURO SIGN}", "\N{ROCKET}"]
 )
@@ -164,12 +183,18 @@ async def test_no_batch_of_long_texts_is_too_large_for_a_collector(
     assert max(collector.lengths) < 10 * 1024 * 1024, "half of what OpenTelemetry's Collector takes"
 
 
+@pytest.mark.holds(
+    "observability.md",
+    "At most 8,192 spans and 32 MiB of their texts wait for a receiver, and a batch is not too "
+    "large for a Collector",
+)
 async def test_a_whole_batch_of_long_texts_does_not_wait_for_its_time(collector: Collector) -> None:
     sending = Sending(to(collector), every_seconds=60)
     sending.exporter.give(long_span(number) for number in range(1, 41))
     await until(lambda: bool(collector.spans), seconds=10)
 
 
+@pytest.mark.holds("observability.md", "A text in a span is cut at 65,536 characters")
 async def test_a_text_is_cut_and_nothing_logged(
     collector: Collector, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -205,6 +230,10 @@ async def test_an_answer_is_not_read_and_no_redirect_followed(collector: Collect
         assert elsewhere.paths == []
 
 
+@pytest.mark.holds(
+    "observability.md",
+    "The Secret with headers goes only where `flotilla.dev/send-to` says, is read anew, and is in no log",
+)
 async def test_headers_are_those_that_the_secret_has_now(collector: Collector, tmp_path: Path) -> None:
     sending = Sending(to(collector, headers_directory=str(tmp_path)))
     for number, value in enumerate(("Basic b25l", "Basic dHdv"), 1):
@@ -217,6 +246,10 @@ async def test_headers_are_those_that_the_secret_has_now(collector: Collector, t
     await sending.ended(SENT=2, NOT_TAKEN=1)
 
 
+@pytest.mark.holds(
+    "observability.md",
+    "The Secret with headers goes only where `flotilla.dev/send-to` says, is read anew, and is in no log",
+)
 async def test_a_secret_is_in_no_log(
     collector: Collector, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

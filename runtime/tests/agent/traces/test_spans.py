@@ -90,6 +90,10 @@ COMMON = {
 }
 
 
+@pytest.mark.holds(
+    "observability.md",
+    "Spans have the names of OpenTelemetry's conventions, and what Langfuse reads; an unknown cost is absent",
+)
 @pytest.mark.parametrize(
     ("span", "name", "told"),
     [
@@ -180,6 +184,10 @@ def test_a_call_says_what_collectors_and_langfuse_read(span: Span, name: str, to
     assert span.kind is (SpanKind.CLIENT if is_to_others else SpanKind.INTERNAL)
 
 
+@pytest.mark.holds(
+    "observability.md",
+    "Spans have the names of OpenTelemetry's conventions, and what Langfuse reads; an unknown cost is absent",
+)
 def test_the_task_itself_is_an_agent_that_was_invoked() -> None:
     spans = TaskSpans(record(conversationId="c7"), FLEET)
     end = End(at=START + 90, status=TaskStatus.FAILED, reason="ToolFailed", result=None)
@@ -224,6 +232,9 @@ REQUEST = ModelRequest(
 )
 
 
+@pytest.mark.holds(
+    "observability.md", "Content is sent only where it is asked for, in the form of the conventions"
+)
 def test_content_has_the_form_of_the_conventions() -> None:
     value = {"text": "So.", "toolCalls": [{"id": "a", "name": "pay", "arguments": '{"to": 1}'}]}
     span = span_of(CallKind.MODEL, "gpt", fleet=CONTENT, request=REQUEST, value=value)
@@ -323,6 +334,9 @@ def test_a_traceparent_that_is_written_is_read_again(trace: int, span: int) -> N
     assert read_traceparent(traceparent(parent)) == parent
 
 
+@pytest.mark.holds(
+    "observability.md", "A trace is sampled by its id, as OpenTelemetry decides, whole or not at all"
+)
 @given(st.integers(1, 2**128 - 1), st.floats(0, 100))
 def test_a_trace_is_sampled_as_opentelemetry_decides(trace: int, percent: float) -> None:
     """So every part of a system that samples as many of its traces samples the same ones."""
@@ -330,6 +344,7 @@ def test_a_trace_is_sampled_as_opentelemetry_decides(trace: int, percent: float)
     assert is_sampled(trace, percent) == (decided is Decision.RECORD_AND_SAMPLE)
 
 
+@pytest.mark.holds("observability.md", "A task goes on in the same trace, whatever happened to its workers")
 def test_a_trace_is_that_of_who_submitted_the_task() -> None:
     own, given_one = trace_of(record()), trace_of(record(traceparent=GIVEN))
     assert own.above is None

@@ -116,6 +116,11 @@ def above(spans: dict[str, Received], span: Received) -> list[str]:
     return names
 
 
+@pytest.mark.holds(
+    "observability.md",
+    "A task is one whole trace over gateway, queue, calls, branches and spawned tasks, and a part "
+    "of its caller's",
+)
 async def test_a_task_with_a_fan_out_and_a_model_call_gives_one_whole_trace(collector: Collector) -> None:
     await Traced(collector).to_the_end()
     spans = collector.check_whole()
@@ -137,6 +142,10 @@ async def test_a_task_with_a_fan_out_and_a_model_call_gives_one_whole_trace(coll
     assert collector.paths[0] == "/v1/traces"
 
 
+@pytest.mark.holds(
+    "observability.md",
+    "The other side of a call gets its span; the replica that answered is in the span of the call",
+)
 async def test_the_other_side_of_a_call_is_told_its_span(collector: Collector) -> None:
     traced = Traced(collector)
     await traced.to_the_end()
@@ -148,6 +157,7 @@ async def test_the_other_side_of_a_call_is_told_its_span(collector: Collector) -
         assert (spans[span].trace, spans[span].attributes["flotilla.call.id"]) == (trace, call.id)
 
 
+@pytest.mark.holds("observability.md", "A task goes on in the same trace, whatever happened to its workers")
 async def test_a_task_that_is_crashed_anywhere_goes_on_in_the_same_trace(collector: Collector) -> None:
     """Each story gives the spans of the one without a crash, but for waits: they depend on who was there.
 
@@ -171,6 +181,9 @@ def _without_parent(collector: Collector) -> set[str]:
     return {span.parent for span in collector.spans if span.parent} - {span.id for span in collector.spans}
 
 
+@pytest.mark.holds(
+    "observability.md", "A trace is sampled by its id, as OpenTelemetry decides, whole or not at all"
+)
 async def test_a_trace_that_is_not_sampled_sends_nothing(collector: Collector) -> None:
     traced = Traced(collector, sample_percent=0)
     await traced.to_the_end()
@@ -178,6 +191,9 @@ async def test_a_trace_that_is_not_sampled_sends_nothing(collector: Collector) -
     assert {call.traceparent for call in traced.calls.asked} == {None}
 
 
+@pytest.mark.holds(
+    "observability.md", "Content is sent only where it is asked for, in the form of the conventions"
+)
 @pytest.mark.attack("A receiver of traces is to learn what tasks are about, or their keys")
 async def test_content_is_sent_only_where_it_is_asked_for(collector: Collector) -> None:
     await Traced(collector).to_the_end()

@@ -13,6 +13,8 @@ def heard(*replies: tuple[float, bool]) -> Refusals:
     return state
 
 
+@pytest.mark.holds("tasks.md", "Workers take no tasks while a model refuses their calls")
+@pytest.mark.holds("recovery.md", "Workers take nothing while their models refuse")
 @pytest.mark.parametrize(
     ("models", "now", "wanted"),
     [

@@ -109,6 +109,7 @@ def calling(client: httpx2.AsyncClient, config: WorkerConfig) -> Caller:
     )
 
 
+@pytest.mark.holds("router.md", "Fleets send the priority of the task, index builds send Batch")
 async def test_a_model_is_asked_with_session_priority_and_temperature_zero() -> None:
     seen: list[httpx2.Request] = []
 
@@ -167,6 +168,7 @@ def with_key(path: Path, url: str = "http://index/v1/retrieve") -> WorkerConfig:
     return CONFIG.model_copy(update={"indexes": (index,)})
 
 
+@pytest.mark.holds("search.md", "Retrievers and workers read a changed key without a restart")
 async def test_a_search_sends_the_key_that_its_file_has_now(tmp_path: Path) -> None:
     sent: list[bytes] = []
 
@@ -199,6 +201,7 @@ async def test_a_key_that_cannot_be_read_fails_the_search_with_its_path(tmp_path
     assert "the key of the index cannot be read" in (reply.problem or "")
 
 
+@pytest.mark.holds("security.md", "Nobody searches without a key, and keys are in no log, message or metric")
 @pytest.mark.parametrize(
     "key", [b"hush\r\nX-Evil: 1", b"hush\0", "hush é".encode(), b"hush\xff", b"hush" * 2**18]
 )
@@ -224,6 +227,10 @@ async def test_an_index_gives_passages_and_its_generation() -> None:
     assert reply.value == PASSAGES["passages"]
 
 
+@pytest.mark.holds(
+    "observability.md",
+    "The other side of a call gets its span; the replica that answered is in the span of the call",
+)
 async def test_models_and_indexes_are_told_the_span_of_a_call_and_the_replica_is_kept() -> None:
     seen: list[str | None] = []
 
@@ -342,6 +349,7 @@ def budget(left: int, *, reserved: int = 0, most_nano_usd: int | None = None) ->
 BOUND = prompt_bound(REQUEST.messages)
 
 
+@pytest.mark.holds("tasks.md", "An answer may take what context and limits leave")
 @pytest.mark.parametrize(
     ("asked", "left", "reserved", "max_tokens", "tokens"),
     [
@@ -363,6 +371,7 @@ async def test_a_model_call_reserves_what_it_can_use(
     assert cut.request.allowance_tokens == tokens
 
 
+@pytest.mark.holds("tasks.md", "An answer may take what context and limits leave")
 async def test_an_answer_ends_where_the_context_does() -> None:
     call = replace(ASK, request=replace(REQUEST, max_tokens=2**31))
     cut, _ = await caller(lambda _: httpx2.Response(404)).reservation(call, SESSION, budget(10**6))
@@ -386,6 +395,10 @@ async def test_only_a_model_that_isolates_tenants_gets_a_salt_of_the_tenant() ->
     assert [body.get("cache_salt") for body in bodies] == [None, "salt of ann"]
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "`maxOutputTokens` bounds each request for an answer, and an answer with all that continues it",
+)
 @pytest.mark.parametrize(
     ("asked", "most", "expected"),
     [

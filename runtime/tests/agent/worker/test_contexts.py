@@ -19,6 +19,10 @@ def listed(**entry: Any) -> dict[str, Any]:
     return {"object": "list", "data": [{"id": "other", "max_model_len": 7000}, {"id": "gpt", **entry}]}
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "A model's context is the fleet's, the engine's, the model's or the endpoint's, else 4,096 tokens",
+)
 @pytest.mark.parametrize(
     ("answer", "tokens"),
     [
@@ -75,6 +79,7 @@ async def test_a_set_is_not_asked() -> None:
     assert endpoint.asked == []
 
 
+@pytest.mark.holds("tasks.md", "An endpoint's list of models is asked with limits, and again after a minute")
 @pytest.mark.parametrize(
     "endpoint",
     [
@@ -95,6 +100,7 @@ async def test_an_endpoint_that_says_nothing_is_asked_again_after_a_minute(endpo
     assert await lengths.of(MODEL) == 20_000
 
 
+@pytest.mark.holds("tools.md", "No message or log quotes a key that no header can have")
 @pytest.mark.attack("A key that no header can have is quoted by an error")
 async def test_a_key_that_no_header_can_have_is_in_no_log() -> None:
     endpoint = Endpoint()

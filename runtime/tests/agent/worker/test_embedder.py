@@ -67,6 +67,9 @@ def refused(_: httpx2.Request) -> httpx2.Response:
     raise httpx2.ConnectError("refused")
 
 
+@pytest.mark.holds(
+    "agents.md", "With `semanticThreshold` a similar search answers; its embedding is a part of the budget"
+)
 @pytest.mark.parametrize(
     "handler",
     [
@@ -93,6 +96,9 @@ async def test_whatever_goes_wrong_gives_no_vector_and_then_the_model_is_left_al
     assert len(asked) == 5
 
 
+@pytest.mark.holds(
+    "agents.md", "With `semanticThreshold` a similar search answers; its embedding is a part of the budget"
+)
 async def test_it_waits_for_no_rate_limit() -> None:
     one = embedder(lambda _: answering(ANSWER), limited("r"))
     assert (await one.embed("why?", SESSION)).vector is not None

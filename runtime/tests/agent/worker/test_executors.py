@@ -102,6 +102,7 @@ async def test_a_call_gets_the_reply_of_an_executor_also_when_redis_is_away_for_
         assert await making == GOOD
 
 
+@pytest.mark.holds("tools.md", "A cancelled call is taken back, or its function is stopped")
 @pytest.mark.parametrize(
     ("goes_on", "left"),
     [(None, None), (False, None), (True, RequestState.WAITING)],
@@ -151,6 +152,9 @@ KEPT = [
 ]
 
 
+@pytest.mark.holds(
+    "tools.md", "When a worker is lost, its functions go on and the next worker gets their replies"
+)
 @pytest.mark.once
 @pytest.mark.parametrize(("became", "known"), KEPT)
 async def test_what_is_known_of_an_unsafe_call_that_an_earlier_worker_asked_for(
@@ -180,6 +184,11 @@ async def test_what_is_known_of_an_unsafe_call_that_an_earlier_worker_asked_for(
         await runner.close()
 
 
+@pytest.mark.holds(
+    "tools.md",
+    "A call that no executor has begun goes to those of the worker that has its task, or is taken "
+    "back where there are none; what runs is waited for",
+)
 async def test_an_unsafe_call_that_waits_for_executors_that_have_gone_is_begun_by_others() -> None:
     queue = MemoryRequests()
     asked = ToolRequest(id=NAME, name="t", call="tool/t", key="k", arguments={}, effect=Effect.UNSAFE)
@@ -204,6 +213,11 @@ async def without_executors(queue: MemoryRequests) -> AsyncIterator[ToolRunner]:
         await runner.close()
 
 
+@pytest.mark.holds(
+    "tools.md",
+    "A call that no executor has begun goes to those of the worker that has its task, or is taken "
+    "back where there are none; what runs is waited for",
+)
 @pytest.mark.once
 async def test_a_worker_without_executors_takes_back_what_none_has_begun() -> None:
     queue = MemoryRequests()
@@ -216,6 +230,11 @@ async def test_a_worker_without_executors_takes_back_what_none_has_begun() -> No
         assert await runner.reconcile(unsafe) is None, "after that nobody knows what the worker did"
 
 
+@pytest.mark.holds(
+    "tools.md",
+    "A call that no executor has begun goes to those of the worker that has its task, or is taken "
+    "back where there are none; what runs is waited for",
+)
 @pytest.mark.once
 @pytest.mark.parametrize("effect", [Effect.IDEMPOTENT, Effect.UNSAFE])
 async def test_a_worker_without_executors_calls_nothing_that_one_of_before_may_begin_or_runs(
@@ -242,6 +261,11 @@ async def test_a_new_call_of_a_worker_without_executors_asks_nobody() -> None:
         assert (await runner.make(call())).outcome is CallOutcome.SUCCEEDED
 
 
+@pytest.mark.holds(
+    "agent-code.md",
+    "A compensation that fails is tried again under the same key, an Unsafe one is not; the task "
+    "ends as CompensationFailed and names it",
+)
 async def test_each_try_of_a_compensation_is_a_request_of_its_own_with_the_same_key() -> None:
     queue = MemoryRequests()
     failed = Reply(outcome=CallOutcome.FAILED, problem="no connection")
@@ -255,6 +279,7 @@ async def test_each_try_of_a_compensation_is_a_request_of_its_own_with_the_same_
     assert [(request.call, request.key) for request in asked] == [(name, "k") for name in tries]
 
 
+@pytest.mark.holds("tools.md", "Validators and `reconcile` in Python are called in executors")
 async def test_a_validator_in_python_is_called_by_an_executor() -> None:
     queue = MemoryRequests()
     check = ValidatorConfig(name="city", python=f"{functions.__name__}:names_a_city")
@@ -270,6 +295,7 @@ async def test_a_validator_in_python_is_called_by_an_executor() -> None:
         await runner.close()
 
 
+@pytest.mark.holds("tools.md", "Validators and `reconcile` in Python are called in executors")
 async def test_a_function_that_knows_whether_a_call_happened_is_called_by_an_executor_too() -> None:
     queue = MemoryRequests()
     config = ToolConfig(

@@ -57,6 +57,10 @@ def _streamed(text: str) -> httpx2.Response:
     return httpx2.Response(200, stream=httpx2.ByteStream(text.encode()))
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "Searches and Pure tools are answered from the cache for the same tenant, and only while it holds",
+)
 async def test_the_levers_of_a_configuration_stand_before_its_calls(redis_server: Any) -> None:
     config = WorkerConfig(
         queue=QueueConfig(

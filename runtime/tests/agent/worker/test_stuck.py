@@ -59,6 +59,11 @@ async def asked(worker: Worker, path: str) -> tuple[int, str]:
     return answer.status_code, answer.text
 
 
+@pytest.mark.holds(
+    "tools.md",
+    "A function that found no thread was not begun, and another worker makes the call; a worker "
+    "without threads is replaced",
+)
 @pytest.mark.attack("A tool's function hangs, again and again")
 async def test_a_stuck_worker_takes_no_task_says_so_and_fails_its_liveness_probe_after_a_while() -> None:
     now, store, threads = [0.0], EmptyStore(), FakeThreads()

@@ -111,6 +111,11 @@ async def ended(store: TaskStore, *tasks: str) -> list[LoadedTask]:
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "The calls of another agent are tasks of its own, on the same limits, for the same tenant and caller",
+)
+@pytest.mark.holds("agents.md", "A worker with one place comes to the end of any tree, within its width")
 async def test_one_worker_with_one_place_comes_to_the_end_of_a_tree(store: TaskStore) -> None:
     model = Model()
     async with one_place(store, model):
@@ -125,6 +130,7 @@ async def test_one_worker_with_one_place_comes_to_the_end_of_a_tree(store: TaskS
     assert root.record.used.steps == 7, "the steps of the whole tree"
 
 
+@pytest.mark.holds("agents.md", "Who cancels a task cancels those that it spawned")
 async def test_who_cancels_a_task_cancels_what_its_agents_do(store: TaskStore) -> None:
     model = Model()
     model.holds.clear()
@@ -137,6 +143,11 @@ async def test_who_cancels_a_task_cancels_what_its_agents_do(store: TaskStore) -
     assert [one.record.status for one in trees] == [TaskStatus.CANCELLED] * 3
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "A task goes to the agent that it names, replays too; a name that there is not is refused with "
+    "those that there are",
+)
 async def test_a_task_is_done_by_the_agent_that_it_names(store: TaskStore) -> None:
     model = Model()
     async with one_place(store, model):

@@ -60,6 +60,10 @@ async def test_text_is_sent_once_and_in_few_pieces() -> None:
     assert len(screen.asked) == 2, "nothing is asked while nothing is new"
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "Text is bounded for each call and task, and costs one command of a worker where nobody watches",
+)
 async def test_where_nobody_watches_one_question_for_all_tasks_is_all() -> None:
     screen = Screen()
     texts = Texts(screen)
@@ -69,6 +73,11 @@ async def test_where_nobody_watches_one_question_for_all_tasks_is_all() -> None:
     assert (screen.asked, screen.shown) == ([["a", "b"]], [])
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "`text` comes as the model writes it, whole for who comes late, taken back with its try, and "
+    "is not written to the append-only file",
+)
 async def test_who_comes_late_gets_it_from_the_beginning() -> None:
     screen = Screen()
     texts = Texts(screen)
@@ -81,6 +90,11 @@ async def test_who_comes_late_gets_it_from_the_beginning() -> None:
     assert screen.pieces() == [Piece(call="c", text="VACUUM frees")]
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "`text` comes as the model writes it, whole for who comes late, taken back with its try, and "
+    "is not written to the append-only file",
+)
 async def test_the_text_of_a_try_that_died_is_taken_back_only_where_it_was_shown() -> None:
     screen = Screen(watching={"t"})
     texts = Texts(screen)
@@ -112,6 +126,10 @@ async def test_what_was_shown_is_dropped_with_the_last_call() -> None:
     assert texts.tasks == 0
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "Text is bounded for each call and task, and costs one command of a worker where nobody watches",
+)
 @pytest.mark.attack("A model's answer has no end, and somebody watches it")
 async def test_a_call_and_a_task_show_no_more_than_their_share_and_never_a_gap() -> None:
     screen = Screen(watching={"t"})

@@ -66,6 +66,7 @@ async def looked(declared: Declared, reports: Reports, times: int) -> None:
     running.cancel()
 
 
+@pytest.mark.holds("tools.md", "Workers report what they cannot use, and take it back")
 async def test_a_trouble_is_told_again_and_again_and_taken_back_when_it_is_over() -> None:
     reports = Reports()
     await looked(Declared(MISSING, MISSING, None), reports, 3)

@@ -5,9 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from flotilla_runtime import contract
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "A worker whose image lacks a function ends with words that name the field, and `ToolsReady` has them",
+)
 def test_a_worker_without_its_function_ends_with_words_that_name_the_field(tmp_path: Path) -> None:
     config = contract.WorkerConfig(
         queue=contract.QueueConfig(fleet="default/support", url="redis://127.0.0.1:1/0"),

@@ -47,6 +47,9 @@ async def checked(config: ValidatorConfig, result: Any = ANSWER) -> Reply:
         await runner.close()
 
 
+@pytest.mark.holds(
+    "agents.md", "Functions and URLs get the task and the result; what may pass is tried again"
+)
 @pytest.mark.parametrize(
     ("function", "value"),
     [
@@ -60,6 +63,11 @@ async def test_a_function_of_the_image_gives_a_verdict(function: str, value: Any
     assert (reply.outcome, reply.value) == (CallOutcome.SUCCEEDED, value)
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "A validator that hangs, fails or has no end gives no verdict; one that can check nothing is "
+    "an error at the start",
+)
 @pytest.mark.parametrize(
     ("function", "outcome", "says"),
     [
@@ -79,6 +87,11 @@ async def test_a_function_that_gives_no_verdict(function: str, outcome: CallOutc
     assert (reply.outcome, reply.problem) == (outcome, says)
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "A validator that hangs, fails or has no end gives no verdict; one that can check nothing is "
+    "an error at the start",
+)
 @pytest.mark.parametrize(
     ("function", "says"),
     [
@@ -137,18 +150,29 @@ def over_http(url: str, **fields: Any) -> ValidatorConfig:
     return ValidatorConfig(name="v", http=HttpEndpoint(url=url), **fields)
 
 
+@pytest.mark.holds(
+    "agents.md", "Functions and URLs get the task and the result; what may pass is tried again"
+)
 async def test_a_url_gets_the_task_and_the_result(server: Server) -> None:
     reply = await checked(over_http(f"{server.url}/accepts"))
     assert (reply.outcome, reply.value) == (CallOutcome.SUCCEEDED, {"accepted": True})
     assert server.asked == [{"input": "warm", "result": ANSWER}]
 
 
+@pytest.mark.holds(
+    "agents.md", "Functions and URLs get the task and the result; what may pass is tried again"
+)
 async def test_what_may_pass_is_tried_again_as_for_tools(server: Server) -> None:
     server.statuses = [503, 429, 200]
     reply = await checked(over_http(f"{server.url}/shaky"))
     assert (reply.value, reply.tries) == ({"accepted": True}, 3)
 
 
+@pytest.mark.holds(
+    "agents.md",
+    "A validator that hangs, fails or has no end gives no verdict; one that can check nothing is "
+    "an error at the start",
+)
 @pytest.mark.parametrize(
     ("path", "outcome", "says"),
     [

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 
+import pytest
 import structlog
 
 from flotilla_runtime.agent.worker.watchdog import Watchdog
@@ -18,6 +19,7 @@ async def inner() -> None:
     block()
 
 
+@pytest.mark.holds("tasks.md", "What blocks a worker's event loop is named in its log")
 async def test_what_blocks_the_loop_is_named_once_with_its_task() -> None:
     lags: list[float] = []
     watchdog = Watchdog(lags.append, blocked_after_seconds=5, said_every_seconds=60)

@@ -165,6 +165,9 @@ class DeafStore(TaskStore):
         return claims
 
 
+@pytest.mark.holds(
+    "tasks.md", "A worker that does not hear which tasks it was granted asks again, and is granted the same"
+)
 async def test_tasks_whose_grant_was_not_heard_run_in_their_first_attempt(redis_server: Any) -> None:
     queue, model = queue_of(redis_server), HeldModel()
     store = DeafStore(connect(queue), queue, unheard=2)
@@ -198,6 +201,9 @@ class CutOffStore(TaskStore):
         return claims
 
 
+@pytest.mark.holds(
+    "tasks.md", "A worker that does not hear which tasks it was granted asks again, and is granted the same"
+)
 async def test_a_grant_that_was_not_heard_goes_to_another_worker_and_the_first_asks_anew(
     redis_server: Any,
 ) -> None:
@@ -250,6 +256,9 @@ async def test_a_renewal_that_goes_wrong_is_logged_and_is_not_the_last(redis_ser
     await store.close()
 
 
+@pytest.mark.holds(
+    "tasks.md", "Redis lost in the middle: workers go on and send each result until it is written"
+)
 async def test_an_answer_that_came_in_an_outage_longer_than_the_lease_is_written_after_it(
     redis_server: Any,
 ) -> None:
@@ -291,6 +300,9 @@ class Outage:
         )
 
 
+@pytest.mark.holds(
+    "tasks.md", "Redis lost in the middle: workers go on and send each result until it is written"
+)
 @pytest.mark.parametrize(
     ("away_seconds", "task_ends_at", "is_written"),
     [

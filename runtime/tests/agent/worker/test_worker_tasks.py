@@ -117,6 +117,7 @@ async def has_ended(store: TaskStore, task_id: str) -> None:
     await becomes(store, task_id, TaskStatus.SUCCEEDED, TaskStatus.FAILED)
 
 
+@pytest.mark.holds("tasks.md", "A worker that is asked to leave hands its tasks over")
 async def test_a_task_that_is_still_loading_keeps_its_lease_and_is_handed_over(redis_server: Any) -> None:
     store = open_store(redis_server, lease_seconds=0.6)
     slow = slow_store(store)
@@ -135,6 +136,9 @@ async def test_a_task_that_is_still_loading_keeps_its_lease_and_is_handed_over(r
     await store.close()
 
 
+@pytest.mark.holds(
+    "tasks.md", "A broken entry ends its task; one of a newer version waits for a newer worker"
+)
 async def test_a_task_with_a_broken_entry_ends_as_infrastructure(store: TaskStore, redis_server: Any) -> None:
     await store.submit(task("t1"))
     redis_server.ask("rpush", store.keys.journal("t1"), '{"type":"Done","at":')
@@ -145,6 +149,9 @@ async def test_a_task_with_a_broken_entry_ends_as_infrastructure(store: TaskStor
     assert (record.message or "").startswith("an entry of the task's journal cannot be read: ")
 
 
+@pytest.mark.holds(
+    "tasks.md", "A broken entry ends its task; one of a newer version waits for a newer worker"
+)
 async def test_a_task_of_a_newer_version_is_left_to_newer_workers(
     store: TaskStore, redis_server: Any
 ) -> None:
@@ -161,6 +168,11 @@ async def test_a_task_of_a_newer_version_is_left_to_newer_workers(
     assert [line["task"] for line in told] == ["t1"], "it was tried once"
 
 
+@pytest.mark.holds(
+    "tasks.md",
+    "A task that kills its workers is found in smaller and smaller groups and given up; no other "
+    "loses an attempt",
+)
 async def test_a_task_whose_run_always_breaks_is_given_up_at_once(redis_server: Any) -> None:
     store = open_store(redis_server, max_attempts=2)
     slow = slow_store(store)
@@ -175,6 +187,7 @@ async def test_a_task_whose_run_always_breaks_is_given_up_at_once(redis_server: 
     await store.close()
 
 
+@pytest.mark.holds("tasks.md", "Workers take no tasks while a model refuses their calls")
 async def test_a_worker_takes_nothing_while_its_model_refuses(store: TaskStore, redis_server: Any) -> None:
     model = Answers(refuses=True)
     async with working(store, redis_server, model):
