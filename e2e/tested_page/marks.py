@@ -28,7 +28,7 @@ def held_in(source: str, path: str) -> list[Held]:
         return []
     tree = ast.parse(source)
     on_tests = [(name, mark) for name, test in _tests(tree) for mark in test.decorator_list if _is_mark(mark)]
-    all_marks = [node for node in ast.walk(tree) if _is_mark(node)]
+    all_marks = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and _is_mark(node)]
     if astray := {id(mark): mark for mark in all_marks}.keys() - {id(mark) for _, mark in on_tests}:
         line = min(mark.lineno for mark in all_marks if id(mark) in astray)
         raise ValueError(f"{path}:{line}: {MARK} must be a decorator of a test")
