@@ -22,7 +22,7 @@ from demo.questions import Question
 from engine.environment import ensure as ensure_engine
 from engine.models import EMBEDDER, GENERATOR, ensure_models
 from flotilla_cli.tasks import Answer, ask
-from flotilla_runtime.contract import audience_of
+from flotilla_runtime.contract import gateway_audience
 from local_cluster import cluster, images
 from local_cluster.binaries import binary
 from local_cluster.directories import directories
@@ -158,7 +158,7 @@ class Environment:
     def token(self) -> str:
         """A token of a service account that may submit tasks to the fleet and read them."""
         self.kubectl.apply(_asker(str(self.kubectl.namespace)))
-        audience = audience_of(str(self.kubectl.namespace), FLEET)
+        audience = gateway_audience(str(self.kubectl.namespace), FLEET)
         return self.kubectl.run("create", "token", ASKER, "--duration=1h", f"--audience={audience}").strip()
 
     def ask(self, questions: Sequence[Question]) -> Iterator[tuple[Question, Answer]]:

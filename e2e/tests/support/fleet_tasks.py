@@ -22,7 +22,7 @@ UNDER_WAY = frozenset({"Waiting", "Running"})
 
 def fleet_token(kubectl: Kubectl, fleet: str, account: str) -> str:
     """A token of a service account for this fleet."""
-    audience = contract.audience_of(str(kubectl.namespace), fleet)
+    audience = contract.gateway_audience(str(kubectl.namespace), fleet)
     return kubectl.run("create", "token", account, f"--audience={audience}").strip()
 
 

@@ -82,7 +82,6 @@ from flotilla_runtime.contract.fleet import (
     ToolTrouble,
     ValidatorConfig,
     WorkerConfig,
-    audience_of,
     caller_entry,
 )
 from flotilla_runtime.contract.index import (
@@ -370,7 +369,6 @@ __all__ = [
     "ToolTrouble",
     "ValidatorConfig",
     "WorkerConfig",
-    "audience_of",
     "caller_entry",
     "gateway_audience",
     "percentile",

@@ -48,11 +48,6 @@ def caller_entry(kind: str, name: str) -> str:
     return f"{kind.lower()}-{name}"
 
 
-def audience_of(namespace: str, name: str) -> str:
-    """The audience of tokens for this fleet's gateway."""
-    return f"{DOMAIN}/{namespace}/{name}"
-
-
 class Priority(StrEnum):
     """How urgent a task is: Interactive tasks go before Batch tasks. HEADER_PRIORITY has the same values."""
 

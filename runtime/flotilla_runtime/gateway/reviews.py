@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import httpx2
 
-from flotilla_runtime.contract import DOMAIN, audience_of, url_host
+from flotilla_runtime.contract import DOMAIN, gateway_audience, url_host
 from flotilla_runtime.direct import DIRECT
 from flotilla_runtime.gateway.auth import KUBERNETES, Identity, Verb, bearer_token_of, unauthorized
 from flotilla_runtime.gateway.known_tokens import Answer, KnownTokens, digest_of
@@ -51,7 +51,7 @@ class FleetName:
     @property
     def audience(self) -> str:
         """The audience of tokens for this fleet."""
-        return audience_of(self.namespace, self.name)
+        return gateway_audience(self.namespace, self.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

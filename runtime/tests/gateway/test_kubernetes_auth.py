@@ -22,7 +22,7 @@ import yaml
 
 from flotilla_operator.objects.owners import Owner
 from flotilla_operator.workloads.agent_fleet import review_binding
-from flotilla_runtime.contract import GatewayAuth, audience_of
+from flotilla_runtime.contract import GatewayAuth, gateway_audience
 from flotilla_runtime.gateway.auth import Verb
 from flotilla_runtime.gateway.problems import ProblemError
 from flotilla_runtime.gateway.reviews import (
@@ -54,7 +54,7 @@ class Callers:
     def token(self, name: str, *verbs: str, fleet: str = "support", on: str = "tasks") -> str:
         """A new account that may do this, and a token of its for the fleet `support`."""
         self.account(name, *verbs, fleet=fleet, on=on)
-        return self.another_token(name, audiences=[audience_of(self._namespace, "support")])
+        return self.another_token(name, audiences=[gateway_audience(self._namespace, "support")])
 
     def account(self, name: str, *verbs: str, fleet: str = "support", on: str = "tasks") -> None:
         """A new account that may do this."""
@@ -251,7 +251,7 @@ async def test_the_account_of_the_documentation_may_submit_and_read(
         there = [part.replace("default:", f"{namespace}:") for part in arguments]
         there = [part.replace("=assistant", "=support") for part in there]
         await asyncio.to_thread(plane.kubectl, *there, f"--namespace={namespace}")
-    account, audience = asking[asking.index("--account") + 1], audience_of(namespace, "support")
+    account, audience = asking[asking.index("--account") + 1], gateway_audience(namespace, "support")
     token = ("create", "token", account, f"--audience={audience}")
     given = await asyncio.to_thread(plane.kubectl, *token, f"--namespace={namespace}")
     await asyncio.to_thread(wait_until_allowed, plane.client, namespace, "asker", "create", "get")
@@ -272,9 +272,9 @@ async def test_a_token_that_is_not_for_the_fleet_is_refused(
     control_plane: ControlPlane, namespace: str, made: Made, reviews: KubernetesReviews
 ) -> None:
     callers = Callers(control_plane, namespace)
-    good, ours = callers.token("user", "create", "get"), audience_of(namespace, "support")
+    good, ours = callers.token("user", "create", "get"), gateway_audience(namespace, "support")
     assert (await reviews.identify(f"Bearer {good}", Verb.GET)).name.endswith(":user")
-    for audiences in ([], [audience_of(namespace, "another")], [audience_of("another", "support")]):
+    for audiences in ([], [gateway_audience(namespace, "another")], [gateway_audience("another", "support")]):
         token = callers.another_token("user", audiences=audiences)
         assert ours in (await refused(reviews, token, Verb.GET, HTTPStatus.UNAUTHORIZED)).detail
     head, _, signature = good.split(".")
