@@ -43,6 +43,10 @@ ALLOWED = {
     (f"{AGENT}/worker/loading.py", "entrypoint"): OF_PROGRAM,
     (f"{AGENT}/worker/loading.py", "load_sql"): "our own words about the user's statement",
     ("runtime/flotilla_runtime/indexing/formats/pdf.py", "parse_pdf"): "PDFium's code for what is broken",
+    (
+        "runtime/flotilla_runtime/router/replies.py",
+        "read_observed",
+    ): "a column or a row of HAProxy's own tables",
     ("runtime/flotilla_runtime/router/replies.py", "read_process"): "the name of a row that is looked for",
 }
 

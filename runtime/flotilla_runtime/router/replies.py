@@ -14,7 +14,6 @@ import io
 from collections.abc import Iterable
 from typing import Final
 
-from flotilla_runtime.contract.failure_texts import what_failed
 from flotilla_runtime.router.commands import AdminState
 from flotilla_runtime.router.errors import UnexpectedReply
 from flotilla_runtime.router.servers import Observed, ObservedServer
@@ -48,7 +47,7 @@ def read_observed(state: str, statistics: str, control: str, keys: str) -> Obser
         )
     except (KeyError, ValueError, TypeError) as error:
         raise UnexpectedReply(
-            f"the replies to 'show servers state' and 'show stat' cannot be parsed ({what_failed(error)}): "
+            f"the replies to 'show servers state' and 'show stat' cannot be parsed ({error!r}): "
             f"{state[:SHOWN_CHARACTERS]!r}, {statistics[:SHOWN_CHARACTERS]!r}"
         ) from error
 
