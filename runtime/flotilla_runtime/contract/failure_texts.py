@@ -63,7 +63,7 @@ def _details(error: BaseException) -> Iterator[str]:
     if of_system is not error and isinstance(host := getattr(error, "host", None), str):
         yield f"{host}:{getattr(error, 'port', '')}"
     if isinstance(of_system, ssl.SSLCertVerificationError):
-        yield of_system.verify_message
+        yield getattr(of_system, "verify_message", "") or "the certificate is not trusted"
     elif isinstance(of_system, socket.gaierror):
         yield "the name has no address"
     elif isinstance(of_system, OSError) and is_ours(of_system):

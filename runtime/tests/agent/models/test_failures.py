@@ -73,7 +73,7 @@ def test_no_message_quotes_a_header_or_an_address_with_a_password() -> None:
     bad = httpx2.InvalidURL(f"Invalid port: '{SECRET}@host'")
     assert of_error("http://m", bad, has_begun=False).problem.message == f"http://m: {NO_URL}"
     away = of_error("http://m", httpx2.ConnectError("refused"), has_begun=False)
-    assert away.problem.message == "http://m: ConnectError refused"
+    assert away.problem.message == "http://m: ConnectError"
 
 
 @pytest.mark.attack("A key that no header can have is quoted by an error")

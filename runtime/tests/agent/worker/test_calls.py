@@ -333,7 +333,7 @@ async def test_an_index_that_the_fleet_lacks_is_no_call() -> None:
 
 async def test_a_call_that_breaks_in_our_own_code_is_a_failure_with_words() -> None:
     reply = await caller(lambda _: httpx2.Response(200)).make(replace(ASK, target="gone"), SESSION)
-    assert (reply.outcome, reply.problem) == (CallOutcome.FAILED, "KeyError: 'gone'")
+    assert (reply.outcome, reply.problem) == (CallOutcome.FAILED, "KeyError")
 
 
 def budget(left: int, *, reserved: int = 0, most_nano_usd: int | None = None) -> Budget:
