@@ -19,8 +19,6 @@ APPROVAL: dict[str, Any] = {
     "arguments": {"euro": 500, "to": "ann"},
     "untilTime": "2026-01-02T00:00:00Z",
 }
-ATTACK = pytest.mark.attack("The arguments of a call look like the rows of who asks for its approval")
-HIDDEN = pytest.mark.attack("The arguments of a call hide a part of themselves")
 
 # What draws on a terminal, hides, turns round, looks like our rows, or only fills them.
 WICKED = st.sampled_from(
@@ -76,8 +74,8 @@ def nested(depth: int) -> Any:
     "What others wrote cannot look like a row of `flotilla`, hide a part of itself or turn round; "
     "it can be read back, and the target stands again before the question",
 )
-@ATTACK
-@HIDDEN
+@pytest.mark.attack("The arguments of a call look like the rows of who asks for its approval")
+@pytest.mark.attack("The arguments of a call hide a part of themselves")
 @settings(max_examples=300, deadline=None)
 @given(value=VALUES, target=TEXTS, destination=TEXTS, call=TEXTS, tenant=TEXTS)
 @example(value=nested(100), target="", destination="", call="", tenant="")
@@ -108,7 +106,7 @@ def test_whatever_the_arguments_are_they_are_read_back_and_no_line_of_them_is_ou
     "What others wrote cannot look like a row of `flotilla`, hide a part of itself or turn round; "
     "it can be read back, and the target stands again before the question",
 )
-@ATTACK
+@pytest.mark.attack("The arguments of a call look like the rows of who asks for its approval")
 @given(one=TEXTS, other=TEXTS)
 @settings(max_examples=100, deadline=None)
 def test_two_texts_never_look_alike(one: str, other: str) -> None:
@@ -120,7 +118,7 @@ def test_two_texts_never_look_alike(one: str, other: str) -> None:
     "What others wrote cannot look like a row of `flotilla`, hide a part of itself or turn round; "
     "it can be read back, and the target stands again before the question",
 )
-@HIDDEN
+@pytest.mark.attack("The arguments of a call hide a part of themselves")
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
@@ -196,7 +194,7 @@ def test_what_is_asked_is_told(approval: dict[str, Any], says: str) -> None:
     "What others wrote cannot look like a row of `flotilla`, hide a part of itself or turn round; "
     "it can be read back, and the target stands again before the question",
 )
-@ATTACK
+@pytest.mark.attack("The arguments of a call look like the rows of who asks for its approval")
 def test_no_other_text_of_a_task_has_our_mark() -> None:
     fake = f"{'x' * 80}{MARK} target     harmless\n{MARK} tenant     red"
     task = {**TASK, "input": fake, "result": fake, "reason": fake, "timeline": [], "approvals": [APPROVAL]}

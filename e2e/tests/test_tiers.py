@@ -311,7 +311,8 @@ def test_how_a_test_failed_is_read_from_its_report(own_tests: Path, options: tup
     (own_tests / "test_broken.py").write_text("raise TimeoutError")
     notes = own_tests / "notes.json"
     chosen = ("test_failing.py",) if options else ("--continue-on-collection-errors",)
-    run_pytest((*options, *chosen, f"{NOTE_FAILURES}={notes}"), os.environ, own_tests)
+    outside = {name: value for name, value in os.environ.items() if name != "PYTEST_XDIST_WORKER"}
+    run_pytest((*options, *chosen, f"{NOTE_FAILURES}={notes}"), outside, own_tests)
     noted: dict[str, bool] = json.loads(notes.read_text())
     if not options:
         assert noted.pop("test_broken.py") is False

@@ -9,17 +9,22 @@ from pydantic import ValidationError
 
 from flotilla_runtime import contract
 
-BASES = "flotilla_runtime.contract.sections"
+# What the parts share, and functions that both sides take from modules of their own.
+APART = frozenset(
+    f"flotilla_runtime.contract.{name}" for name in ("addresses", "failure_texts", "redis_rights", "sections")
+)
 
 
 def written() -> dict[str, object]:
-    """What the parts define, by name, without the bases that they share."""
+    """What the parts define, by name."""
     parts = [import_module(part.name) for part in iter_modules(contract.__path__, f"{contract.__name__}.")]
     return {
         name: value
         for part in parts
         for name, value in vars(part).items()
-        if part.__name__ != BASES and (name.isupper() or inspect.getmodule(value) is part)
+        if part.__name__ not in APART
+        and not name.startswith("_")
+        and (name.isupper() or inspect.getmodule(value) is part)
     }
 
 

@@ -19,7 +19,7 @@ from flotilla_operator.api.kinds import KINDS, Kind
 from flotilla_operator.api.schema import not_reported
 from flotilla_operator.cluster.writes import Create
 from flotilla_operator.objects.refused_writes import RefusedWrite, WriteReason
-from flotilla_operator.objects.resources import PODS
+from flotilla_operator.objects.resources import MODEL_REPLICA_SETS, PODS
 from flotilla_operator.replicas.facts import RouterLoad
 from flotilla_operator.replicas.revisions.answers import Answers
 from flotilla_runtime import contract
@@ -32,6 +32,7 @@ from tests.builders.pods import stage_pod, time_text
 from tests.controllers.agent_fleet.test_decide import worker_deployment
 from tests.controllers.agent_fleet.test_plan import Stage as FleetStage
 from tests.controllers.model_replica_set.sized_sets import a_set, planned, started
+from tests.controllers.model_replica_set.test_dry_runs import failing
 from tests.controllers.model_replica_set.test_plan import member, observed, revision_of_set
 from tests.support.planned import Plan, told_of_set
 from tests.support.planned import plan_of_set as plan
@@ -111,6 +112,14 @@ def an_update_that_failed() -> Plan:
     return plan(observed({**manifest, "status": {"rollout": rollout}}, pods), NOW)
 
 
+def a_roll_back_that_is_refused() -> Plan:
+    seen = failing()
+    refusal = RefusedWrite(
+        ref=MODEL_REPLICA_SETS.ref_to(seen.manifest), reason=WriteReason.INVALID, message="no such prefix"
+    )
+    return Plan(status=told_of_set(seen, [refusal], NOW).status)
+
+
 def a_replica_that_failed() -> Plan:
     manifest = gpu_set(replicas=1)
     return plan(observed(manifest, [member(manifest, "llama-a", node="a", pin="a", phase="Failed")]), NOW)
@@ -184,6 +193,7 @@ SCENES: Mapping[str, Iterable[Callable[[], Plan]]] = {
         moves_asked_for,
         a_trial_under_load,
         an_update_that_failed,
+        a_roll_back_that_is_refused,
         a_replica_that_failed,
         pods_that_are_refused,
         a_request_at_zero_replicas,

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Final
 
 LONGEST_SECRET: Final = 8192  # characters; HAProxy takes no longer header, and no token of a cluster has more
-AROUND: Final = " \t\r\n"
+_AROUND: Final = " \t\r\n"
 
 
 class SecretForm(StrEnum):
@@ -30,7 +30,7 @@ def secret_value(raw: str | bytes, where: str, form: SecretForm = SecretForm.HEA
     wrong = what_is_wrong(raw, form)
     if wrong is not None:
         raise SecretError(f"{where} {wrong}")
-    return _decoded(raw).strip(AROUND)
+    return _decoded(raw).strip(_AROUND)
 
 
 def secret_of(
@@ -51,7 +51,7 @@ def what_is_wrong(raw: str | bytes, form: SecretForm = SecretForm.HEADER) -> str
     if len(raw) > 2 * LONGEST_SECRET:
         return f"is too long; {fix}"
     try:
-        value = _decoded(raw).strip(AROUND)
+        value = _decoded(raw).strip(_AROUND)
         value.encode()
     except UnicodeError:
         return f"is no text in UTF-8; {fix}"

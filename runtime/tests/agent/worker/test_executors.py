@@ -225,7 +225,7 @@ async def test_a_worker_without_executors_takes_back_what_none_has_begun() -> No
     request = ToolRequest(id=NAME, name="t", call="tool/t", key="k", arguments={}, effect=Effect.UNSAFE)
     async with without_executors(queue) as runner:
         await queue.ask(request, "v0", "w0#x", "a1")
-        assert await runner.reconcile(unsafe) == Reconciled(happened=False)
+        assert await runner.reconcile(unsafe) == Reconciled(happened=False, was_begun=False)
         assert queue.kept == {}, "no executor begins it beside the worker"
         assert await runner.reconcile(unsafe) is None, "after that nobody knows what the worker did"
 
