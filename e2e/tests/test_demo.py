@@ -113,7 +113,7 @@ def test_only_pods_that_call_the_api_server_have_its_token(demo: Environment) ->
             for source in volume.get("projected", {}).get("sources", ())
         )
     }
-    assert with_token == {"router"}
+    assert with_token == {"gateway", "router"}
 
 
 SEARCHES = """
