@@ -17,7 +17,12 @@ operator.__path__ = [str(Path(__file__).parent / "operator")]  # type: ignore[at
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
 
-pytest_plugins = ["local_cluster.pytest_plugin", "tests.support.real_engines", "tiers.pytest_plugin"]
+pytest_plugins = [
+    "local_cluster.pytest_plugin",
+    "tests.support.real_engines",
+    "tiers.pytest_plugin",
+    "leaks.pytest_plugin",
+]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

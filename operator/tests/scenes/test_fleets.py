@@ -15,6 +15,7 @@ from flotilla_operator.objects.resources import (
     Manifest,
 )
 from flotilla_runtime import contract
+from leaks.planted import in_secret
 from tests.builders.api_objects import changed, smallest
 from tests.scenes.scene import Scene
 from tests.scenes.words import NAMESPACE
@@ -142,7 +143,7 @@ async def test_a_fleet_runs_on_while_the_key_of_its_traces_is_missing_or_for_els
     def put(send_to: str) -> None:
         annotations = {"flotilla.dev/send-to": send_to}
         metadata = {"name": "traces", "namespace": NAMESPACE, "annotations": annotations}
-        scene.api.put(SECRETS, {"metadata": metadata, "data": {"Authorization": "eA=="}})
+        scene.api.put(SECRETS, {"metadata": metadata, "data": {"Authorization": in_secret("token")}})
 
     put("traces.example")
     await scene.until(lambda: says("Ready", "True"))

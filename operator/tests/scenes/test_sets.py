@@ -4,6 +4,7 @@ import pytest
 
 from flotilla_operator.objects.resources import EVENTS, LEASES, NAMESPACES, NODES, SECRETS, SERVICES
 from flotilla_runtime import contract
+from leaks.planted import in_secret
 from tests.scenes.scene import Scene
 from tests.scenes.words import NAMESPACE
 
@@ -113,7 +114,9 @@ async def test_a_secret_that_is_missing_and_then_appears(scene: Scene) -> None:
     scene.create(replicas=1, model=model)
     assert "spec.model.tokenSecretRef" in await scene.until_says("SpecValid", "False", "SecretMissing")
     assert scene.pods() == []
-    scene.api.put(SECRETS, {"metadata": {"name": "hf", "namespace": NAMESPACE}, "data": {"token": "eA=="}})
+    scene.api.put(
+        SECRETS, {"metadata": {"name": "hf", "namespace": NAMESPACE}, "data": {"token": in_secret("token")}}
+    )
     await scene.until_ready()
 
 

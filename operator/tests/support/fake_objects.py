@@ -14,6 +14,7 @@ from typing import Any
 from flotilla_operator.objects.resources import (
     ALL,
     DEPLOYMENTS,
+    EVENTS,
     JOBS,
     NAMESPACES,
     NETWORK_POLICIES,
@@ -29,6 +30,7 @@ from flotilla_operator.objects.resources import (
     Resource,
 )
 from flotilla_operator.objects.times import timestamp
+from leaks.pytest_plugin import told
 
 # What a Deployment makes between itself and its pods. The operator never reads one.
 REPLICA_SETS = Resource(group="apps", version="v1", plural="replicasets", kind="ReplicaSet")
@@ -121,6 +123,8 @@ class Objects:
         metadata["resourceVersion"] = str(self.version)
         kind_of_event = "MODIFIED" if place in shelf.objects else "ADDED"
         shelf.objects[place] = manifest
+        said = manifest if resource == EVENTS else manifest.get("status")
+        told(f"{resource.kind} {metadata['name']} of a fake API server", said)
         self._tell(resource, kind_of_event, manifest, silently=silently)
         return manifest
 

@@ -1,0 +1,1 @@
+"""Secrets that tests plant, and the search for them in every status, event and log of a run."""
