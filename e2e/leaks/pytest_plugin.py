@@ -46,7 +46,7 @@ def planted_token(size: int | None = None) -> str:
 
 def pytest_configure() -> None:
     """Plant what the operator draws in this process."""
-    secrets.token_urlsafe = planted_token
+    secrets.token_urlsafe = planted_token  # type: ignore[assignment]
 
 
 def pytest_unconfigure() -> None:
