@@ -138,5 +138,6 @@ def test_what_is_left_after_an_uninstall_can_be_deleted(demo: Environment, every
     )
     assert [one for one in left.split() if one != "serviceaccount/default"] == []
     of_the_job = ("clusterroles,clusterrolebindings", "--selector=app.kubernetes.io/instance=flotilla")
-    eventually(lambda: not everywhere.run("get", *of_the_job, "--output=name").split())
+    role_of_gateways = f"clusterrole.rbac.authorization.k8s.io/{SYSTEM_NAMESPACE}-flotilla-operator-gateway"
+    eventually(lambda: everywhere.run("get", *of_the_job, "--output=name").split() == [role_of_gateways])
     assert "agentfleets.flotilla.dev" in everywhere.run("get", "customresourcedefinitions", "--output=name")
