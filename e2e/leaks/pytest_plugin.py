@@ -1,7 +1,7 @@
 """Searches what a run of the tests has written for planted secrets, and fails the run that has one.
 
 Searched are: every status and every event that the fake API server stored (`told`), the audit logs of real
-API servers, which hold the bodies of all statuses and events, all `*.log` files below pytest's temporary
+API servers, which hold the bodies of all statuses and events, all `*.log` and `log-*.txt` files below pytest's temporary
 folder, the logs of the cluster's parts and pods where the run used it, and the captured output of tests. Not
 searched is where a secret belongs: Secrets, kubeconfigs, files with other names. With pytest-xdist a test
 process searches what its fake API servers stored, and the process that all report to searches the rest. A
@@ -24,6 +24,7 @@ from local_cluster.directories import directories
 from local_cluster.pytest_plugin import BROUGHT_UP
 
 CHUNK_BYTES = 2**24
+LOGS = ("*.log", "log-*.txt")
 WORKER_OUTPUT = "leaks"
 FOUND: set[str] = set()
 REAL_TOKENS: Callable[[int | None], str] = secrets.token_urlsafe
@@ -92,7 +93,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 def logs_below(folder: Path) -> Iterator[Path]:
     """The logs of what the tests started."""
-    return (path for path in folder.rglob("*.log") if path.is_file() and not path.is_symlink())
+    found = (path for pattern in LOGS for path in folder.rglob(pattern))
+    return (path for path in found if path.is_file() and not path.is_symlink())
 
 
 def cluster_folders() -> Iterator[Path]:

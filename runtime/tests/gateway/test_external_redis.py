@@ -125,12 +125,12 @@ async def test_a_task_is_submitted_run_and_answered_over_tls(fleet: Any, redis_s
     [
         pytest.param(
             {"trusted": False},
-            ("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed", ADVICE),
+            ("unable to get local issuer certificate", ADVICE),
             id="a certificate of an unknown authority",
         ),
         pytest.param(
             {"password": "wrong horse"},
-            ("AuthenticationError: invalid username-password pair",),
+            ("AuthenticationError",),
             id="a wrong password",
         ),
     ],
