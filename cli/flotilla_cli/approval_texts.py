@@ -34,10 +34,16 @@ AGAIN: Final = re.compile(r"#approval-\d+$")
 BLANK: Final = frozenset("\u115f\u1160\u3164\uffa0")
 TURNED_ROUND: Final = frozenset({"R", "AL", "AN"})  # letters that a terminal may write from right to left
 PUNCTUATION: Final = frozenset("“”‘’„«»–—·§°×±¿¡€£¥")
-# Scripts with letters that look like those of ASCII.
-LOOK_ALIKE: Final = frozenset({"CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC", "LISU"})
-PHONETIC: Final = 0x250  # from here on, Latin letters are phonetic ones, but for those of Vietnamese
-VIETNAMESE: Final = range(0x1E00, 0x1F00)
+# Letters that may stand beside those of ASCII, with accents; all others may be drawn like one of ASCII.
+BESIDE_ASCII: Final = frozenset("ßẞæÆøØœŒłŁđĐðÐþÞħĦŋŊ")
+NAMES_BESIDE_ASCII: Final = (
+    "CJK UNIFIED",
+    "HIRAGANA",
+    "KATAKANA",
+    "HANGUL SYLLABLE",
+    "IDEOGRAPHIC ITERATION",
+)
+DRAWN_AS_ASCII: Final = frozenset("丨〇")  # of these, but like l or o
 
 
 def approval_text(task: Mapping[str, Any], approval: Mapping[str, Any]) -> str:
@@ -188,6 +194,7 @@ def _letter(letter: str, before: str) -> str:
     folded = unicodedata.normalize("NFKC", letter)
     if (
         not (is_plain or is_accent)
+        or category == "Nd"
         or letter in BLANK
         or not letter.isprintable()
         or unicodedata.bidirectional(letter) in TURNED_ROUND
@@ -203,9 +210,12 @@ def _escape(letter: str) -> str:
 
 def _looks_alike(letter: str) -> bool:
     """Whether a letter may be drawn like one of ASCII, which stands beside it."""
-    script = "" if letter.isascii() else unicodedata.name(letter, "").partition(" ")[0]
-    is_phonetic = script == "LATIN" and ord(letter) >= PHONETIC and ord(letter) not in VIETNAMESE
-    return is_phonetic or script in LOOK_ALIKE
+    if letter.isascii() or letter in BESIDE_ASCII or letter in PUNCTUATION:
+        return False
+    if unicodedata.name(letter, "").startswith(NAMES_BESIDE_ASCII):
+        return letter in DRAWN_AS_ASCII
+    base, *accents = unicodedata.normalize("NFD", letter)
+    return not (base.isascii() and base.isalpha() and all(map(unicodedata.combining, accents)))
 
 
 def _counted(text: str) -> str:

@@ -141,6 +141,15 @@ def test_two_texts_never_look_alike(one: str, other: str) -> None:
         pytest.param("5\u0336\u20e300", r"5\u0336\u20e300", id="drawn over"),
         pytest.param("p\u0430yp\u0430l.com", r"p\u0430yp\u0430l.com", id="letters that look alike"),
         pytest.param("\uff50\uff41\uff59", r"\uff50\uff41\uff59", id="full width"),
+        pytest.param("\u09ea0 euro", r"\u09ea0 euro", id="a four that reads as an eight"),
+        pytest.param("\u09ea\u09e6 euro", r"\u09ea\u09e6 euro", id="a number of other digits alone"),
+        pytest.param("paypa\u0131 \u101drg", r"paypa\u0131 \u101drg", id="letters of rarer scripts"),
+        pytest.param("\u146day l\u01c0l \u0269d", r"\u146day l\u01c0l \u0269d", id="syllables and clicks"),
+        pytest.param("pay\u4e28x g\u3007\u3147gle", r"pay\u4e28x g\u3007\u3147gle", id="strokes and circles"),
+        pytest.param("Straße Łódź Ærø Việt2 Þór", "Straße Łódź Ærø Việt2 Þór", id="Latin letters"),
+        pytest.param(
+            "サーバーA 서버1 サーバ", "サーバーA 서버1 サーバ", id="Japanese and Korean beside ASCII"
+        ),
         pytest.param("шлюз готов", "шлюз готов", id="a text in Cyrillic letters"),
         pytest.param("Zürich, 5 € – größer", "Zürich, 5 € – größer", id="a text with accents"),
         pytest.param("使用Python编写", "使用Python编写", id="a text in Chinese"),
