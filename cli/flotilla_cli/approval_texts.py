@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from flotilla_cli.tasks import approval_command
+from flotilla_runtime.contract.approvals import approved_call, is_asked_again
 
 MARK: Final = "▌"
 INDENT: Final = "    "
@@ -29,7 +30,6 @@ MOST_ALIKE: Final = 40
 COUNTED: Final = re.compile(r"…\(([\d,]+) (?:spaces|times (.+?))\)…")
 UNIT: Final = re.compile(r"\\u[0-9a-f]{4}|\\.|.", re.DOTALL)
 WORD: Final = re.compile(r"\S+")
-AGAIN: Final = re.compile(r"#approval-\d+$")
 # Drawn as nothing, although they count as printable.
 BLANK: Final = frozenset("\u115f\u1160\u3164\uffa0")
 TURNED_ROUND: Final = frozenset({"R", "AL", "AN"})  # letters that a terminal may write from right to left
@@ -65,11 +65,13 @@ def approval_text(task: Mapping[str, Any], approval: Mapping[str, Any]) -> str:
 def about(task: Mapping[str, Any], approval: Mapping[str, Any]) -> list[str]:
     """The call, where it goes, and for whom it is made: a text for each."""
     call, where = str(approval["call"]), approval.get("destination")
-    unknown = "the gateway does not say" if "#approval" in call else "no tool: the agent asks by itself"
+    unknown = (
+        "the gateway does not say" if approved_call(call) != call else "no tool: the agent asks by itself"
+    )
     again = "made before, when it may have happened; somebody, or its tool, says that it did not"
     return [
         f"call       {row(call)}",
-        *([f"again      {again}"] if AGAIN.search(call) else []),
+        *([f"again      {again}"] if is_asked_again(call) else []),
         f"target     {row(str(approval['target']))}",
         f"goes to    {row(str(where)) if where else unknown}",
         f"tenant     {row(str(task.get('tenant') or ''))}",

@@ -222,9 +222,13 @@ def test_a_command_of_usual_ids_can_be_pasted() -> None:
     [
         ({"call": "turn/1/tool/pay#approval-2"}, "▌ again      made before, when it may have happened;"),
         ({"call": "approve/plan", "destination": None}, "▌ goes to    no tool: the agent asks by itself"),
+        (
+            {"call": "approve/#approvals", "destination": None},
+            "▌ goes to    no tool: the agent asks by itself",
+        ),
         ({"destination": None}, "▌ goes to    the gateway does not say"),
     ],
-    ids=["asked anew", "an agent's own", "an older gateway"],
+    ids=["asked anew", "an agent's own", "an agent's own of a like name", "an older gateway"],
 )
 def test_what_is_asked_is_told(approval: dict[str, Any], says: str) -> None:
     assert says in approval_text(TASK, {**APPROVAL, **approval})
