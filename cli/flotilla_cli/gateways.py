@@ -42,7 +42,7 @@ class GatewayError(RuntimeError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Where:
-    """Which gateway is asked, and as whom: the options of the command line."""
+    """The gateway that is asked, and as whom: the options of the command line."""
 
     url: str | None = None
     fleet: str | None = None
@@ -57,7 +57,7 @@ class Where:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
-    """What is read of an AgentFleet."""
+    """The fields of an AgentFleet that lead to its gateway."""
 
     name: str
     namespace: str
