@@ -1,4 +1,4 @@
-"""What this command line reads of the gateway's answers. Pure.
+"""The parts of the gateway's answers that this command line reads. Pure.
 
 An answer that has not this form comes from something else than a gateway, such as a proxy's login page. What
 is only printed may be anything, and what is not read may be missing, so gateways of other versions are read
@@ -26,7 +26,7 @@ class _Form(BaseModel):
 
 
 class Wait(_Form):
-    """What a suspended task waits for."""
+    """The call or signal for which a suspended task waits."""
 
     kind: str
     call: str
@@ -80,7 +80,7 @@ class Step(_Form):
 
 
 class Usage(_Form):
-    """What a task has used."""
+    """The steps, tokens and cost of a task."""
 
     steps: int
     tokens: int

@@ -33,6 +33,7 @@ FORWARDED: Final = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+)")
 FORWARD_SECONDS: Final = 20.0
 REQUEST_SECONDS: Final = 30.0
 LEAST_TOKEN_SECONDS: Final = 600  # which the API server grants at least
+MOST_TOKEN_SECONDS: Final = 24 * 3600
 
 
 class GatewayError(RuntimeError):
@@ -41,7 +42,7 @@ class GatewayError(RuntimeError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Where:
-    """Which gateway is asked, and as whom: the options of the command line."""
+    """The gateway that is asked, and as whom: the options of the command line."""
 
     url: str | None = None
     fleet: str | None = None
@@ -56,7 +57,7 @@ class Where:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
-    """What is read of an AgentFleet."""
+    """The fields of an AgentFleet that lead to its gateway."""
 
     name: str
     namespace: str
@@ -152,7 +153,7 @@ def token_for(kubectl: Kubectl, where: Where, fleet: Fleet, environment: Mapping
             f"callers of the AgentFleet {fleet.name} send a key from its Secret; give yours by --token-file"
         )
     if where.account is not None:
-        seconds = max(LEAST_TOKEN_SECONDS, math.ceil(where.token_seconds))
+        seconds = math.ceil(min(max(where.token_seconds, LEAST_TOKEN_SECONDS), MOST_TOKEN_SECONDS))
         audience = gateway_audience(fleet.namespace, fleet.name)
         wanted = ["--namespace", fleet.namespace, "--audience", audience, "--duration", f"{seconds}s"]
         return kubectl(["create", "token", where.account, *wanted]).strip()
@@ -162,7 +163,7 @@ def token_for(kubectl: Kubectl, where: Where, fleet: Fleet, environment: Mapping
 
 
 def no_account(fleet: Fleet) -> str:
-    """What to type where nobody said as whom the gateway is asked."""
+    """The commands to type where nobody said as whom the gateway is asked."""
     name, there = fleet.name, f"--namespace={fleet.namespace}"
     return (
         "say as whom: --account ACCOUNT, a service account of the namespace. To make one that may submit "

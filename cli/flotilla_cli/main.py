@@ -12,6 +12,7 @@ them
 import argparse
 import io
 import json
+import math
 import sys
 import uuid
 from collections.abc import Sequence
@@ -34,6 +35,17 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def seconds(text: str) -> float:
+    """A time to wait, as somebody types it."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not (math.isfinite(number) and number > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0, such as 300")
+    return number
+
+
 def _add_ask(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     asking = commands.add_parser("ask", help="submit a task to a fleet's gateway and print the answer")
     asking.add_argument("question", help="the question to ask")
@@ -41,7 +53,7 @@ def _add_ask(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     add_where(asking)
     asking.add_argument(
         "--timeout-seconds",
-        type=float,
+        type=seconds,
         default=300.0,
         help="give up when the task has not ended after this time (default: %(default)g)",
     )
@@ -64,7 +76,7 @@ def _add_rebalance(commands: "argparse._SubParsersAction[argparse.ArgumentParser
     )
     moving.add_argument(
         "--timeout-seconds",
-        type=float,
+        type=seconds,
         default=3600.0,
         help="stop waiting after this time (default: %(default)g)",
     )

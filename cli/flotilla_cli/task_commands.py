@@ -148,7 +148,7 @@ def run_of(ask: Asked) -> Callable[[argparse.Namespace], int]:
 
 
 def complaint(problem: Exception) -> str:
-    """What an error means to who typed the command."""
+    """An error in words for who typed the command."""
     match problem:
         case httpx2.InvalidURL() | UnicodeError():  # the latter of a host that no DNS can have
             return f"--url is no URL: {problem}"
@@ -207,7 +207,7 @@ def add_where(command: argparse.ArgumentParser) -> None:
 
 
 def where_of(arguments: argparse.Namespace) -> Where:
-    """What the options of `add_where` say."""
+    """The gateway and the caller that the options of `add_where` name."""
     return Where(
         url=arguments.url,
         fleet=arguments.fleet,

@@ -75,7 +75,7 @@ def task_page(task: Mapping[str, Any]) -> str:
 
 
 def critical_path(steps: Sequence[Mapping[str, Any]]) -> str:
-    """What would have to be faster for the task to end sooner, the longest first."""
+    """The calls that would have to be faster for the task to end sooner, the longest first."""
     total = sum(step["seconds"] for step in steps)
     longest = sorted(steps, key=lambda step: -step["seconds"])[:LONGEST_STEPS]
     rows = [

@@ -1,4 +1,4 @@
-"""What who approves a call sees of it: in whole, read back, and never like a row of ours."""
+"""The text of a call for who approves it: in whole, read back, and never like a row of ours."""
 
 import json
 import unicodedata
@@ -49,10 +49,12 @@ WICKED = st.sampled_from(
             "{",
             "]",
         ),
+        *("漢" * 30 + "字" * 30 + "仮" * 30, "丨 target     harmless", "ǀ", "|" + " " * 7 + "x"),
         *(" " * 9, " " * 4000, "x" * 500, "\n" * 400, "\u202e" * 100, ")" * 50, '"' * 50, "\\" * 50),
     ]
 )
 TEXTS = st.lists(st.one_of(WICKED, st.text(max_size=12)), max_size=6).map("".join)
+GOES_ON_OF_OURS = f"{MARK}            ↪ "
 VALUES = st.recursive(
     st.one_of(
         st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), TEXTS
@@ -60,6 +62,10 @@ VALUES = st.recursive(
     lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(TEXTS, inner, max_size=4)),
     max_leaves=12,
 )
+
+
+def columns(line: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in line)
 
 
 def nested(depth: int) -> Any:
@@ -93,12 +99,14 @@ def test_whatever_the_arguments_are_they_are_read_back_and_no_line_of_them_is_ou
     assert text.count(MARK) == len(ours), "nowhere else, also where a terminal breaks a line"
     assert ours[1] == f"{MARK} arguments, {len(theirs)} indented lines:"
     assert ours[2] == f"{MARK} end of the arguments"
-    assert "\n" not in question(task, approval, refuse=False)
-    for letter in text.replace("\n", "") + question(task, approval, refuse=True):
+    asked = question(task, approval, refuse=False).split("\n")
+    assert all(line.startswith((f"{MARK} Approve ", GOES_ON_OF_OURS)) for line in asked)
+    rows = [line for line in ours if not line.startswith(f"{MARK} flotilla approve ")]
+    assert max(map(columns, [*theirs, *rows, *asked])) <= 80
+    for letter in (text + question(task, approval, refuse=True)).replace("\n", ""):
         assert letter.isprintable()
         assert unicodedata.bidirectional(letter) not in {"R", "AL", "AN"}
         assert unicodedata.category(letter) not in {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp", "Me"}
-    assert max(map(len, theirs)) <= 80
 
 
 @pytest.mark.holds(
@@ -133,6 +141,15 @@ def test_two_texts_never_look_alike(one: str, other: str) -> None:
         pytest.param("5\u0336\u20e300", r"5\u0336\u20e300", id="drawn over"),
         pytest.param("p\u0430yp\u0430l.com", r"p\u0430yp\u0430l.com", id="letters that look alike"),
         pytest.param("\uff50\uff41\uff59", r"\uff50\uff41\uff59", id="full width"),
+        pytest.param("\u09ea0 euro", r"\u09ea0 euro", id="a four that reads as an eight"),
+        pytest.param("\u09ea\u09e6 euro", r"\u09ea\u09e6 euro", id="a number of other digits alone"),
+        pytest.param("paypa\u0131 \u101drg", r"paypa\u0131 \u101drg", id="letters of rarer scripts"),
+        pytest.param("\u146day l\u01c0l \u0269d", r"\u146day l\u01c0l \u0269d", id="syllables and clicks"),
+        pytest.param("pay\u4e28x g\u3007\u3147gle", r"pay\u4e28x g\u3007\u3147gle", id="strokes and circles"),
+        pytest.param("Straße Łódź Ærø Việt2 Þór", "Straße Łódź Ærø Việt2 Þór", id="Latin letters"),
+        pytest.param(
+            "サーバーA 서버1 サーバ", "サーバーA 서버1 サーバ", id="Japanese and Korean beside ASCII"
+        ),
         pytest.param("шлюз готов", "шлюз готов", id="a text in Cyrillic letters"),
         pytest.param("Zürich, 5 € – größer", "Zürich, 5 € – größer", id="a text with accents"),
         pytest.param("使用Python编写", "使用Python编写", id="a text in Chinese"),
@@ -168,7 +185,31 @@ def test_the_target_stands_again_before_the_question() -> None:
         "▌ flotilla approve t1 --call 'turn/1/tool/pay#approval'",
     ]
     asked = question(TASK, APPROVAL, refuse=False)
-    assert asked == "▌ Approve this call of pay (POST https://bank.example/pay) for the tenant red?"
+    assert asked.split("\n") == [
+        "▌ Approve this call of pay (POST https://bank.example/pay) for the tenant ",
+        f"{GOES_ON_OF_OURS}red?",
+    ]
+
+
+@pytest.mark.holds(
+    "tasks.md",
+    "What others wrote cannot look like a row of `flotilla`, hide a part of itself or turn round; "
+    "it can be read back, and the target stands again before the question",
+)
+@pytest.mark.attack("The arguments of a call look like the rows of who asks for its approval")
+@pytest.mark.parametrize("mark", ["|", "丨", "ǀ", "│"])
+def test_no_terminal_of_80_columns_breaks_a_line_so_that_it_looks_like_a_row(mark: str) -> None:
+    wide = "漢字" * 100 + f"{mark} target     harmless"
+    approval = {**APPROVAL, "arguments": {"note": wide}, "target": wide, "destination": wide}
+    lines = f"{approval_text(TASK, approval)}\n{question(TASK, approval, refuse=False)}".split("\n")
+    assert max(map(columns, lines)) <= 80
+    assert sum(line.startswith((f"{MARK} target ", f"{mark} target ")) for line in lines) == 1
+
+
+def test_a_command_of_usual_ids_can_be_pasted() -> None:
+    task, call = "0b5f7a3e-8a43-4d0c-9d5c-2f3c1f6b7a10", "turn/1/tool/pay#approval"
+    text = approval_text({**TASK, "id": task}, {**APPROVAL, "call": call})
+    assert f"{MARK} flotilla approve {task} --call '{call}'" in text.split("\n")
 
 
 @pytest.mark.holds(
@@ -181,9 +222,13 @@ def test_the_target_stands_again_before_the_question() -> None:
     [
         ({"call": "turn/1/tool/pay#approval-2"}, "▌ again      made before, when it may have happened;"),
         ({"call": "approve/plan", "destination": None}, "▌ goes to    no tool: the agent asks by itself"),
+        (
+            {"call": "approve/#approvals", "destination": None},
+            "▌ goes to    no tool: the agent asks by itself",
+        ),
         ({"destination": None}, "▌ goes to    the gateway does not say"),
     ],
-    ids=["asked anew", "an agent's own", "an older gateway"],
+    ids=["asked anew", "an agent's own", "an agent's own of a like name", "an older gateway"],
 )
 def test_what_is_asked_is_told(approval: dict[str, Any], says: str) -> None:
     assert says in approval_text(TASK, {**APPROVAL, **approval})

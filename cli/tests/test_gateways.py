@@ -159,6 +159,21 @@ def test_an_answer_by_the_name_of_a_fleet_does_nothing_to_the_terminal(
     assert main([*asking, "-o", "json", "--timeout-seconds", "3600"]) == 0
     assert json.loads(capsys.readouterr().out)["id"] == "t1"
     assert "--duration 3720s" in cluster.log.read_text(), "it is good for as long as the answer may take"
+    assert main([*asking, "--timeout-seconds", "1e9"]) == 0
+    assert "--duration 86400s" in cluster.log.read_text(), "a day at most"
+
+
+@pytest.mark.parametrize(
+    "command", [["ask", "why?", "--fleet", "support", "--account", "ann"], ["rebalance", "a"]]
+)
+@pytest.mark.parametrize("time", ["inf", "nan", "-inf", "0", "-5", "1e999", "soon"])
+def test_a_time_that_is_none_is_refused_by_the_name_of_its_option(
+    command: list[str], time: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([*command, f"--timeout-seconds={time}"])
+    told = capsys.readouterr().err
+    assert f"--timeout-seconds: '{time}' is no number of seconds above 0, such as 300" in told
 
 
 @pytest.mark.holds(

@@ -319,5 +319,5 @@ def test_nothing_that_others_wrote_draws_on_the_terminal() -> None:
     page = task_page(wicked)
     assert [letter for letter in page if letter != "\n" and not letter.isprintable()] == []
     assert "--call 'tool/" in page
-    assert "'\"'\"'; rm -rf ~'\"'\"''" in page, "quoted for a shell"
+    assert "'\"'\"'; rm -rf ~'\"'\"''" in page.replace("\n▌            ↪ ", ""), "quoted for a shell"
     assert len(plain("x" * 5000)) < 2100

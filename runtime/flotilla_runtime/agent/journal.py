@@ -40,8 +40,6 @@ class CallKind(StrEnum):
     COMPENSATE = "Compensate"  # a tool to be called if the task ends without a result; and that it does
 
 
-# Ends the id of the approval of a tool's call, with a number from the second one on; no name has a #.
-OF_APPROVAL: Final = "#approval"
 # Who says of an Unsafe call that it did not happen, beside people, whose names have a mode before a colon:
 # the tool's `reconcile`; and a worker, which knows that it was not begun.
 BY_RECONCILE: Final = "reconcile"
@@ -273,18 +271,6 @@ class Other:
 
 
 Entry = Submitted | Claimed | HandedOver | Intended | Done | Suspended | Resumed | Resolved | Ended | Other
-
-
-def approval_of(call: str, number: int = 1) -> str:
-    """The id of an approval of a tool's call: of the first one, or of the one after so many others."""
-    return f"{call}{OF_APPROVAL}" if number == 1 else f"{call}{OF_APPROVAL}-{number}"
-
-
-def approved_call(call: str) -> str:
-    """The call for whose approval this one asks; the call itself where it is no approval of a tool's call."""
-    before, mark, number = call.rpartition(OF_APPROVAL)
-    is_one = mark and (not number or (number[0] == "-" and number[1:].isdecimal()))
-    return before if is_one else call
 
 
 _TYPES: Final[Mapping[str, type[Entry]]] = {

@@ -22,9 +22,9 @@ from flotilla_runtime.agent.journal import (
     Intended,
     Other,
     TaskStatus,
-    approved_call,
 )
 from flotilla_runtime.contract import Effect
+from flotilla_runtime.contract.approvals import approved_call
 
 CHANGES: Final = frozenset({Effect.IDEMPOTENT, Effect.UNSAFE})
 GRAPHS: Final = (f"{OF_GRAPH}/", f"approve/{OF_GRAPH}/")

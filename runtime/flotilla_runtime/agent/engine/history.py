@@ -19,8 +19,8 @@ from flotilla_runtime.agent.journal import (
     Entry,
     Intended,
     Resolved,
-    approved_call,
 )
+from flotilla_runtime.contract.approvals import approved_call
 
 PARTS: Mapping[CallKind, str] = {
     CallKind.MODEL: "Model",

@@ -10,11 +10,12 @@ from flotilla_runtime.agent.engine.engine import APPROVAL_SECONDS, Engine
 from flotilla_runtime.agent.engine.entries import Wanted
 from flotilla_runtime.agent.engine.history import PastCall
 from flotilla_runtime.agent.failures import ToolFailedError
-from flotilla_runtime.agent.journal import CallKind, CallOutcome, Done, approval_of
+from flotilla_runtime.agent.journal import CallKind, CallOutcome, Done
 from flotilla_runtime.agent.programs import Program
 from flotilla_runtime.agent.tools.destinations import destination_of
 from flotilla_runtime.agent.tools.results import KIB, document_of
 from flotilla_runtime.contract import Approval, Effect
+from flotilla_runtime.contract.approvals import approval_of
 
 MOST_ARGUMENTS_BYTES: Final = 256 * 1024
 LONGEST_DESTINATION: Final = 2048

@@ -20,11 +20,10 @@ from flotilla_runtime.agent.journal import (
     Done,
     Resolved,
     WaitKind,
-    approval_of,
-    approved_call,
 )
 from flotilla_runtime.agent.protocols import Call, Certainty, Reconciled, Reply
 from flotilla_runtime.contract import Approval, Effect, QueueConfig
+from flotilla_runtime.contract.approvals import approval_of, approved_call
 from router_support.waiting import until
 
 CALL = "tool/pay"
