@@ -166,6 +166,11 @@ class Held:
         self.length += length
         return True
 
+    def give_back(self) -> None:
+        """Give the bytes back: nobody has the body any more."""
+        self.bodies.give(self.length)
+        self.length = 0
+
 
 class KeepsPlaces:
     """Answers 503 to all but probes where only the places for probes are left."""
@@ -193,7 +198,7 @@ class KeepsPlaces:
             await self._application(scope, receive, send)
         finally:
             self._under_way -= 1
-            self._bodies.give(held.length)
+            held.give_back()
 
 
 def too_busy(why: str) -> Response:

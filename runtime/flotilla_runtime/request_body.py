@@ -48,3 +48,10 @@ async def read_body(request: Request, *, limit_bytes: int, within_seconds: float
     except ClientDisconnect:
         raise BodyCutShortError from None
     return b"".join(parts)
+
+
+def body_done(request: Request) -> None:
+    """Give the bytes of the request's body back before the request ends; the caller has dropped the body."""
+    held: Held | None = request.scope.get(BODIES)
+    if held is not None:
+        held.give_back()

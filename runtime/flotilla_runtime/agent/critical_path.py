@@ -48,7 +48,9 @@ class StretchKind(StrEnum):
     OTHER = "Other"
 
 
-_KINDS: Final = {kind.value: kind for kind in StretchKind}
+_KINDS: Final = {kind.value: kind for kind in StretchKind} | {
+    CallKind.APPROVE_AGAIN.value: StretchKind.APPROVE
+}
 _OF_A_WORKER: Final = frozenset({StretchKind.MODEL, StretchKind.TOOL, StretchKind.RETRIEVE})
 
 

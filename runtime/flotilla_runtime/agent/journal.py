@@ -19,7 +19,7 @@ from flotilla_runtime.contract.failure_texts import what_failed
 
 # Raised with every new type of entry or new word. Tasks with words that a worker does not know wait for one
 # of a newer format.
-FORMAT: Final = 4
+FORMAT: Final = 5
 
 
 class CallKind(StrEnum):
@@ -34,6 +34,7 @@ class CallKind(StrEnum):
     RANDOM = "Random"
     CHOICE = "Choice"  # which branches of a pattern counted: what depends on time must not change in a replay
     APPROVE = "Approve"
+    APPROVE_AGAIN = "ApproveAgain"  # of a call that was begun before; version 4 knows no such word
     SIGNAL = "Signal"
     STATE = "State"
     TELL = "Tell"  # a message to an actor, whose answer nobody awaits
@@ -52,7 +53,8 @@ ENDING: Final = "#ending"
 # node in them, so no other task makes the same.
 OF_GRAPH: Final = "langgraph"
 # The calls that somebody outside answers.
-WAIT_OUTSIDE: Final = frozenset({CallKind.APPROVE, CallKind.SIGNAL})
+APPROVALS: Final = frozenset({CallKind.APPROVE, CallKind.APPROVE_AGAIN})
+WAIT_OUTSIDE: Final = frozenset({*APPROVALS, CallKind.SIGNAL})
 
 
 class CallOutcome(StrEnum):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from flotilla_runtime.agent.journal import (
+    APPROVALS,
     ENDING,
     OF_COMPENSATION,
     OF_GRAPH,
@@ -65,7 +66,7 @@ class Told:
     @property
     def allows(self) -> str | None:
         """The call that it allowed, if it was the approval of a tool's call."""
-        has_allowed = self.intent.kind is CallKind.APPROVE and self.has_succeeded
+        has_allowed = self.intent.kind in APPROVALS and self.has_succeeded
         return approved_call(self.intent.call) if has_allowed else None
 
 

@@ -21,6 +21,7 @@ from pydantic.alias_generators import to_camel
 from flotilla_runtime.agent.budgets import NANO_PER_UNIT
 from flotilla_runtime.agent.critical_path import CriticalPath, StretchKind
 from flotilla_runtime.agent.journal import (
+    APPROVALS,
     CallKind,
     Claimed,
     Done,
@@ -43,7 +44,7 @@ ASKED_IN_PUBLIC: Final = frozenset(
         CallKind.TOOL,
         CallKind.SPAWN,
         CallKind.TELL,
-        CallKind.APPROVE,
+        *APPROVALS,
         CallKind.STATE,
         CallKind.COMPENSATE,
     }
@@ -287,7 +288,7 @@ class History:
             self._go_on(intent, intent.spent_tokens)
             return
         self._open[intent.call] = intent
-        if intent.kind is CallKind.APPROVE:
+        if intent.kind in APPROVALS:
             self._asking[intent.call] = intent
         self.steps += intent.reserved_steps
         if not intent.reserved_steps and intent.step and intent.step not in self._step:
@@ -362,11 +363,16 @@ def _call_started(intent: Intended) -> Event:
         at=moment(intent.at),
         event=EventKind.CALL_STARTED,
         call=intent.call,
-        kind=intent.kind,
+        kind=_told(intent.kind),
         target=intent.target or None,
         answers=intent.answers,
         arguments=intent.arguments if intent.kind in ASKED_IN_PUBLIC else None,
     )
+
+
+def _told(kind: CallKind) -> CallKind:
+    """The kind as callers know it: an approval asked anew is an approval."""
+    return CallKind.APPROVE if kind in APPROVALS else kind
 
 
 def _call_ended(done: Done, intent: Intended | None) -> Event:
@@ -374,13 +380,13 @@ def _call_ended(done: Done, intent: Intended | None) -> Event:
     spent_tokens = (intent.spent_tokens or 0) if intent else 0
     spent_nano_usd = (intent.spent_nano_usd or 0) if intent else 0
     used = spent_tokens + done.input_tokens + done.output_tokens
-    is_decision = intent is not None and intent.kind is CallKind.APPROVE and isinstance(done.value, dict)
+    is_decision = intent is not None and intent.kind in APPROVALS and isinstance(done.value, dict)
     decided_by = done.value.get("by") if is_decision else None
     return Event(
         at=moment(done.at),
         event=EventKind.CALL_ENDED,
         call=done.call,
-        kind=intent.kind if intent else None,
+        kind=_told(intent.kind) if intent else None,
         target=(intent.target or None) if intent else None,
         outcome=done.outcome,
         seconds=done.took_ms / 1000,

@@ -1,5 +1,6 @@
 """What OpenAI's clients may ask, and what is refused by name."""
 
+import asyncio
 import json
 from http import HTTPStatus
 from typing import Any, cast
@@ -21,6 +22,8 @@ from flotilla_runtime.gateway.openai.requests import asked_chat, asked_response
 from flotilla_runtime.gateway.problems import ProblemError, unavailable
 from flotilla_runtime.gateway.service import Outcome
 from flotilla_runtime.gateway.streams import Streams
+from flotilla_runtime.places import Bound, KeepsPlaces
+from router_support.waiting import until
 
 USER = {"role": "user", "content": "why?"}
 
@@ -38,7 +41,7 @@ class Interrupted:
         raise unavailable("Redis does not answer", 2)
 
 
-def front_end(service: Any) -> httpx2.AsyncClient:
+def front_end(service: Any, bound: Bound | None = None) -> httpx2.AsyncClient:
     desk = Desk(
         service=service,
         sight=cast("Any", None),
@@ -48,7 +51,9 @@ def front_end(service: Any) -> httpx2.AsyncClient:
         streams=Streams(9),
         max_body_bytes=1000,
     )
-    transport = httpx2.ASGITransport(Starlette(routes=OpenAIFrontEnd(desk, "support").routes()))
+    transport = httpx2.ASGITransport(
+        KeepsPlaces(Starlette(routes=OpenAIFrontEnd(desk, "support").routes()), bound or Bound())
+    )
     return httpx2.AsyncClient(transport=transport, base_url="http://gateway")
 
 
@@ -70,6 +75,39 @@ async def test_a_request_whose_task_is_made_is_not_to_be_sent_again_without_a_ke
     assert "has made the task t7" in bare.json()["error"]["message"]
     assert (keyed.status_code, keyed.headers["retry-after"]) == (503, "2")
     assert "x-should-retry" not in keyed.headers
+
+
+class Waiting(Interrupted):
+    """A service whose tasks do not end."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def outcome(self, task: str, caller: Any) -> Outcome:
+        self.asked += 1
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+@pytest.mark.attack("Callers send more large bodies at once than a gateway or a retriever has memory for")
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/chat/completions"])
+@pytest.mark.parametrize("more", [{"stream": True}, {}], ids=["streamed", "whole"])
+async def test_a_request_that_waits_for_its_task_holds_no_room_for_bodies(
+    path: str, more: dict[str, Any]
+) -> None:
+    long = {"role": "user", "content": "x" * 800}
+    asked = {"input": "x" * 800} if "responses" in path else {"messages": [long]}
+    service = Waiting()
+    async with front_end(service, Bound(body_bytes=2000)) as client:
+        waiting = []
+        for number in range(64):
+            posting = client.post(path, json={"model": "support", **more, **asked})
+            waiting.append(asyncio.create_task(posting))
+            await until(lambda: service.asked == len(waiting) or waiting[-1].done())
+            assert service.asked == number + 1
+        for one in waiting:
+            one.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
 
 
 def chat(**fields: Any) -> bytes:

@@ -11,6 +11,7 @@ from typing import Final
 
 from flotilla_runtime.agent.budgets import NOTHING, Amount
 from flotilla_runtime.agent.journal import (
+    APPROVALS,
     BY_WORKER,
     CallKind,
     CallOutcome,
@@ -28,9 +29,7 @@ PARTS: Mapping[CallKind, str] = {
     CallKind.TOOL: "Tool",
 }
 # The calls that may take a while. Until it is written that one is given up, it may have a result in a replay.
-MAY_BE_GIVEN_UP: Final = frozenset(
-    {*PARTS, CallKind.SPAWN, CallKind.APPROVE, CallKind.SIGNAL, CallKind.SLEEP}
-)
+MAY_BE_GIVEN_UP: Final = frozenset({*PARTS, *APPROVALS, CallKind.SPAWN, CallKind.SIGNAL, CallKind.SLEEP})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,17 +15,19 @@ from flotilla_runtime.agent.engine.pace import LOOK_SECONDS, Pace
 from flotilla_runtime.agent.engine.recording import Recording
 from flotilla_runtime.agent.engine.reserving import Reserving
 from flotilla_runtime.agent.engine.stops import Parked
-from flotilla_runtime.agent.journal import CallKind, CallOutcome, Done, Intended, WaitKind
+from flotilla_runtime.agent.journal import APPROVALS, CallKind, CallOutcome, Done, Intended, WaitKind
 from flotilla_runtime.agent.protocols import Came, Reply, TaskJournal
 from flotilla_runtime.agent.tasks import Claim
 
 SOON_SECONDS: Final = 0.05  # after the end of a wait, which Redis' clock may not have reached yet
 WAITS: Final[Mapping[CallKind, WaitKind]] = {
     CallKind.APPROVE: WaitKind.APPROVAL,
+    CallKind.APPROVE_AGAIN: WaitKind.APPROVAL,
     CallKind.SIGNAL: WaitKind.SIGNAL,
 }
 NOBODY: Final[Mapping[CallKind, str]] = {
     CallKind.APPROVE: "nobody decided in time",
+    CallKind.APPROVE_AGAIN: "nobody decided in time",
     CallKind.SIGNAL: "no such signal came in time",
 }
 
@@ -92,7 +94,7 @@ def reply_of(kind: CallKind, came: Came) -> Reply:
     """What came, as the result of the call."""
     if came.is_late:
         return Reply(outcome=CallOutcome.TIMED_OUT, problem=NOBODY[kind])
-    if kind is CallKind.APPROVE and not came.value["approved"]:
+    if kind in APPROVALS and not came.value["approved"]:
         return Reply(outcome=CallOutcome.REFUSED, value=came.value, problem=refusal_of(came.value))
     return Reply(outcome=CallOutcome.SUCCEEDED, value=came.value)
 

@@ -97,7 +97,7 @@ class Using:
         return replace(
             wanted,
             id=approval_of(wanted.id, number),
-            kind=CallKind.APPROVE,
+            kind=CallKind.APPROVE if number == 1 else CallKind.APPROVE_AGAIN,
             request=None,
             destination=None if tool is None else destination_of(tool)[:LONGEST_DESTINATION],
         )

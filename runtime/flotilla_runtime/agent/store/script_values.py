@@ -9,6 +9,7 @@ from typing import Any, Final
 from flotilla_runtime.agent.budgets import NANO_PER_UNIT, LimitName, MessageRefusal, Refusal
 from flotilla_runtime.agent.errors import LeaseLostError
 from flotilla_runtime.agent.journal import (
+    APPROVALS,
     ENDING,
     OF_COMPENSATION,
     WAIT_OUTSIDE,
@@ -103,7 +104,9 @@ def about(task_id: str, entry: Entry) -> dict[str, Any]:
                 "room": entry.reserved_bytes,
             }
             if entry.kind in WAIT_OUTSIDE:
-                told["waits"] = {"kind": entry.kind, "until": entry.until, "name": entry.target}
+                # Gateways of before know one word for all approvals.
+                waits = CallKind.APPROVE if entry.kind in APPROVALS else entry.kind
+                told["waits"] = {"kind": waits, "until": entry.until, "name": entry.target}
             told |= _of_compensations(entry)
             if entry.spent_tokens is not None:
                 told["spent"] = _use(entry.spent_tokens, entry.spent_nano_usd)

@@ -32,6 +32,7 @@ from flotilla_runtime.contract.executors import ExecutorKeys
 
 SCRIPTS: Final = ("ask", "look", "withdraw", "claim", "renew", "answer", "figures")
 NEWS_AT_ONCE: Final = 100
+RENEWED_AT_ONCE: Final = 1000  # the scripts take no more
 STATES: Final = frozenset(map(str, RequestState))
 
 
@@ -116,9 +117,14 @@ class ToolRequests:
 
     async def renew(self, executor: str, held: Mapping[str, str]) -> HeldRequests:
         """Renew the leases of these requests, which are given with their tokens."""
-        pairs = [part for pair in held.items() for part in pair]
-        lost, withdrawn = await self._run("renew", self._lease_ms, *pairs)
-        return HeldRequests(lost=frozenset(lost), withdrawn=frozenset(withdrawn))
+        all_lost, all_withdrawn = set[str](), set[str]()
+        requests = list(held.items())
+        for start in range(0, len(requests), RENEWED_AT_ONCE):
+            pairs = [part for pair in requests[start : start + RENEWED_AT_ONCE] for part in pair]
+            lost, withdrawn = await self._run("renew", self._lease_ms, *pairs)
+            all_lost.update(lost)
+            all_withdrawn.update(withdrawn)
+        return HeldRequests(lost=frozenset(all_lost), withdrawn=frozenset(all_withdrawn))
 
     async def answer(self, request_id: str, token: str, reply: Reply) -> bool:
         """Write the reply, once; False if the lease was lost."""

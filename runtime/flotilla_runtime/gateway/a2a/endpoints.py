@@ -27,6 +27,7 @@ from flotilla_runtime.gateway.desk import Desk
 from flotilla_runtime.gateway.numbers import number_problems
 from flotilla_runtime.gateway.problems import FieldProblem, ProblemError
 from flotilla_runtime.gateway.requests import refused
+from flotilla_runtime.request_body import body_done
 
 CARD_PATH: Final = "/.well-known/agent-card.json"
 READING: Final = frozenset(
@@ -102,8 +103,13 @@ class A2AFrontEnd:
             traceparent=request.headers.get(HEADER_TRACE),
         )
 
+        bodies = [body]
+        del body
+
         async def read() -> Message:
-            return {"type": "http.request", "body": body, "more_body": False}
+            """Hand the body to the SDK, which parses it at once; its bytes count no longer."""
+            body_done(request)
+            return {"type": "http.request", "body": bodies.pop(), "more_body": False}
 
         answer = await self._dispatcher.handle_requests(Request(request.scope, read))
         return self._desk.streams.counted(caller.name, answer) if _is_stream(answer) else answer

@@ -22,6 +22,7 @@ from flotilla_runtime.gateway.openai.requests import Asked, asked_chat, asked_re
 from flotilla_runtime.gateway.problems import ProblemError
 from flotilla_runtime.gateway.service import Outcome
 from flotilla_runtime.gateway.waiting import while_there
+from flotilla_runtime.request_body import body_done
 
 CANCELLED_WITHIN_SECONDS: Final = 5.0  # a worker stops the task at its next write
 NUMBER: Final = re.compile(r"[0-9]{1,12}")
@@ -77,13 +78,15 @@ class OpenAIFrontEnd:
             history=asked.history,
             traceparent=request.headers.get(HEADER_TRACE),
         )
-        with with_task(submission.id, asked.submission.idempotency_key):
-            if asked.streams:
-                stream = await self._stream(submission.id, caller)
-                return self._desk.streams.answer(
-                    caller.name, streams.chat_chunks(stream, counts=asked.counts)
-                )
-            ended = await self._ended(request, submission.id, caller)
+        task, key = submission.id, asked.submission.idempotency_key
+        has_stream, counts = asked.streams, asked.counts
+        del body, asked, submission
+        body_done(request)
+        with with_task(task, key):
+            if has_stream:
+                stream = await self._stream(task, caller)
+                return self._desk.streams.answer(caller.name, streams.chat_chunks(stream, counts=counts))
+            ended = await self._ended(request, task, caller)
         return JSONResponse(answers.chat_completion(ended, self._fleet))
 
     async def respond(self, request: Request) -> Response:
@@ -94,11 +97,14 @@ class OpenAIFrontEnd:
         if asked.streams:
             self._desk.streams.check(caller.name)
         task = await self._responding(request, asked, caller)
-        with with_task(task, asked.submission.idempotency_key):
-            if asked.streams:
+        key, has_stream, in_background = asked.submission.idempotency_key, asked.streams, asked.in_background
+        del body, asked
+        body_done(request)
+        with with_task(task, key):
+            if has_stream:
                 stream = await self._stream(task, caller)
                 return self._desk.streams.answer(caller.name, streams.response_events(stream, -1))
-            if asked.in_background:
+            if in_background:
                 return self._shown(await self._desk.service.outcome(task, caller))
             return self._shown(await self._ended(request, task, caller))
 

@@ -1,6 +1,7 @@
 """An approval is one call: whoever says that it did not happen, it is not made again on the same yes."""
 
 import asyncio
+from enum import StrEnum
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from agent_support.memory import MemoryStore
 from agent_support.running import ScriptedCalls, config_of, program_of, run, tool_of
+from flotilla_runtime.agent import journal
 from flotilla_runtime.agent.engine.approvals import must_ask_anew
 from flotilla_runtime.agent.engine.context import Context, Task
 from flotilla_runtime.agent.engine.run import RunOutcome
@@ -314,3 +316,23 @@ class Life:
             await run(self.store, MANY, ScriptedCalls(known=Reconciled(happened=False)))
         assert calls.made == [CALL]
         self.sent += fate != "not begun"
+
+
+async def test_a_worker_that_cannot_ask_anew_leaves_the_task_to_a_newer_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One of before would find the first approval, and make the call while the new one waits."""
+    store = submitted()
+    await run(store, ASKING, ScriptedCalls())
+    store.decide("t1", approval_of(CALL))
+    await run(store, ASKING, ScriptedCalls(script=unanswered))
+    store.resolve("t1", CALL, happened=False)
+    texts = list(store.tasks["t1"].texts)
+    await run(store, ASKING, ScriptedCalls())
+    of_before = StrEnum(
+        "of_before", {one.name: one.value for one in journal.CallKind if "AGAIN" not in one.name}
+    )
+    monkeypatch.setitem(journal._ENUMS, "kind", of_before)
+    newer = [isinstance(journal.decode(text), journal.Other) for text in store.tasks["t1"].texts]
+    assert not any(newer[: len(texts)])
+    assert any(newer[len(texts) :])

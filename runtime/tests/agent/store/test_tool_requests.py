@@ -343,3 +343,50 @@ def test_arguments_beyond_the_bound_say_so() -> None:
     request = wanted(kind=FunctionKind.TOOL, arguments={"text": "x" * MOST_REQUEST_BYTES})
     with pytest.raises(RequestTooLargeError, match=rf"a tool executor takes {MOST_REQUEST_BYTES}"):
         request.encoded()
+
+
+LOOPS = "A function of a tool executor loops in Redis, so that nobody is answered"
+
+
+@pytest.mark.attack(LOOPS)
+@pytest.mark.services
+async def test_a_claim_passes_over_so_many_ids_of_nothing_and_the_next_goes_on(redis_server: Any) -> None:
+    queue = in_redis(redis_server)
+    junk, most = 20_000, 2_000
+    waiting = f"{queue.keys.prefix}waiting@v1"
+    try:
+        await queue.ask(wanted(), "v1", "w1", "a1")
+        await queue.wait_for_work("v1", 5)
+        await queue._client.zadd(waiting, {f"junk-{number}": -1 for number in range(junk)})
+        assert await queue.claim("e1#x", "v1", 1, "t1") == []
+        assert await queue._client.zcard(waiting) == junk + 1 - most
+        assert await queue._client.llen(queue.keys.calls("v1")) == 1, "somebody is woken for the rest"
+        claims = 1
+        while not (granted := await queue.claim("e1#x", "v1", 1, "t1")):
+            claims += 1
+            assert claims <= junk // most
+        assert [one.request.id for one in granted] == ["r1"]
+    finally:
+        await queue.close()
+
+
+@pytest.mark.attack(LOOPS)
+@pytest.mark.services
+async def test_a_look_at_many_revisions_ends_so_many_leases(redis_server: Any) -> None:
+    queue = in_redis(redis_server)
+    names = [f"r{number}" for number in range(300)]
+    try:
+        async with queue._client.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.hset(f"{queue.keys.prefix}request:{name}", "revision", name)
+                pipe.zadd(f"{queue.keys.prefix}running@{name}", {f"{name}-{one}": 0 for one in range(2)})
+            await pipe.execute()
+        await queue.look("w1", "v1", names)
+        left = [await queue._client.zcard(f"{queue.keys.prefix}running@{name}") for name in names]
+        assert sum(left) == 2 * len(names) - 200
+        with pytest.raises(Exception, match="too many arguments"):
+            await queue.look("w1", "v1", ["r1"] * 3000)
+        held = {f"held-{number}": "t" for number in range(10_000)}
+        assert (await queue.renew("e1#x", held)).lost == frozenset(held), "as many as one executor may run"
+    finally:
+        await queue.close()

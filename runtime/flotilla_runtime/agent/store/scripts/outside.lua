@@ -34,7 +34,7 @@ local function take_signal(id, name)
   store(id, 'bytes', -(#kept + SIGNAL_BYTES))
 end
 
-local WAITS_OUTSIDE = {Approve = true, Signal = true}
+local WAITS_OUTSIDE = {Approve = true, ApproveAgain = true, Signal = true}
 local function end_wait_outside(id, call, signal)
   redis.call('HDEL', asked_key(id), call)
   note_approvals(id)

@@ -1,11 +1,15 @@
--- Grants an executor the oldest requests. A claim that is sent again is granted the same ones.
+-- Grants an executor the oldest requests. A claim that is sent again is granted the same ones. It looks at so many ids and
+-- no more, for an executor may fill the queue with ids of nothing. Those are gone then, and somebody is woken for the rest.
+local MOST_TRIES = 10 * AT_ONCE
 local executor, revision, token, lease_ms = ARGV[2], ARGV[3], ARGV[5], tonumber(ARGV[6])
 local wanted = math.min(tonumber(ARGV[4]), AT_ONCE)
 local granted_key = prefix .. 'granted:' .. token
 sweep(revision)
 local ids = redis.call('LRANGE', granted_key, 0, AT_ONCE - 1)
 if #ids == 0 then
-  while #ids < wanted do
+  local tries = 0
+  while #ids < wanted and tries < MOST_TRIES do
+    tries = tries + 1
     local id = redis.call('ZPOPMIN', waiting_key(revision))[1]
     if not id then break end
     if redis.call('HGET', request_key(id), 'state') == 'Waiting' then
@@ -17,6 +21,9 @@ if #ids == 0 then
     end
   end
   if #ids > 0 then redis.call('PEXPIRE', granted_key, KEPT_MS) end
+  if tries == MOST_TRIES and redis.call('EXISTS', calls_key(revision)) == 0 then
+    redis.call('RPUSH', calls_key(revision), '')
+  end
 end
 if redis.call('EXISTS', waiting_key(revision)) == 0 then redis.call('DEL', calls_key(revision)) end
 local told = {}

@@ -9,7 +9,7 @@ local UNREAD_MS = 600000 -- a reply that was not
 local MOST_NEWS = 10000
 local AT_ONCE = 200
 -- Executors may write these keys and call these scripts as they like, so nothing here goes on for long.
-local MOST_ARGUMENTS = 100000
+local MOST_ARGUMENTS = 2500 -- a worker looks at 200 requests at once, and an executor renews the two arguments of each of 1000
 local MOST_REVISIONS = 200
 if #ARGV > MOST_ARGUMENTS then error('too many arguments') end
 
@@ -54,8 +54,12 @@ local function lose(id)
   end
 end
 
+-- Ends leases: so many in a whole script, however many revisions it names. The others end with the next one.
+local may_end = AT_ONCE
 local function sweep(revision)
-  local ended = redis.call('ZRANGEBYSCORE', running_key(revision), '-inf', text(now), 'LIMIT', 0, AT_ONCE)
+  if may_end == 0 then return end
+  local ended = redis.call('ZRANGEBYSCORE', running_key(revision), '-inf', text(now), 'LIMIT', 0, may_end)
+  may_end = may_end - #ended
   for _, id in ipairs(ended) do
     redis.call('ZREM', running_key(revision), id)
     if redis.call('HGET', request_key(id), 'state') == 'Running' then lose(id) end
