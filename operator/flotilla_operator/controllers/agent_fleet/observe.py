@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from flotilla_operator.api.agent_fleet import AgentFleet, AgentFleetSpec
 from flotilla_operator.api.fleet_queue import RedisMode
 from flotilla_operator.cluster.caches import Caches, controller_uid
+from flotilla_operator.controllers.agent_fleet.bindings import LiveBinding, live_binding
 from flotilla_operator.controllers.agent_fleet.memory import Memory, PasswordSeen
 from flotilla_operator.controllers.agent_fleet.references import References
 from flotilla_operator.controllers.agent_fleet.remembered import remembered
@@ -156,14 +157,14 @@ def _namespace_uid(owner: Owner, caches: Caches) -> str | None:
     return None if namespace is None else str(namespace["metadata"]["uid"])
 
 
-def binding_of(namespace: str, name: str, world: World) -> LiveObject | None:
+def binding_of(namespace: str, name: str, world: World) -> LiveBinding | None:
     """What has the name of the fleet's binding. In a namespace that is not watched, nobody looks."""
     watched = world.config.watch_namespaces
     if watched and namespace not in watched:
         return None
     role = world.config.gateway.cluster_role
     manifest = world.caches.get(CLUSTER_ROLE_BINDINGS, "", workloads.binding_name(namespace, name, role))
-    return None if manifest is None else live_object(manifest)
+    return None if manifest is None else live_binding(manifest)
 
 
 def _by_revision(part: Child, owner: Owner, caches: Caches) -> dict[str, RevisionWorkers]:

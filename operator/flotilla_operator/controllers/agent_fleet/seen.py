@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from flotilla_operator.api.agent_fleet import AgentFleetSpec
 from flotilla_operator.autoscaling.revisions import RevisionsDecision
+from flotilla_operator.controllers.agent_fleet.bindings import LiveBinding
 from flotilla_operator.controllers.agent_fleet.memory import FleetMemory
 from flotilla_operator.controllers.agent_fleet.reasons import Reason
 from flotilla_operator.controllers.agent_fleet.remembered import Remembered
@@ -106,7 +107,7 @@ class Observed:
     figures: contract.FleetStatus | None = None
     certificate_problem: str | None = None
     namespace_uid: str | None = None
-    binding: LiveObject | None = None
+    binding: LiveBinding | None = None
     scaled: RevisionsDecision | None = None
     live: Mapping[tuple[str, str], LiveObject] = field(default_factory=dict)
     workers: Mapping[str, RevisionWorkers] = field(default_factory=dict)

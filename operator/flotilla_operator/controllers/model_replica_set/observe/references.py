@@ -84,8 +84,9 @@ async def _kept_from(spec: ModelReplicaSetSpec, owner: Owner, world: World) -> l
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecretWanted:
-    """A secret that the spec names. It must have all of `keys`. With none, each entry is a caller's key: there
-    may be no entry yet, but not only entries that nobody can send.
+    """A secret that the spec names. It must have all of `keys`.
+
+    With no `keys`, each entry is a caller's key: there may be none yet, but not only ones that nobody can send.
 
     With `is_sent`, its values are sent to the URL `to`, which is None where it is not known, and `through`
     the proxies of the spec. Otherwise pods only mount it, so it must be for this set.
