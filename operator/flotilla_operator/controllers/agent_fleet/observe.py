@@ -97,7 +97,7 @@ async def _secrets_found(
     needed = RedisSecret.needed(spec, executors_left=bool(executors))
     interval = timedelta(seconds=world.config.loop.sweep_interval_seconds)
     has_user = RedisSecret.EXECUTOR not in needed or knows_executor(redis)
-    known = _configured_digests(owner, world.caches)
+    known = {} if before is None else before.digests
     knows_all = {*workloads.REDIS_USERS} <= known.keys() and (
         RedisSecret.EXECUTOR not in needed or workloads.EXECUTOR_USER in known
     )
@@ -112,14 +112,6 @@ async def _secrets_found(
     entries = {key: value for secret in read.values() for key, value in secret.data.items()}
     texts = {key: value.decode(errors="replace") for key, value in entries.items()}
     return frozenset(read), workloads.digests_of(texts)
-
-
-def _configured_digests(owner: Owner, caches: Caches) -> dict[str, str]:
-    """The hashes of the users' passwords in the configuration that this fleet's Redis has."""
-    found = caches.get(CONFIG_MAPS, owner.namespace, workloads.redis(owner).name)
-    if found is None or controller_uid(found) != owner.uid:
-        return {}
-    return workloads.digests_in((found.get("data") or {}).get(workloads.CONFIG_FILE) or "")
 
 
 def knows_executor(redis: Manifest | None) -> bool:

@@ -92,7 +92,7 @@ class Observed:
     `workers` and `executors` are the fleet's own, by revision; `adopted` is what workers were last told to
     adopt. `scaled` is the last decision of autoscaling. `secrets_found` are those of the managed Redis that
     are there; None when nobody looked for them. `redis_digests` are the hashes of its users' passwords, from
-    these, or else from Redis' configuration. `certificate_problem` is what gateways say of the certificate
+    these, or else as they were when last read. `certificate_problem` is what gateways say of the certificate
     that they mount. `binding` has the name of the gateways' ClusterRoleBinding.
     """
 

@@ -86,7 +86,8 @@ async def _kept_from(spec: ModelReplicaSetSpec, owner: Owner, world: World) -> l
 class SecretWanted:
     """A secret that the spec names. It must have all of `keys`.
 
-    With no `keys`, each entry is a caller's key: there may be none yet, but not only ones that nobody can send.
+    With no `keys`, each entry is a caller's key: there may be none yet, but not only ones that
+    nobody can send.
 
     With `is_sent`, its values are sent to the URL `to`, which is None where it is not known, and `through`
     the proxies of the spec. Otherwise pods only mount it, so it must be for this set.
