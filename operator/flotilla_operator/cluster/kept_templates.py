@@ -38,14 +38,24 @@ def with_kept_template(
         return wanted
     if live is not None and _serves(live):
         names = _noted_parts(live)
-        older = _with_only(wanted, parts, names)
-        if _annotations(live).get(ANNOTATION_TEMPLATE) == _template_hash(older, refresh):
-            return _recorded(_with_images(older, _noted_images(live)), names, refresh)
+        for served in _that_may_serve(wanted, parts, names):
+            if _annotations(live).get(ANNOTATION_TEMPLATE) == _template_hash(served, refresh):
+                return _recorded(_with_images(served, _noted_images(live)), names, refresh)
     return _recorded(wanted, _parts_that_matter(wanted, parts), refresh)
 
 
 def _serves(live: Manifest) -> bool:
     return ((live.get("status") or {}).get("readyReplicas") or 0) > 0
+
+
+def _that_may_serve(wanted: Manifest, parts: Parts | None, names: frozenset[str]) -> Iterator[Manifest]:
+    """The wanted manifest, and the one of before. The second is rendered only where the first does not serve.
+
+    A workload that no part concerns has no note of parts, so its first one serves.
+    """
+    yield wanted
+    if (older := _with_only(wanted, parts, names)) is not wanted:
+        yield older
 
 
 def _with_only(wanted: Manifest, parts: Parts | None, names: frozenset[str]) -> Manifest:

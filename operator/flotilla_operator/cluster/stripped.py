@@ -2,7 +2,8 @@
 
 Everybody who may create pods or ConfigMaps in the cluster would otherwise decide how much memory the operator
 needs. Of a stranger's object the name, the UID and the owners are kept, since its name may be one that we
-need; of a pod, also what it holds of its node. Objects that only administrators create are kept whole.
+need; of a pod, also what it holds of its node; of a ClusterRoleBinding with our labels, also whom it binds.
+Objects that only administrators create are kept whole.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -11,6 +12,7 @@ from typing import Any, Final
 from flotilla_operator.cluster.last_words import without_last_words
 from flotilla_operator.objects import deletion_cost
 from flotilla_operator.objects.resources import (
+    CLUSTER_ROLE_BINDINGS,
     DEVICE_CLASSES,
     FLOTILLA_GROUP,
     NAMESPACES,
@@ -160,8 +162,18 @@ def _claim(claim: Manifest) -> Manifest:
     return _only(claim, ("status",))
 
 
+def _binding(binding: Manifest) -> Manifest:
+    """Whom a binding with our labels gives which role, since nothing else shows that somebody changed it."""
+    is_ours = LABEL_OWNER_NAME in (binding["metadata"].get("labels") or {})
+    return _only(binding, ("roleRef", "subjects")) if is_ours else {}
+
+
 def _only(fields: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     return {name: fields[name] for name in names if name in fields}
 
 
-PARTS: Final[Mapping[Resource, Callable[[Manifest], Manifest]]] = {PODS: _pod, RESOURCE_CLAIMS: _claim}
+PARTS: Final[Mapping[Resource, Callable[[Manifest], Manifest]]] = {
+    PODS: _pod,
+    RESOURCE_CLAIMS: _claim,
+    CLUSTER_ROLE_BINDINGS: _binding,
+}

@@ -59,6 +59,10 @@ class Secret:
         wrong = what_is_wrong(self.data[key], form)
         return None if wrong is None else f"the entry {key!r} of the Secret {self.name!r} {wrong}"
 
+    def holds_a_key(self) -> bool:
+        """Whether any entry is a key that a caller could send, so that somebody may call."""
+        return any(self.problem(key) is None for key in self.data)
+
     def version(self, key: str) -> str:
         """A hash that changes when this entry's value changes, and not when another entry is added.
 

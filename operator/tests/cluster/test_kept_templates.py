@@ -190,6 +190,30 @@ def test_a_part_whose_name_a_later_release_does_not_know_any_more_stays_noted() 
     assert with_kept_template(later, running(made), refresh="", parts=nothing_asked) == made
 
 
+@pytest.mark.parametrize(
+    ("made_with", "known", "renders"),
+    [
+        pytest.param((), (), 0, id="no part concerns it"),
+        pytest.param(ALL, ALL, 0, id="it has all parts"),
+        pytest.param(("memory",), SOME, 1, id="it serves without one"),
+    ],
+)
+def test_a_workload_is_rendered_again_only_where_it_serves_without_a_part(
+    made_with: tuple[str, ...], known: tuple[str, ...], renders: int
+) -> None:
+    asked: list[frozenset[str]] = []
+
+    def with_only(names: frozenset[str]) -> Manifest:
+        asked.append(names)
+        return workload(2, parts=[part for part in known if part in names])
+
+    live = running(applied(1, None, parts=made_with))
+    parts = Parts(names=frozenset({*known, "of others"}), with_only=with_only)
+    kept = with_kept_template(workload(2, parts=known), live, refresh="", parts=parts)
+    assert images(kept)[:2] == OLD
+    assert len(asked) == renders
+
+
 def test_only_a_workload_that_parts_concern_notes_them() -> None:
     of_others = Parts(names=frozenset({"of others"}), with_only=lambda _: workload(1))
     plain = with_kept_template(workload(1), None, refresh="", parts=of_others)

@@ -8,6 +8,7 @@ import pytest
 from flotilla_operator.cluster.stripped import stripped
 from flotilla_operator.objects.resources import (
     ALL,
+    CLUSTER_ROLE_BINDINGS,
     CONFIG_MAPS,
     MODEL_REPLICA_SETS,
     NODES,
@@ -74,6 +75,16 @@ def test_an_owner_that_does_not_control_makes_no_child() -> None:
     other = stranger(data={"a": PADDING})
     other["metadata"]["ownerReferences"] = [OURS]
     assert "data" not in stripped(CONFIG_MAPS, other)
+
+
+def test_of_a_binding_with_our_labels_is_kept_whom_it_binds() -> None:
+    bound = {"subjects": [{"kind": "User", "name": "eve"}], "roleRef": {"name": "r"}}
+    kept = stripped(CLUSTER_ROLE_BINDINGS, stranger(**bound, data=PADDING))
+    assert {name: kept.get(name) for name in bound} == bound
+    assert "data" not in kept
+    of_others = stranger(**bound)
+    of_others["metadata"]["labels"] = {"app": "a"}
+    assert not bound.keys() & stripped(CLUSTER_ROLE_BINDINGS, of_others).keys()
 
 
 def pod(**spec: Any) -> Manifest:

@@ -1,5 +1,7 @@
 """The ClusterRoleBindings of gateways, which no fleet can own: made with it, and gone with it."""
 
+from typing import Any
+
 import pytest
 
 from flotilla_operator.objects.resources import AGENT_FLEETS, CLUSTER_ROLE_BINDINGS, NAMESPACES, Manifest
@@ -41,6 +43,43 @@ async def test_a_binding_goes_with_its_fleet_and_comes_back_while_there_is_one(s
     await scene.until(lambda: binding_of(scene))
     scene.cluster.delete(AGENT_FLEETS, fleet_of(scene))
     await scene.until(lambda: binding_of(scene) is None, within_seconds=10)
+
+
+@pytest.mark.holds(
+    "decisions/0022-tokens-for-one-fleet.md",
+    "A binding whose subject was changed, or that is of a namespace of before, is made anew",
+)
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"subjects": [{"kind": "User", "name": "eve"}]}, id="another subject"),
+        pytest.param({"subjects": []}, id="no subject"),
+        pytest.param(
+            {
+                "metadata": {
+                    "ownerReferences": [
+                        {"apiVersion": "v1", "kind": "Namespace", "name": NAMESPACE, "uid": "of before"}
+                    ]
+                }
+            },
+            id="a namespace of before",
+        ),
+    ],
+)
+async def test_a_binding_that_somebody_changed_is_made_anew(scene: Scene, change: dict[str, Any]) -> None:
+    scene.cluster.create(AGENT_FLEETS, FLEET)
+    made = await scene.until(lambda: binding_of(scene))
+    assert scene.hands.merge(CLUSTER_ROLE_BINDINGS, made, change).status == 200
+
+    def anew() -> Manifest | None:
+        found = binding_of(scene)
+        return found if found and found["metadata"]["uid"] != made["metadata"]["uid"] else None
+
+    mended = await scene.until(anew)
+    assert mended["subjects"] == made["subjects"]
+    assert mended["metadata"]["ownerReferences"] == made["metadata"]["ownerReferences"]
+    await scene.pass_time(3600)
+    assert anew() == mended, "it is then left alone"
 
 
 async def test_a_fleet_that_checks_no_tokens_has_no_binding(scene: Scene) -> None:

@@ -18,6 +18,7 @@ from flotilla_operator.api.fleet_queue import RedisMode
 from flotilla_operator.api.parts import DeletionPolicy
 from flotilla_operator.api.pods import PodOptions
 from flotilla_operator.cluster.writes import Acts, Apply, Create, Delete, JsonPatch, Write
+from flotilla_operator.controllers.agent_fleet.bindings import LiveBinding
 from flotilla_operator.controllers.agent_fleet.decide import Decision, PartReason
 from flotilla_operator.controllers.agent_fleet.executors import executors_to_delete
 from flotilla_operator.controllers.agent_fleet.password import PasswordReason, with_password_made
@@ -155,21 +156,24 @@ def _review_binding(observed: Observed) -> Iterable[Write]:
     owner, live = observed.owner, observed.binding
     if not workloads.asks_for_reviews(observed.spec):
         yield from bindings_to_delete(owner.namespace, owner.name, live)
-    elif observed.namespace_uid is not None and not _is_ours(owner.namespace, owner.name, live):
-        binding = workloads.review_binding(owner, observed.images.gateway_role, observed.namespace_uid)
-        yield Create(manifest=binding, retained=True)
+    elif observed.namespace_uid is not None:
+        wanted = workloads.review_binding(owner, observed.images.gateway_role, observed.namespace_uid)
+        if live is None or not _is_ours(owner.namespace, owner.name, live):
+            yield Create(manifest=wanted, retained=True)
+        elif not live.binds_as(wanted):
+            # It may not be edited. Its end wakes the fleet, and the next reconcile makes it anew.
+            yield from bindings_to_delete(owner.namespace, owner.name, live)
 
 
-def bindings_to_delete(namespace: str, name: str, live: LiveObject | None) -> Sequence[Delete]:
-    """The end of the binding of a fleet that needs none, or is gone."""
+def bindings_to_delete(namespace: str, name: str, live: LiveBinding | None) -> Sequence[Delete]:
+    """The end of a binding: its fleet needs none or is gone, or somebody changed it."""
     if live is None or not _is_ours(namespace, name, live):
         return ()
-    return (Delete(ref=live.ref, uid=live.uid),)
+    return (Delete(ref=live.live.ref, uid=live.live.uid),)
 
 
-def _is_ours(namespace: str, name: str, live: LiveObject | None) -> bool:
-    labels = workloads.binding_labels(namespace, name)
-    return live is not None and labels.items() <= live.labels.items()
+def _is_ours(namespace: str, name: str, live: LiveBinding) -> bool:
+    return workloads.binding_labels(namespace, name).items() <= live.live.labels.items()
 
 
 def _deletion_costs(observed: Observed, decision: Decision) -> Iterable[Write]:

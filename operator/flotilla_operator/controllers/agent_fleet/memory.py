@@ -1,17 +1,22 @@
 """What the controller remembers of fleets between reconciles; losing all of it in a restart does no harm."""
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PasswordSeen:
-    """When a fleet's passwords were last looked for, and since when a running Redis has been without one."""
+    """When a fleet's passwords were last looked for, and since when a running Redis has been without one.
+
+    `digests` are the hashes of its users' passwords that were there. They are never read from Redis'
+    configuration, which people may edit who may read no Secret.
+    """
 
     at: datetime
     missing: bool = False
     lost_at: datetime | None = None
+    digests: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from flotilla_operator.api.agent_fleet import AgentFleet, AgentFleetSpec
 from flotilla_operator.api.fleet_queue import RedisMode
 from flotilla_operator.cluster.caches import Caches, controller_uid
+from flotilla_operator.controllers.agent_fleet.bindings import LiveBinding, live_binding
 from flotilla_operator.controllers.agent_fleet.memory import Memory, PasswordSeen
 from flotilla_operator.controllers.agent_fleet.references import References
 from flotilla_operator.controllers.agent_fleet.remembered import remembered
@@ -96,7 +97,7 @@ async def _secrets_found(
     needed = RedisSecret.needed(spec, executors_left=bool(executors))
     interval = timedelta(seconds=world.config.loop.sweep_interval_seconds)
     has_user = RedisSecret.EXECUTOR not in needed or knows_executor(redis)
-    known = _configured_digests(owner, world.caches)
+    known = {} if before is None else before.digests
     knows_all = {*workloads.REDIS_USERS} <= known.keys() and (
         RedisSecret.EXECUTOR not in needed or workloads.EXECUTOR_USER in known
     )
@@ -111,14 +112,6 @@ async def _secrets_found(
     entries = {key: value for secret in read.values() for key, value in secret.data.items()}
     texts = {key: value.decode(errors="replace") for key, value in entries.items()}
     return frozenset(read), workloads.digests_of(texts)
-
-
-def _configured_digests(owner: Owner, caches: Caches) -> dict[str, str]:
-    """The hashes of the users' passwords in the configuration that this fleet's Redis has."""
-    found = caches.get(CONFIG_MAPS, owner.namespace, workloads.redis(owner).name)
-    if found is None or controller_uid(found) != owner.uid:
-        return {}
-    return workloads.digests_in((found.get("data") or {}).get(workloads.CONFIG_FILE) or "")
 
 
 def knows_executor(redis: Manifest | None) -> bool:
@@ -156,14 +149,14 @@ def _namespace_uid(owner: Owner, caches: Caches) -> str | None:
     return None if namespace is None else str(namespace["metadata"]["uid"])
 
 
-def binding_of(namespace: str, name: str, world: World) -> LiveObject | None:
+def binding_of(namespace: str, name: str, world: World) -> LiveBinding | None:
     """What has the name of the fleet's binding. In a namespace that is not watched, nobody looks."""
     watched = world.config.watch_namespaces
     if watched and namespace not in watched:
         return None
     role = world.config.gateway.cluster_role
     manifest = world.caches.get(CLUSTER_ROLE_BINDINGS, "", workloads.binding_name(namespace, name, role))
-    return None if manifest is None else live_object(manifest)
+    return None if manifest is None else live_binding(manifest)
 
 
 def _by_revision(part: Child, owner: Owner, caches: Caches) -> dict[str, RevisionWorkers]:

@@ -58,7 +58,7 @@ def password_decision(observed: Observed, now: datetime) -> PasswordDecision:
         )
     missing = tuple(secret for secret in observed.secrets_needed if secret not in observed.secrets_found)
     if not missing:
-        seen = PasswordSeen(at=now)
+        seen = PasswordSeen(at=now, digests=observed.redis_digests)
         return PasswordDecision(reason=PasswordReason.THERE, seen=seen, recorded=password_made(redis))
     lost = any(_runs_with(redis, secret, observed.owner) for secret in missing)
     lost_at = (before.lost_at if before is not None else None) or (now if lost else None)

@@ -410,12 +410,12 @@ class References:
         secret = await self._secret(field_path, auth.secret_ref.name, missing)
         if secret is None or not self._may_be_used(field_path, secret, self._me, missing):
             return
-        if not any(secret.data.values()):
+        if not secret.holds_a_key():
             missing.append(
                 Missing(
                     reason=Reason.SECRET_KEY_MISSING,
-                    message=f"spec.gateway.auth.secretRef: the Secret {secret.name!r} holds no token, so "
-                    "nobody can call the gateway; add an entry for each caller",
+                    message=f"spec.gateway.auth.secretRef: the Secret {secret.name!r} holds no token that "
+                    "can be sent, so nobody can call the gateway; add an entry for each caller",
                 )
             )
 

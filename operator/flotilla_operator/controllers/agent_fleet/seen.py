@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from flotilla_operator.api.agent_fleet import AgentFleetSpec
 from flotilla_operator.autoscaling.revisions import RevisionsDecision
+from flotilla_operator.controllers.agent_fleet.bindings import LiveBinding
 from flotilla_operator.controllers.agent_fleet.memory import FleetMemory
 from flotilla_operator.controllers.agent_fleet.reasons import Reason
 from flotilla_operator.controllers.agent_fleet.remembered import Remembered
@@ -91,7 +92,7 @@ class Observed:
     `workers` and `executors` are the fleet's own, by revision; `adopted` is what workers were last told to
     adopt. `scaled` is the last decision of autoscaling. `secrets_found` are those of the managed Redis that
     are there; None when nobody looked for them. `redis_digests` are the hashes of its users' passwords, from
-    these, or else from Redis' configuration. `certificate_problem` is what gateways say of the certificate
+    these, or else as they were when last read. `certificate_problem` is what gateways say of the certificate
     that they mount. `binding` has the name of the gateways' ClusterRoleBinding.
     """
 
@@ -106,7 +107,7 @@ class Observed:
     figures: contract.FleetStatus | None = None
     certificate_problem: str | None = None
     namespace_uid: str | None = None
-    binding: LiveObject | None = None
+    binding: LiveBinding | None = None
     scaled: RevisionsDecision | None = None
     live: Mapping[tuple[str, str], LiveObject] = field(default_factory=dict)
     workers: Mapping[str, RevisionWorkers] = field(default_factory=dict)

@@ -141,7 +141,7 @@ async def _look_at_callers(seen: References, owner: Owner, spec: VectorIndexSpec
     elif (why := world.why_not_mounted(owner.namespace, secret, _user(owner))) is not None:
         reason = Reason.SECRET_FOR_OTHERS
         problem = f"the Secret {named.name!r} is not mounted: {why}"
-    elif any(secret.problem(key) is None for key in secret.data):
+    elif secret.holds_a_key():
         return
     else:
         reason = Reason.SECRET_KEY_MISSING

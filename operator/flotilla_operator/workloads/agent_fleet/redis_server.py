@@ -15,7 +15,6 @@ of Redis has, for its probes and for people, as a file.
 
 import base64
 import hashlib
-import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -49,7 +48,6 @@ CONFIG_FILE: Final = "redis.conf"
 PASSWORD_FILE = "password.conf"  # noqa: S105 (a file's name)
 USERS_DIRECTORY: Final = f"{contract.REDIS_SECRET_DIRECTORY}-users"
 USERS_FILE: Final = "users.conf"
-USER_LINE: Final = re.compile(r"^user ([a-z]+) on #([0-9a-f]{64}) ", re.MULTILINE)
 ANNOTATION_USERS: Final = f"{contract.DOMAIN}/redis-users"  # of the pod: those that its Redis knows
 EXECUTOR_DIRECTORY: Final = f"{contract.REDIS_SECRET_DIRECTORY}-executor"
 STOP_SECONDS = 30
@@ -110,11 +108,6 @@ def _user_line(owner: Owner, user: str, digest: str) -> str:
         return f"user {user} on #{digest} ~{prefix}* {acl_rights(commands)}"
     prefix, commands = contract.TaskKeys(fleet).prefix, TASK_COMMANDS
     return f"user {user} on #{digest} ~{prefix}* &{prefix}* {acl_rights(commands)}"
-
-
-def digests_in(config: str) -> dict[str, str]:
-    """The hashes of the users' passwords in a redis.conf of ours."""
-    return dict(USER_LINE.findall(config))
 
 
 def digests_of(secret: Mapping[str, str]) -> dict[str, str]:

@@ -136,10 +136,8 @@ class Stage:
     def everything_runs(self) -> None:
         self.secrets.entries = {**REDIS_SECRETS, **self.secrets.entries}
         self.run("StatefulSet", "redis", 1)
-        lines = "".join(f"user {user} on #{'1' * 64} ~x\n" for user in workloads.REDIS_USERS)
         redis = {**workloads.redis(OWNER).metadata(), "uid": "uid-redis-config"}
-        data = {workloads.CONFIG_FILE: lines}
-        self.put({"apiVersion": "v1", "kind": "ConfigMap", "metadata": redis, "data": data})
+        self.put({"apiVersion": "v1", "kind": "ConfigMap", "metadata": redis, "data": {}})
         worker = worker_of(self.fleet)
         self.run("Deployment", "gateway", 2, 2, gives=worker.removeprefix("worker-"))
         self.run("Deployment", worker, 0, 0)
@@ -331,26 +329,41 @@ async def test_a_settled_fleet_asks_for_its_password_once_a_sweep() -> None:
     assert stage.secrets.asked == 2 * ["support-redis", "support-redis-users"]
 
 
-async def test_a_redis_that_does_not_know_its_rights_by_its_configuration_gets_them_from_the_secrets() -> (
-    None
-):
-    """As after an upgrade: the rights of before are in the secrets. What runs is not restarted."""
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param({}, id="the rights of before, which are in the secrets, as after an upgrade"),
+        pytest.param(
+            {
+                workloads.CONFIG_FILE: "".join(
+                    f"user {one} on #{'e' * 64} ~x\n" for one in workloads.REDIS_USERS
+                )
+            },
+            id="passwords of somebody who may edit ConfigMaps",
+        ),
+    ],
+)
+async def test_the_rights_of_redis_users_come_from_the_secrets_and_never_from_its_configuration(
+    config: dict[str, str],
+) -> None:
     stage = Stage(served_model(), agent_fleet())
     stage.everything_runs()
-    await stage.plan(agent_fleet())
-    known = workloads.redis(OWNER).metadata()
-    stage.put({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {**known, "uid": "u"}, "data": {}})
-    stage.now += timedelta(seconds=5)
-    observed, plan = await stage.look(agent_fleet())
+    known = {**workloads.redis(OWNER).metadata(), "uid": "u"}
+    stage.put({"apiVersion": "v1", "kind": "ConfigMap", "metadata": known, "data": config})
     passwords = {name: str(REDIS_SECRETS["support-redis-users"][name]) for name in workloads.REDIS_USERS}
-    assert observed.redis_digests == workloads.digests_of(passwords)
-    (config,) = [
-        write.manifest["data"][workloads.CONFIG_FILE]
-        for write in plan.writes
-        if isinstance(write, Apply)
-        and (write.manifest["kind"], write.manifest["metadata"]["name"]) == ("ConfigMap", "support-redis")
-    ]
-    assert workloads.digests_in(config) == observed.redis_digests
+    digests = workloads.digests_of(passwords)
+    for _ in range(2):
+        observed, plan = await stage.look(agent_fleet())
+        assert observed.redis_digests == digests
+        (written_config,) = [
+            write.manifest["data"][workloads.CONFIG_FILE]
+            for write in plan.writes
+            if isinstance(write, Apply)
+            and (write.manifest["kind"], write.manifest["metadata"]["name"]) == ("ConfigMap", "support-redis")
+        ]
+        assert all(f"user {user} on #{digest} " in written_config for user, digest in digests.items())
+        stage.now += timedelta(seconds=5)
+    assert stage.secrets.asked == ["support-redis", "support-redis-users"], "the second time from memory"
 
 
 def rolled(plan: Plan) -> dict[str, str | None]:

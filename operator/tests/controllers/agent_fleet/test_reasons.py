@@ -248,6 +248,15 @@ GATEWAY, WORKERS = ConditionType.GATEWAY_READY, ConditionType.WORKERS_READY
         ),
         pytest.param(
             (served_model(),),
+            {"gateway": {"auth": {"mode": "Secret", "secretRef": {"name": "unsendable"}}}},
+            GATEWAY,
+            Reason.SECRET_KEY_MISSING,
+            "spec.gateway.auth.secretRef: the Secret 'unsendable' holds no token that can be sent",
+            True,
+            id="tokens of callers that nobody can send",
+        ),
+        pytest.param(
+            (served_model(),),
             with_certificate("empty"),
             GATEWAY,
             Reason.SECRET_KEY_MISSING,
@@ -576,6 +585,7 @@ async def test_what_is_missing_is_named_and_says_who_mends_it(
     stage = Stage(
         *objects,
         empty={"other": "x"},
+        unsendable={"ann": " \n", "bob": "é", "eve": "e" * 20_000},
         others={"apiKey": "x", ANNOTATION: "other.example"},
         sentinels={"url": "redis://:hush@a.example:26379,b.example/0"},
         database={"url": "postgresql://me:hush@db.example/shop", ANNOTATION: "other.example"},

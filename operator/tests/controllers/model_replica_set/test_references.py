@@ -134,6 +134,16 @@ async def looked_at(
             TLS, [], {"tls": {"tls.crt": b"x"}}, Reason.SECRET_KEY_MISSING, id="a certificate without a key"
         ),
         pytest.param(
+            CALLERS, [], {"callers": {"x": b" \n"}}, Reason.SECRET_KEY_MISSING, id="blank keys of callers"
+        ),
+        pytest.param(
+            CALLERS,
+            [],
+            {"callers": {"x": b"\xc3\xa9", "y": b"y" * 20_000}},
+            Reason.SECRET_KEY_MISSING,
+            id="keys of callers that nobody can send",
+        ),
+        pytest.param(
             CALLERS,
             [],
             {"callers": {"x": "x", used_by.ANNOTATION: "AgentFleet/support"}},
@@ -237,6 +247,7 @@ async def test_what_is_missing_is_said_and_holds_new_replicas_back(
     [
         pytest.param(TOKEN, [], {"hf": {"token": b"x"}}, id="the token"),
         pytest.param(CALLERS, [], {"callers": {}}, id="keys of callers, of which there may be none yet"),
+        pytest.param(CALLERS, [], {"callers": {"x": b"", "y": b"y"}}, id="a key of one caller"),
         pytest.param(TLS, [], {"tls": {"tls.crt": b"x", "tls.key": b"x"}}, id="the certificate"),
         pytest.param(
             CALLERS,

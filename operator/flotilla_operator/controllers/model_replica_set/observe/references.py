@@ -84,7 +84,10 @@ async def _kept_from(spec: ModelReplicaSetSpec, owner: Owner, world: World) -> l
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecretWanted:
-    """A secret that the spec names. It must have all of `keys`; with none, any entries will do.
+    """A secret that the spec names. It must have all of `keys`.
+
+    With no `keys`, each entry is a caller's key: there may be none yet, but not only ones that
+    nobody can send.
 
     With `is_sent`, its values are sent to the URL `to`, which is None where it is not known, and `through`
     the proxies of the spec. Otherwise pods only mount it, so it must be for this set.
@@ -158,7 +161,14 @@ async def _missing_secret(wanted: SecretWanted, owner: Owner, world: World) -> M
     asked = absent or (wanted.keys if wanted.is_sent else ())
     wrong = next((said for key in asked if (said := secret.problem(key)) is not None), None)
     if wrong is None:
-        return _kept_back(wanted, secret, owner, world)
+        if (kept_back := _kept_back(wanted, secret, owner, world)) is not None:
+            return kept_back
+        if wanted.keys or not secret.data or secret.holds_a_key():
+            return None
+        wrong = (
+            f"no entry of the Secret {secret.name!r} holds a key that can be sent, so nobody can call the "
+            "model; add an entry for each caller"
+        )
     return Missing(reason=Reason.SECRET_KEY_MISSING, message=f"{wanted.field}: {wrong}")
 
 
