@@ -298,18 +298,44 @@ def test_no_role_is_made_or_bound_but_those_of_routers_and_gateways(site: Site) 
         assert "no role but that of routers" in str(site.attempt(roles, wrong))
     namespace, operator = site.namespace, f"{RELEASE}-operator"
     assert site.attempt(bindings, binding("Role", "llama-router", "llama-router", namespace)) is None
-    assert site.attempt(bindings, binding("ClusterRole", GATEWAYS, "a-gateway", namespace)) is None
     for wrong in (
         binding("ClusterRole", "cluster-admin", "llama-router", namespace),
         binding("Role", "admin", "llama-router", namespace),
         binding("Role", "llama-router", operator, NAMESPACE, name="llama-router"),
-        binding("ClusterRole", GATEWAYS, operator, NAMESPACE),
+        binding("ClusterRole", GATEWAYS, "a-gateway", namespace),
     ):
         assert "must bind" in str(site.attempt(bindings, wrong))
-    wide = binding("ClusterRole", "cluster-admin", operator, NAMESPACE)
-    assert "must bind" in str(site.attempt(f"{RBAC}/clusterrolebindings", wide, namespace="-"))
     whole = {"metadata": {"name": "x", "labels": OURS}, "rules": [{**pods, "resources": ["*"]}]}
     assert "no ClusterRole" in str(site.attempt(f"{RBAC}/clusterroles", whole, namespace="-"))
+
+
+@pytest.mark.holds(
+    "security.md",
+    "What the operator's own user may write, and where; its whole life passes with these policies",
+)
+@pytest.mark.attack("Whoever took over the operator binds itself a role")
+def test_in_the_cluster_the_gateways_of_the_named_fleet_alone_are_bound(site: Site) -> None:
+    folder, namespace = f"{RBAC}/clusterrolebindings", site.namespace
+    name = f"{GATEWAYS}:{namespace}:a"
+    right = binding("ClusterRole", GATEWAYS, "a-gateway", namespace, name=name)
+    assert site.attempt(folder, right, namespace="-") is None
+    another = binding("ClusterRole", GATEWAYS, "b-gateway", namespace, name=name)
+    for wrong in (
+        another,
+        binding("ClusterRole", GATEWAYS, "a-gateway", site.empty, name=name),
+        binding("ClusterRole", GATEWAYS, "a-gateway", namespace, name="a"),
+        binding("ClusterRole", "cluster-admin", "a-gateway", namespace, name=name),
+        {**right, "subjects": right["subjects"] + another["subjects"]},
+        {**right, "subjects": []},
+    ):
+        assert "must bind" in str(site.attempt(folder, wrong, namespace="-"))
+    theirs = binding("ClusterRole", "view", "a-gateway", namespace, name=f"{namespace}-theirs")
+    for made in (right, theirs):
+        site.administrator.create(folder, made)
+    site.attacker.delete(f"{folder}/{name}")
+    with pytest.raises(ApiError, match="delete no other binding"):
+        site.attacker.delete(f"{folder}/{namespace}-theirs")
+    site.administrator.delete(f"{folder}/{namespace}-theirs")
 
 
 @pytest.mark.holds(
