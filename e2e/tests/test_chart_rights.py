@@ -361,7 +361,7 @@ def test_nothing_is_refused_and_every_right_is_used_or_listed_with_its_reason(
 @pytest.mark.attack("The operator's account binds another role to an account")
 def test_the_operator_may_bind_the_role_of_gateways_and_no_other(site: Site) -> None:
     kubeconfig = f"--kubeconfig={site.plane.kubeconfig_for(ACCOUNT, groups=GROUPS)}"
-    subject = f"--serviceaccount={site.team}:default"
+    subject = f"--serviceaccount={site.team}:tried-gateway"
 
     def bound(role: str) -> str:
         name = f"{role}:{site.team}:tried"

@@ -28,6 +28,7 @@ GATEWAYS = f"{NAMESPACE}-{RELEASE}-operator-gateway"
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 OURS = {"app.kubernetes.io/managed-by": "flotilla"}
 SET = "ModelReplicaSet"
+SETS = "/apis/flotilla.dev/v1alpha1/modelreplicasets"
 STRONG_BUT_LISTED = "listed"
 
 
@@ -82,13 +83,19 @@ class Site:
         return {"labels": OURS, "ownerReferences": [reference], **metadata}
 
     def attempt(
-        self, path: str, body: Manifest, *, namespace: str = "", as_: ApiClient | None = None
+        self,
+        path: str,
+        body: Manifest,
+        *,
+        namespace: str = "",
+        as_: ApiClient | None = None,
+        query: str = "?dryRun=All",
     ) -> str | None:
-        """Try to create an object; the refusal, or None where it is admitted."""
+        """Try to create an object, by a dry run unless said; the refusal, or None where it is admitted."""
         client, (root, plural) = as_ or self.attacker, path.rsplit("/", 1)
         place = "" if namespace == "-" else f"/namespaces/{namespace or self.namespace}"
         try:
-            client.create(f"{root}{place}/{plural}?dryRun=All", body)
+            client.create(f"{root}{place}/{plural}{query}", body)
         except ApiError as error:
             return error.message
         return None
@@ -131,13 +138,21 @@ def site(control_plane: ControlPlane) -> Iterator[Site]:
     made = Site(control_plane)
     create_namespace(made.administrator, NAMESPACE)
     with policies(made.administrator, "-bounds-", made.values) as count:
-        assert count == 2 * 11
+        assert count == 2 * 12
         deadline = time.monotonic() + 60
         for path, body in in_force(made):
             while made.attempt(path, body) is None:
                 assert time.monotonic() < deadline, "the policies are not in force"
                 time.sleep(0.2)
+        while made.attempt(SETS, unasked_set(made), query="") is None:
+            assert time.monotonic() < deadline, "the policies are not in force"
+            time.sleep(0.2)
         yield made
+
+
+def unasked_set(site: Site) -> Manifest:
+    """A set of a name that no other has, so that a policy alone can refuse it."""
+    return smallest(SET, name=f"x-{secrets.token_hex(3)}", namespace=site.namespace)
 
 
 def in_force(site: Site) -> Iterator[tuple[str, Manifest]]:
@@ -239,6 +254,21 @@ def test_an_account_that_may_read_secrets_can_be_listed(site: Site) -> None:
     "What the operator's own user may write, and where; its whole life passes with these policies",
 )
 @pytest.mark.attack(
+    "Whoever took over the operator creates a ModelReplicaSet, whose pods then have the account that it names"
+)
+def test_sets_are_created_by_dry_runs_alone(site: Site) -> None:
+    mine = smallest(SET, name="mine", namespace=site.namespace)
+    assert site.attempt(SETS, mine) is None
+    assert "must only ask by dry runs" in str(site.attempt(SETS, mine, query=""))
+    path = f"/apis/flotilla.dev/v1alpha1/namespaces/{site.namespace}/modelreplicasets/mine"
+    assert not site.administrator.exists(path)
+
+
+@pytest.mark.holds(
+    "security.md",
+    "What the operator's own user may write, and where; its whole life passes with these policies",
+)
+@pytest.mark.attack(
     "Whoever took over the operator reads a token by making a Secret of type service-account-token"
 )
 def test_secrets_are_opaque_and_owned(site: Site) -> None:
@@ -268,18 +298,44 @@ def test_no_role_is_made_or_bound_but_those_of_routers_and_gateways(site: Site) 
         assert "no role but that of routers" in str(site.attempt(roles, wrong))
     namespace, operator = site.namespace, f"{RELEASE}-operator"
     assert site.attempt(bindings, binding("Role", "llama-router", "llama-router", namespace)) is None
-    assert site.attempt(bindings, binding("ClusterRole", GATEWAYS, "a-gateway", namespace)) is None
     for wrong in (
         binding("ClusterRole", "cluster-admin", "llama-router", namespace),
         binding("Role", "admin", "llama-router", namespace),
         binding("Role", "llama-router", operator, NAMESPACE, name="llama-router"),
-        binding("ClusterRole", GATEWAYS, operator, NAMESPACE),
+        binding("ClusterRole", GATEWAYS, "a-gateway", namespace),
     ):
         assert "must bind" in str(site.attempt(bindings, wrong))
-    wide = binding("ClusterRole", "cluster-admin", operator, NAMESPACE)
-    assert "must bind" in str(site.attempt(f"{RBAC}/clusterrolebindings", wide, namespace="-"))
     whole = {"metadata": {"name": "x", "labels": OURS}, "rules": [{**pods, "resources": ["*"]}]}
     assert "no ClusterRole" in str(site.attempt(f"{RBAC}/clusterroles", whole, namespace="-"))
+
+
+@pytest.mark.holds(
+    "security.md",
+    "What the operator's own user may write, and where; its whole life passes with these policies",
+)
+@pytest.mark.attack("Whoever took over the operator binds itself a role")
+def test_in_the_cluster_the_gateways_of_the_named_fleet_alone_are_bound(site: Site) -> None:
+    folder, namespace = f"{RBAC}/clusterrolebindings", site.namespace
+    name = f"{GATEWAYS}:{namespace}:a"
+    right = binding("ClusterRole", GATEWAYS, "a-gateway", namespace, name=name)
+    assert site.attempt(folder, right, namespace="-") is None
+    another = binding("ClusterRole", GATEWAYS, "b-gateway", namespace, name=name)
+    for wrong in (
+        another,
+        binding("ClusterRole", GATEWAYS, "a-gateway", site.empty, name=name),
+        binding("ClusterRole", GATEWAYS, "a-gateway", namespace, name="a"),
+        binding("ClusterRole", "cluster-admin", "a-gateway", namespace, name=name),
+        {**right, "subjects": right["subjects"] + another["subjects"]},
+        {**right, "subjects": []},
+    ):
+        assert "must bind" in str(site.attempt(folder, wrong, namespace="-"))
+    theirs = binding("ClusterRole", "view", "a-gateway", namespace, name=f"{namespace}-theirs")
+    for made in (right, theirs):
+        site.administrator.create(folder, made)
+    site.attacker.delete(f"{folder}/{name}")
+    with pytest.raises(ApiError, match="delete no other binding"):
+        site.attacker.delete(f"{folder}/{namespace}-theirs")
+    site.administrator.delete(f"{folder}/{namespace}-theirs")
 
 
 @pytest.mark.holds(
@@ -337,6 +393,18 @@ def test_what_lost_its_label_is_still_flotillas(site: Site) -> None:
         site.administrator.create(folder, {"metadata": {**metadata, "name": name}})
         site.attacker.merge(f"{folder}/{name}", {"data": {"a": "b"}})
         site.attacker.delete(f"{folder}/{name}")
+
+
+def test_a_service_account_without_its_label_is_mended(site: Site) -> None:
+    """Controllers of others write `secrets` into every account; these stay, and no more come."""
+    folder = f"/api/v1/namespaces/{site.namespace}/serviceaccounts"
+    metadata = {"name": "mended", "ownerReferences": site.owned(site.set)["ownerReferences"]}
+    theirs = [{"name": "mended-dockercfg"}]
+    site.administrator.create(folder, {"metadata": metadata, "secrets": theirs})
+    site.attacker.merge(f"{folder}/mended", {"metadata": {"labels": OURS}})
+    assert site.administrator.get(f"{folder}/mended")["secrets"] == theirs
+    with pytest.raises(ApiError, match="must only write service accounts"):
+        site.attacker.merge(f"{folder}/mended", {"secrets": [*theirs, {"name": "callers"}]})
 
 
 @pytest.mark.holds(
