@@ -216,7 +216,7 @@ def _looks_alike(letter: str) -> bool:
         return False
     if unicodedata.name(letter, "").startswith(NAMES_BESIDE_ASCII):
         return letter in DRAWN_AS_ASCII
-    base, *accents = unicodedata.normalize("NFD", letter)
+    base, *accents = list(unicodedata.normalize("NFD", letter))
     return not (base.isascii() and base.isalpha() and all(map(unicodedata.combining, accents)))
 
 

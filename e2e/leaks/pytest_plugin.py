@@ -1,11 +1,11 @@
 """Searches what a run of the tests has written for planted secrets, and fails the run that has one.
 
 Searched are: every status and every event that the fake API server stored (`told`), the audit logs of real
-API servers, which hold the bodies of all statuses and events, all `*.log` and `log-*.txt` files below pytest's temporary
-folder, the logs of the cluster's parts and pods where the run used it, and the captured output of tests. Not
-searched is where a secret belongs: Secrets, kubeconfigs, files with other names. With pytest-xdist a test
-process searches what its fake API servers stored, and the process that all report to searches the rest. A
-finding names the place and the encoding, never the secret.
+API servers, which hold the bodies of all statuses and events, all `*.log` and `log-*.txt` files below
+pytest's temporary folder, the logs of the cluster's parts and pods where the run used it, and the captured
+output of tests. Not searched is where a secret belongs: Secrets, kubeconfigs, files with other names. With
+pytest-xdist a test process searches what its fake API servers stored, and the process that all report to
+searches the rest. A finding names the place and the encoding, never the secret.
 
 The keys and passwords that the operator makes in a test process (`secrets.token_urlsafe`) are planted too.
 """

@@ -329,9 +329,8 @@ async def test_a_worker_that_cannot_ask_anew_leaves_the_task_to_a_newer_one(
     store.resolve("t1", CALL, happened=False)
     texts = list(store.tasks["t1"].texts)
     await run(store, ASKING, ScriptedCalls())
-    of_before = StrEnum(
-        "of_before", {one.name: one.value for one in journal.CallKind if "AGAIN" not in one.name}
-    )
+    names = {one.name: one.value for one in journal.CallKind if "AGAIN" not in one.name}
+    of_before = StrEnum("of_before", names)  # type: ignore[misc]
     monkeypatch.setitem(journal._ENUMS, "kind", of_before)
     newer = [isinstance(journal.decode(text), journal.Other) for text in store.tasks["t1"].texts]
     assert not any(newer[: len(texts)])
