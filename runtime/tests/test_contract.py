@@ -11,7 +11,8 @@ from flotilla_runtime import contract
 
 # What the parts share, and functions that both sides take from modules of their own.
 APART = frozenset(
-    f"flotilla_runtime.contract.{name}" for name in ("addresses", "failure_texts", "redis_rights", "sections")
+    f"flotilla_runtime.contract.{name}"
+    for name in ("addresses", "approvals", "failure_texts", "redis_rights", "sections")
 )
 
 
