@@ -156,7 +156,9 @@ def token_for(kubectl: Kubectl, where: Where, fleet: Fleet, environment: Mapping
         seconds = math.ceil(min(max(where.token_seconds, LEAST_TOKEN_SECONDS), MOST_TOKEN_SECONDS))
         audience = gateway_audience(fleet.namespace, fleet.name)
         wanted = ["--namespace", fleet.namespace, "--audience", audience, "--duration", f"{seconds}s"]
-        return kubectl(["create", "token", where.account, *wanted]).strip()
+        return token_value(
+            kubectl(["create", "token", where.account, *wanted]), "the token that kubectl made"
+        )
     if where.with_own_token:
         return own_token(kubectl, environment)
     raise GatewayError(no_account(fleet))

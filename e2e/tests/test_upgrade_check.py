@@ -188,6 +188,9 @@ def test_what_the_release_before_announced_has_happened() -> None:
             "- {kind: moved, what: x, changelog: y}", "kind 'moved' must be one of", id="no such kind"
         ),
         pytest.param("- {kind: refused, what: 7, changelog: y}", "what of .* must be a text", id="a number"),
+        pytest.param(
+            "- {kind: refused, what: '* *', changelog: y}", "covers every finding of its kind", id="anything"
+        ),
     ],
 )
 def test_a_wrong_entry_is_named(tmp_path: Path, entry: str, fault: str) -> None:

@@ -72,6 +72,8 @@ def _announced(entry: object) -> Announced:
         raise ValueError(f"{LIST}: {entry!r} must have exactly the keys {', '.join(sorted(keys))}")
     if wrong := [key for key in sorted(keys) if not isinstance(entry[key], str) or not entry[key].strip()]:
         raise ValueError(f"{LIST}: {wrong[0]} of {entry!r} must be a text")
+    if not entry["what"].strip("* "):
+        raise ValueError(f"{LIST}: what of {entry!r} covers every finding of its kind; name the object")
     if entry["kind"] not in KINDS:
         raise ValueError(f"{LIST}: kind {entry['kind']!r} must be one of {', '.join(KINDS)}")
     return Announced(**{key: " ".join(value.split()) for key, value in entry.items()})

@@ -21,6 +21,7 @@ from kubernetes.aio.client.configuration import Configuration
 from flotilla_operator.cluster.connection import load_configuration
 from flotilla_operator.objects.resources import Manifest, Resource
 from flotilla_operator.objects.retries import Draw, RetryDelay
+from flotilla_runtime.contract import secret_value
 from flotilla_runtime.contract.failure_texts import what_failed
 
 SERVER_TIMEOUT_SECONDS: Final = 300
@@ -68,16 +69,17 @@ def kopf_registry(
 
 
 def connection_info(configuration: Configuration) -> kopf.ConnectionInfo:
-    """The credentials of the official client in kopf's format."""
-    scheme, _, token = str(configuration.api_key.get("BearerToken", "")).partition(" ")
+    """The credentials of the official client in kopf's format. Raises SecretError for an unusable token."""
+    first, _, second = str(configuration.api_key.get("BearerToken", "")).strip().partition(" ")
+    token = second or first
     return kopf.ConnectionInfo(
         server=configuration.host,
         ca_path=configuration.ssl_ca_cert,
         insecure=not configuration.verify_ssl,
         certificate_path=configuration.cert_file,
         private_key_path=configuration.key_file,
-        scheme="Bearer" if token else None,
-        token=token.strip() or scheme or None,
+        scheme="Bearer" if second else None,
+        token=secret_value(token, "the token of the kubeconfig") if token else None,
     )
 
 

@@ -7,7 +7,8 @@ chart says so.
 
 An answer is kept for a minute at most, and no longer than the token is good. A token that was good is asked
 about again before that, while its answer still counts. It shares no place with tokens that were never good,
-of which few are asked about at the same time: callers of a flood of them are told to come again.
+of which few are asked about at the same time: callers of a flood of them are told to come again. A token that
+says itself that it has ended, or that it is for somebody else, is refused without asking.
 """
 
 import asyncio
@@ -20,12 +21,13 @@ from typing import Any, Final
 
 import httpx2
 
-from flotilla_runtime.contract import DOMAIN, gateway_audience, url_host
+from flotilla_runtime.contract import DOMAIN, SecretError, gateway_audience, url_host
 from flotilla_runtime.direct import DIRECT
 from flotilla_runtime.gateway.auth import KUBERNETES, Identity, Verb, bearer_token_of, unauthorized
 from flotilla_runtime.gateway.known_tokens import Answer, KnownTokens, digest_of
 from flotilla_runtime.gateway.problems import ProblemError, unavailable
 from flotilla_runtime.gateway.tokens import claims_of
+from flotilla_runtime.secret_files import secret_in
 
 KEPT_SECONDS: Final = 60.0
 RENEWED_AFTER_SECONDS: Final = 40.0
@@ -35,6 +37,7 @@ RETRY_AFTER_SECONDS: Final = 2
 PLACES_OF_UNKNOWN: Final = 16
 PLACES_OF_GOOD: Final = 32
 HELD_AFTER_REFUSAL_SECONDS: Final = 0.2  # so 80 tokens a second are refused by the API server, at most
+CLOCKS_APART_SECONDS: Final = 300  # at most, between this clock and that of the API server
 LONGEST_TOKEN: Final = 16 * 1024
 CONNECTIONS: Final = 256
 TOKEN_REVIEWS: Final = "/apis/authentication.k8s.io/v1/tokenreviews"  # noqa: S105 - a path
@@ -72,8 +75,8 @@ class Reviewer:
     async def status_of(self, path: str, review: Mapping[str, Any]) -> Mapping[str, Any]:
         """The status of a review; raises a problem where there is none."""
         try:
-            own = self._token_path.read_text(encoding="ascii").strip()
-        except (OSError, UnicodeDecodeError) as problem:
+            own = secret_in(self._token_path)
+        except (OSError, SecretError) as problem:
             raise _unchecked(f"the gateway cannot read its own token ({type(problem).__name__})") from None
         try:
             response = await self._client.post(
@@ -88,8 +91,7 @@ class Reviewer:
             )
         if not response.is_success:
             raise _unchecked(f"the Kubernetes API answered {response.status_code} to {path}")
-        status: Mapping[str, Any] = response.json().get("status") or {}
-        return status
+        return _status_in(response, path)
 
 
 class KubernetesReviews:
@@ -149,6 +151,8 @@ class KubernetesReviews:
             return _given(await asyncio.shield(self._begun(digest, token, was_good=True)))
         if (other := self._known.other(digest)) is not None and now < other.until:
             return _given(other)
+        if (why := self._refused_by_itself(token)) is not None:
+            raise unauthorized(why)
         return _given(await asyncio.shield(self._begun(digest, token, was_good=False)))
 
     def _begun(self, digest: bytes, token: str, *, was_good: bool) -> "asyncio.Task[Answer]":
@@ -252,6 +256,19 @@ class KubernetesReviews:
             return KEPT_SECONDS
         return max(0.0, claims.expires_at - self._clocks.wall_seconds())
 
+    def _refused_by_itself(self, token: str) -> str | None:
+        """Why a token is of no use here by its own words; None where the API server must say so.
+
+        The API server refuses such a token too. Asking it would take a place from a token that may be good.
+        """
+        claims = claims_of(token)
+        if claims is None:
+            return None
+        now = self._clocks.wall_seconds()
+        ended = claims.expires_at is not None and claims.expires_at + CLOCKS_APART_SECONDS <= now
+        for_others = self._fleet.audience not in (claims.audiences or ()) and not self._accepts_cluster_tokens
+        return self._why_refused(token) if ended or for_others else None
+
     def _why_refused(self, token: str) -> str:
         claims = claims_of(token)
         if claims is None:
@@ -283,6 +300,18 @@ def api_server_client(environment: Mapping[str, str], ca_path: str) -> httpx2.As
         limits=httpx2.Limits(max_connections=CONNECTIONS, max_keepalive_connections=PLACES_OF_GOOD),
         mounts=DIRECT,
     )
+
+
+def _status_in(response: httpx2.Response, path: str) -> Mapping[str, Any]:
+    """The status in an answer of the API server; raises a problem for an answer of somebody else."""
+    try:
+        review = response.json()
+    except (ValueError, RecursionError):
+        review = None
+    status = review.get("status", {}) if isinstance(review, Mapping) else None
+    if not isinstance(status, Mapping):
+        raise _unchecked(f"the answer of the Kubernetes API to {path} is no review")
+    return status
 
 
 def _allowed(answer: Answer, verb: Verb) -> bool:

@@ -194,7 +194,7 @@ async def test_while_the_api_server_is_away_a_good_answer_holds_to_its_end(gatew
     "tasks.md", "An answer holds no longer than the token, and is renewed before its end while it is used"
 )
 async def test_an_answer_holds_no_longer_than_the_token(gateway: Gateway) -> None:
-    token = f"t-ann.{signed(exp=20).split('.')[1]}.x"
+    token = f"t-ann.{signed(aud=AUDIENCE, exp=20).split('.')[1]}.x"
     await gateway.reviews.identify(f"Bearer {token}", Verb.GET)
     gateway.server.expired.add(token)
     gateway.clock.now = 19
@@ -231,6 +231,53 @@ async def test_a_token_that_is_not_for_the_fleet_is_refused_with_the_audience_to
     assert told in refusal.detail
     assert f"--audience={AUDIENCE}" in refusal.detail
     assert token not in refusal.detail
+
+
+@pytest.mark.attack("A flood of tokens that are none keeps good callers waiting")
+@pytest.mark.parametrize(
+    "claims",
+    [
+        pytest.param({"aud": OF_THE_CLUSTER, "exp": 9e9}, id="for the API server"),
+        pytest.param({"aud": ["flotilla.dev/default/other"]}, id="for another fleet"),
+        pytest.param({"exp": 9e9}, id="for nobody"),
+        pytest.param({"aud": AUDIENCE, "exp": 600}, id="ended five minutes ago"),
+    ],
+)
+async def test_a_token_that_says_itself_that_it_is_of_no_use_takes_no_place(
+    gateway: Gateway, claims: Mapping[str, object]
+) -> None:
+    gateway.clock.now = 901
+    refusal = await refusal_of(gateway.reviews, f"Bearer {signed(**claims)}")
+    assert (refusal.status, gateway.server.asked) == (HTTPStatus.UNAUTHORIZED, [])
+
+
+async def test_the_api_server_says_whether_a_token_has_ended_where_the_clocks_may_be_apart(
+    gateway: Gateway,
+) -> None:
+    gateway.clock.now = 899
+    token = f"t-ann.{signed(aud=AUDIENCE, exp=600).split('.')[1]}.x"
+    await gateway.reviews.identify(f"Bearer {token}", Verb.GET)
+    assert token in gateway.server.asked
+
+
+async def test_a_token_of_another_audience_is_asked_about_where_the_chart_takes_the_clusters(
+    own_token: Path,
+) -> None:
+    gateway = Gateway(own_token, accepts_cluster_tokens=True)
+    token = f"c-ann.{signed(aud=OF_THE_CLUSTER, exp=9e9).split('.')[1]}.x"
+    assert (await gateway.reviews.identify(f"Bearer {token}", Verb.GET)).name == "kubernetes:ann"
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"status": "ok"}', b"\xff", b"[" * 100_000])
+async def test_an_answer_that_is_no_review_is_a_503_and_is_not_quoted(own_token: Path, body: bytes) -> None:
+    def proxy(_: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, content=body)
+
+    client = httpx2.AsyncClient(transport=httpx2.MockTransport(proxy), base_url="https://kubernetes")
+    clocks = Clocks(monotonic_seconds=FakeClock(), wall_seconds=FakeClock())
+    refusal = await refusal_of(KubernetesReviews(Reviewer(client, own_token), FLEET, clocks), "Bearer t-ann")
+    assert refusal.status is HTTPStatus.SERVICE_UNAVAILABLE
+    assert "is no review" in refusal.detail
 
 
 async def test_an_api_server_that_reads_no_audiences_lets_nobody_in(gateway: Gateway) -> None:

@@ -3,6 +3,8 @@
 import re
 from typing import Final
 
+from flotilla_runtime.contract import SecretError, SecretForm, secret_value
+
 REDIS_PORT: Final = 6_379
 SENTINEL_PORT: Final = 26_379
 # Nothing after the hosts may have an @: the hosts would be a part of a password that is not encoded.
@@ -15,8 +17,8 @@ def hosts_of(url: bytes, *, usual_port: int = REDIS_PORT) -> tuple[str | None, .
     A URL of sentinels names several hosts, with commas: `redis://user:password@a:26379,b:26379/0`.
     """
     try:
-        found = URL.fullmatch(url.decode().strip())
-    except UnicodeDecodeError:
+        found = URL.fullmatch(secret_value(url, "the URL", SecretForm.TEXT))
+    except SecretError:
         return (None,)
     if found is None:
         return (None,)

@@ -116,16 +116,19 @@ def _standing(decision: Decision) -> list[Apply]:
     key = frozenset({SECRETS.ref(owner.namespace, retriever_key(owner).name)} if made else ())
     return [
         Apply(
-            manifest=manifest,
+            manifest=one.manifest,
             parts=one.parts,
-            field=_field(observed, manifest),
-            needs=key if manifest["kind"] == DEPLOYMENTS.kind else frozenset(),
+            field=_field(observed, one.manifest),
+            needs=key if _is_deployment(one.manifest) else frozenset(),
         )
         for one in objects
-        for manifest in [one.manifest]
-        if not _would_end_milvus(observed, manifest)
-        and not (_lacks_a_secret(observed) and manifest["kind"] == DEPLOYMENTS.kind)
+        if not _would_end_milvus(observed, one.manifest)
+        and not (_lacks_a_secret(observed) and _is_deployment(one.manifest))
     ]
+
+
+def _is_deployment(manifest: Manifest) -> bool:
+    return bool(manifest["kind"] == DEPLOYMENTS.kind)
 
 
 def _lacks_a_secret(observed: Observed) -> bool:

@@ -57,8 +57,8 @@ DONE = Cleanup(state=CleanupState.DONE)
 NOT_FOUND = frozenset({100, 1600})  # no such collection, no such alias
 
 
-class ForbiddenAddressError(OSError):
-    """The address is one to which nobody is led by what a user names."""
+class UnreachableAddressError(OSError):
+    """The operator does not connect to the address, whoever names it."""
 
 
 class CleanupError(Exception):
@@ -161,7 +161,7 @@ class _Addresses:
     def check(self, address: str) -> None:
         """Raise OSError for a forbidden address."""
         if is_forbidden(address, allow_loopback=self.allow_loopback):
-            raise ForbiddenAddressError(
+            raise UnreachableAddressError(
                 errno.EACCES,
                 f"the operator does not connect to {address}: it is of its own machine, link-local, or where "
                 "clouds keep credentials",

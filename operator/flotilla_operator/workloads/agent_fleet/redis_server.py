@@ -112,9 +112,13 @@ def _user_line(owner: Owner, user: str, digest: str) -> str:
 
 def digests_of(secret: Mapping[str, str]) -> dict[str, str]:
     """The hashes of the users' passwords in the entries of a secret."""
-    users = (*REDIS_USERS, EXECUTOR_USER)
-    passwords = {user: secret[user].strip() for user in users if user in secret}
-    return {user: hashlib.sha256(one.encode()).hexdigest() for user, one in passwords.items() if one}
+    users, form = (*REDIS_USERS, EXECUTOR_USER), contract.SecretForm.TEXT
+    texts = {user: secret[user] for user in users if user in secret}
+    return {
+        user: hashlib.sha256(contract.secret_value(text, user, form).encode()).hexdigest()
+        for user, text in texts.items()
+        if contract.what_is_wrong(text, form) is None
+    }
 
 
 def digests_of_made(secret: Manifest) -> dict[str, str]:

@@ -83,6 +83,11 @@ SaltOf = Callable[[str], Awaitable[str]]
 log = structlog.get_logger(__name__)
 
 
+async def no_salt(tenant: str) -> str:
+    """Refuse, because a request without a salt would share what the model keeps with other tenants."""
+    raise RuntimeError(f"there is no salt for the tenant {tenant}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Failure:
     """Why a search has no good answer."""
@@ -105,7 +110,7 @@ class Caller:
         context_of: ContextOf = stated_context,
         tools: ToolRunner | None = None,
         texts: Texts | None = None,
-        salt_of: SaltOf | None = None,
+        salt_of: SaltOf = no_salt,
     ) -> None:
         self._client = client
         self._texts = texts
@@ -162,10 +167,7 @@ class Caller:
 
     async def _salt(self, model: ModelConnection, session: Session) -> str | None:
         """The salt of the task's tenant; no request goes without one to a model that isolates tenants."""
-        if not model.isolate_tenants:
-            return None
-        assert self._salt_of is not None
-        return await self._salt_of(session.tenant)
+        return await self._salt_of(session.tenant) if model.isolate_tenants else None
 
     async def _asked(
         self, model: ModelConnection, request: ModelRequest, call: Call, session: Session

@@ -395,6 +395,19 @@ async def test_only_a_model_that_isolates_tenants_gets_a_salt_of_the_tenant() ->
     assert [body.get("cache_salt") for body in bodies] == [None, "salt of ann"]
 
 
+async def test_a_model_that_isolates_tenants_is_not_asked_without_a_salt() -> None:
+    asked: list[httpx2.Request] = []
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        asked.append(request)
+        return streamed()
+
+    isolating = CONFIG.models[0].model_copy(update={"isolate_tenants": True})
+    config = CONFIG.model_copy(update={"models": (isolating,)})
+    reply = await caller(handler, config).make(ASK, SESSION)
+    assert (reply.outcome, asked) == (CallOutcome.FAILED, [])
+
+
 @pytest.mark.holds(
     "tasks.md",
     "`maxOutputTokens` bounds each request for an answer, and an answer with all that continues it",
