@@ -40,6 +40,10 @@ class UnreachableError(Exception):
     """The database takes no connection. The message has nothing of its URL."""
 
 
+class ArgumentError(ValueError):
+    """An argument cannot be sent to the database."""
+
+
 class RowsError(ValueError):
     """The rows that came cannot be told."""
 
@@ -91,7 +95,7 @@ class SqlTool:
         self, connection: psycopg.AsyncConnection[Any], arguments: Mapping[str, Any]
     ) -> Reply:
         most = self._config.max_result_kib * KIB
-        given = {name: _bound(arguments.get(name)) for name in self._statement.names}
+        given = {name: _bound(name, arguments.get(name)) for name in self._statement.names}
         limits = {"flotilla_bytes": most, "flotilla_rows": self._asked.max_rows + 1}
         async with connection:
             await connection.set_read_only(True)
@@ -155,7 +159,9 @@ class SqlTool:
         return addresses
 
 
-def _bound(value: Any) -> Any:
+def _bound(name: str, value: Any) -> Any:
+    if any(isinstance(one, str) and "\0" in one for one in (value if isinstance(value, list) else [value])):
+        raise ArgumentError(f"the argument {name} has a NUL character, which no text of PostgreSQL has")
     return Jsonb(value) if isinstance(value, dict) else value
 
 

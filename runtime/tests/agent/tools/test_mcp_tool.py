@@ -179,7 +179,7 @@ async def test_a_session_that_the_server_does_not_end_is_cut_off(
 async def test_a_server_that_falls_silent_in_the_handshake_is_given_up_in_time(
     server: ToolServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connecting, "OPEN_SECONDS", 0.5)
+    monkeypatch.setattr(connecting, "OPEN_SECONDS", 5)
     monkeypatch.setattr(carrying, "NOTICE_SECONDS", 0.2)
     server.silent_at = {"notifications/initialized", "tools/list", "DELETE"}
     async with asyncio.timeout(60), Bank(server) as bank:
@@ -440,7 +440,7 @@ async def test_a_server_that_does_not_declare_its_tools_is_reported(
     server: ToolServer, fault: str, says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if fault == "hangs":
-        monkeypatch.setattr(connecting, "OPEN_SECONDS", 0.5)
+        monkeypatch.setattr(connecting, "OPEN_SECONDS", 5)
     monkeypatch.setattr(connecting, "LIST_BYTES", 2**20)
     server.fault = fault
     async with Bank(server) as bank:
@@ -466,19 +466,19 @@ async def test_a_server_that_never_says_its_tools_is_reported_and_holds_up_no_ot
 ) -> None:
     async with mcp_server(server.protocol) as healthy, Bank(healthy) as other, Bank(server) as bank:
         catalogue = Catalogue({}, [bank.tools, other.tools])
-        monkeypatch.setattr(connecting, "OPEN_SECONDS", 0.5)
+        monkeypatch.setattr(connecting, "OPEN_SECONDS", 5)
         server.silent_at = {"tools/list"}
         looks = len(healthy.asked("tools/list"))
         calling = asyncio.create_task(bank.call("bank_hangs", {}))
         await until(lambda: bool(server.asked("tools/call")))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await catalogue.look()
         await until(lambda: server.unanswered == 0)
         server.goes_on.set()
         assert (await calling).value == "late", "a call that was being made goes on"
         assert len(healthy.asked("tools/list")) == looks + 1
         assert catalogue.troubles["bank"].trouble == ToolTrouble.NO_ANSWER
-        assert "no answer within 0.5 s" in catalogue.troubles["bank"].message
+        assert "no answer within 5 s" in catalogue.troubles["bank"].message
 
 
 async def test_a_call_without_a_server_was_not_sent_and_is_tried_again(server: ToolServer) -> None:
