@@ -13,6 +13,7 @@ import pytest
 
 from flotilla_cli.gateways import goes_through_proxies
 from flotilla_cli.main import main
+from leaks.planted import MARK, planted
 
 FLEET: dict[str, Any] = {
     "metadata": {"name": "support", "namespace": "team", "uid": "u1"},
@@ -21,6 +22,7 @@ FLEET: dict[str, Any] = {
 }
 SERVICE: dict[str, Any] = {"metadata": {"ownerReferences": [{"kind": "AgentFleet", "uid": "u1"}]}}
 OWN = ["--with-my-own-token"]
+ACCOUNTS, MINE, OF_PLUGIN, OF_FILE = (planted(name) for name in ("account", "mine", "plugin", "file"))
 ATTACK = pytest.mark.attack(
     "What answers behind a fleet's Service gets the token of a cluster's administrator"
 )
@@ -81,7 +83,7 @@ class Cluster:
     """A kubectl on the PATH that gives these answers, by its subcommand."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.log, self._answers = folder / "log", folder / "answers.json"
+        self.log, self._answers = folder / "kubectl.log", folder / "answers.json"
         program = folder / "kubectl"
         text = KUBECTL.format(python=sys.executable, answers=str(self._answers), log=str(self.log))
         program.write_text(text)
@@ -129,10 +131,13 @@ def test_a_token_for_this_gateway_alone_goes_through_a_forwarded_port(
     cluster: Cluster, port: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cluster.answers(
-        get=FLEET, config=user(token="administrator"), create="s3cret\n", port_forward=forwarding(port)
+        get=FLEET,
+        config=user(token=planted("administrator")),
+        create=f"{ACCOUNTS}\n",
+        port_forward=forwarding(port),
     )
     assert main(["tasks", "-f", "support", "-n", "team", "--context", "dev", "--account", "ann"]) == 0
-    assert Handler.tokens == ["Bearer s3cret"]
+    assert Handler.tokens == [f"Bearer {ACCOUNTS}"]
     asked = cluster.log.read_text().splitlines()
     assert asked[0] == "--context dev get agentfleets.flotilla.dev support --namespace team --output json"
     assert (
@@ -143,7 +148,7 @@ def test_a_token_for_this_gateway_alone_goes_through_a_forwarded_port(
     assert asked[-1].endswith("service/support-gateway :8080")
     told = capsys.readouterr()
     assert told.out == "no tasks\n"
-    assert "s3cret" not in told.err + cluster.log.read_text()
+    assert ACCOUNTS not in told.err + cluster.log.read_text()
 
 
 @pytest.mark.holds(
@@ -187,7 +192,7 @@ def test_a_time_that_is_none_is_refused_by_the_name_of_its_option(
 def test_the_kubeconfigs_own_token_is_not_sent_unless_its_user_says_so(
     cluster: Cluster, port: int, capsys: pytest.CaptureFixture[str], words: list[str]
 ) -> None:
-    cluster.answers(get=FLEET, config=user(token="administrator"), port_forward=forwarding(port))
+    cluster.answers(get=FLEET, config=user(token=planted("administrator")), port_forward=forwarding(port))
     assert main([*words, "--fleet", "support"]) == 1
     assert Handler.tokens == []
     told = capsys.readouterr().err
@@ -223,10 +228,10 @@ def test_the_kubeconfigs_own_token_is_not_sent_unless_its_user_says_so(
 def test_ones_own_token_goes_to_another_machine_by_https_alone(
     cluster: Cluster, port: int, capsys: pytest.CaptureFixture[str], url: str, sent: bool
 ) -> None:
-    cluster.answers(config=user(token="mine"))
+    cluster.answers(config=user(token=MINE))
     url = url.format(here=f"http://127.0.0.1:{port}")
     assert main(["tasks", "--url", url, "--with-my-own-token"]) == (0 if sent else 1)
-    assert Handler.tokens == (["Bearer mine"] if sent else [])
+    assert Handler.tokens == ([f"Bearer {MINE}"] if sent else [])
     told = capsys.readouterr().err
     assert sent or "so it needs a --url with https, or of this machine" in told
     assert "mine" not in told
@@ -257,8 +262,8 @@ def test_no_proxy_is_asked_for_what_is_on_this_machine(
     monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.server_address[1]}")
     for no in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(no, raising=False)
-    cluster.answers(get=FLEET, create="made", port_forward=forwarding(port))
-    (tmp_path / "token").write_text("made")
+    cluster.answers(get=FLEET, create=ACCOUNTS, port_forward=forwarding(port))
+    (tmp_path / "token").write_text(ACCOUNTS)
     host = "localhost" if how.endswith("localhost") else "127.0.0.1"
     where = {
         "--fleet": ["--fleet", "support", "--account", "ann"],
@@ -267,7 +272,7 @@ def test_no_proxy_is_asked_for_what_is_on_this_machine(
         assert main(["tasks", *where]) == 0
     finally:
         proxy.shutdown()
-    assert (proxied, Handler.tokens) == ([], ["Bearer made"])
+    assert (proxied, Handler.tokens) == ([], [f"Bearer {ACCOUNTS}"])
 
 
 @pytest.mark.holds(
@@ -313,7 +318,7 @@ def test_nothing_is_sent_to_a_service_that_is_not_the_fleets(
     cluster: Cluster, port: int, capsys: pytest.CaptureFixture[str], owners: list[Any]
 ) -> None:
     service = {"metadata": {"ownerReferences": owners}}
-    cluster.answers(get=FLEET, service=service, create="made", port_forward=forwarding(port))
+    cluster.answers(get=FLEET, service=service, create=ACCOUNTS, port_forward=forwarding(port))
     assert main(["tasks", "--fleet", "support", "--account", "ann"]) == 1
     assert Handler.tokens == []
     assert "the Service support-gateway does not belong to the AgentFleet support" in capsys.readouterr().err
@@ -342,23 +347,23 @@ def test_one_way_is_chosen(words: list[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "fleet", "config", "token"),
     [
-        pytest.param(["--account", "boss"], FLEET, None, "Bearer made", id="a service account's"),
+        pytest.param(["--account", "boss"], FLEET, None, f"Bearer {ACCOUNTS}", id="a service account's"),
         pytest.param([], mode("None"), None, None, id="none where none is asked for"),
-        pytest.param(OWN, FLEET, "token", "Bearer mine", id="the kubeconfig's, where its user says so"),
-        pytest.param(OWN, FLEET, "plugin", "Bearer of-plugin", id="that of a credential plugin"),
-        pytest.param(OWN, FLEET, "file", "Bearer of-file", id="that of a file"),
+        pytest.param(OWN, FLEET, "token", f"Bearer {MINE}", id="the kubeconfig's, where its user says so"),
+        pytest.param(OWN, FLEET, "plugin", f"Bearer {OF_PLUGIN}", id="that of a credential plugin"),
+        pytest.param(OWN, FLEET, "file", f"Bearer {OF_FILE}", id="that of a file"),
     ],
 )
 def test_where_the_token_comes_from(
     cluster: Cluster, port: int, tmp_path: Path, words: list[str], fleet: Any, config: str | None, token: str
 ) -> None:
-    (tmp_path / "token").write_text("of-file\n")
+    (tmp_path / "token").write_text(f"{OF_FILE}\n")
     users = {
-        "plugin": user(exec=plugin(tmp_path, {"token": "of-plugin"})),
+        "plugin": user(exec=plugin(tmp_path, {"token": OF_PLUGIN})),
         "file": user(tokenFile=str(tmp_path / "token")),
-        "token": user(token="mine"),
+        "token": user(token=MINE),
     }
-    answers = {"get": fleet, "create": "made\n", "port_forward": forwarding(port)}
+    answers = {"get": fleet, "create": f"{ACCOUNTS}\n", "port_forward": forwarding(port)}
     cluster.answers(**answers, **({"config": users[config]} if config else {}))
     assert main(["tasks", "--fleet", "support", *words]) == 0
     assert Handler.tokens == [token]
@@ -423,7 +428,9 @@ def test_an_account_needs_the_name_of_its_fleet(capsys: pytest.CaptureFixture[st
     assert "kubectl create token ACCOUNT --audience flotilla.dev/NAMESPACE/FLEET" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("token", ["s3cr\net", "s3crét", ""], ids=["two lines", "no ASCII", "nothing"])
+@pytest.mark.parametrize(
+    "token", [f"{ACCOUNTS[:2]}\n{ACCOUNTS}", f"{ACCOUNTS}é", ""], ids=["two lines", "no ASCII", "nothing"]
+)
 @pytest.mark.parametrize("command", [["tasks"], ["ask", "why?"]], ids=["tasks", "ask"])
 def test_a_token_that_no_header_can_have_is_not_shown(
     port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str], token: str
@@ -434,7 +441,7 @@ def test_a_token_that_no_header_can_have_is_not_shown(
     told = capsys.readouterr().err
     assert told.startswith(f"flotilla: the token in {tmp_path / 'token'} ")
     assert told.endswith("give it a value of one line, of 1 to 8192 printable ASCII characters\n")
-    assert "s3cr" not in told
+    assert MARK not in told
 
 
 @pytest.mark.holds(

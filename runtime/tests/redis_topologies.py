@@ -37,6 +37,14 @@ def server(folder: Path, *extra: str, program: str = "redis-server") -> RedisSer
     return started
 
 
+def started_sentinel(settings: Path) -> "subprocess.Popen[bytes]":
+    """A Sentinel with this configuration; its log is beside that."""
+    with settings.with_suffix(".log").open("ab") as log:
+        return subprocess.Popen(
+            ["redis-server", str(settings), "--sentinel"], stdout=log, stderr=subprocess.STDOUT
+        )
+
+
 def valkey_server() -> str:
     """The path of a Valkey, which comes as a Python package."""
     return str(get_binary_path())
@@ -58,9 +66,7 @@ class SentinelRedis:
             f'sentinel auth-pass {MASTER} "{self.primary.password}"\n'
             f"sentinel down-after-milliseconds {MASTER} 500\nsentinel failover-timeout {MASTER} 3000\n"
         )
-        self._process = subprocess.Popen(
-            ["redis-server", str(settings), "--sentinel"], stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
-        )
+        self._process = started_sentinel(settings)
         wait_until(lambda: "state=online" in self.primary.ask("info", "replication"), "no replica")
         wait_until(self._knows_the_replica, "Sentinel knows no replica")
 
@@ -159,9 +165,7 @@ class TlsRedis:
             f'sentinel auth-pass {MASTER} "{self.server.password}"\n'
             + "".join(f"{name} {value}\n" for name, value in settings)
         )
-        self._process = subprocess.Popen(
-            ["redis-server", str(path), "--sentinel"], stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
-        )
+        self._process = started_sentinel(path)
 
     def url(self, port: int) -> str:
         """With two hosts, of which the first is not there; the URL brings the authority."""

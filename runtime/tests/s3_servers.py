@@ -7,10 +7,11 @@ import time
 from pathlib import Path
 
 from flotilla_runtime.contract import PayloadsConfig
+from leaks.planted import planted
 from local_cluster.binaries import binary
 from local_cluster.processes import free_port
 
-KEY, SECRET, BUCKET = "AKIDTESTS", "a secret / with+signs", "fleets"
+KEY, SECRET, BUCKET = "AKIDTESTS", planted("a secret / with+signs"), "fleets"
 
 
 class S3Server:
@@ -32,12 +33,12 @@ class S3Server:
                 *("--sidecar", str(self._folder / "metadata"), str(self._folder / "objects")),
             ],
             env={**os.environ, "ROOT_ACCESS_KEY": KEY, "ROOT_SECRET_KEY": SECRET},
-            stdout=(self._folder / "log").open("ab"),
+            stdout=(self._folder / "s3.log").open("ab"),
             stderr=subprocess.STDOUT,
         )
         deadline = time.monotonic() + 30
         while not self._answers():
-            assert time.monotonic() < deadline, (self._folder / "log").read_text()
+            assert time.monotonic() < deadline, (self._folder / "s3.log").read_text()
             time.sleep(0.05)
 
     def stop(self) -> None:

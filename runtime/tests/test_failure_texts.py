@@ -20,8 +20,9 @@ from pydantic import BaseModel
 from flotilla_runtime.agent.errors import StoreUnavailableError
 from flotilla_runtime.agent.store.redis_errors import redis_said
 from flotilla_runtime.contract.failure_texts import trace_of, what_failed, without
+from leaks.planted import planted
 
-HUSH = "hush-7Qz"
+HUSH = planted("hush")
 NOWHERE = "127.0.0.1:1"
 
 

@@ -15,8 +15,9 @@ from flotilla_runtime.contract import (
     what_is_wrong,
 )
 from flotilla_runtime.secret_files import entries_in, secret_in
+from leaks.planted import planted
 
-HUSH = "hush-7Qz"
+HUSH = planted("hush")
 GOOD = [
     pytest.param(HUSH.encode(), id="as it is"),
     pytest.param(f"{HUSH}\n".encode(), id="LF"),

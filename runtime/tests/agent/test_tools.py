@@ -37,6 +37,7 @@ from flotilla_runtime.contract import (
     ToolConfig,
     WorkerConfig,
 )
+from leaks.planted import MARK, planted
 from router_support.certificates import write_pair
 
 MODULE = "agent_support.functions"
@@ -190,10 +191,13 @@ async def test_a_tool_is_told_the_span_of_a_call_unless_it_has_such_a_header(
 async def test_headers_are_read_from_the_secret_for_each_call(server: Server, tmp_path: Path) -> None:
     config = over_http(f"{server.url}/text", headers_directory=str(tmp_path))
     (tmp_path / "..data").mkdir()
-    for token in ("one", "two"):
+    tokens = planted("one"), planted("two")
+    for token in tokens:
         (tmp_path / "Authorization").write_text(f"Bearer {token}\n")
         assert (await called(config)).value == "sunny — 21°"
-    assert [asked["headers"]["Authorization"] for asked in server.asked] == ["Bearer one", "Bearer two"]
+    assert [asked["headers"]["Authorization"] for asked in server.asked] == [
+        f"Bearer {one}" for one in tokens
+    ]
 
 
 @pytest.mark.holds("tools.md", "Headers are read from the secret for each call")
@@ -201,12 +205,12 @@ async def test_headers_are_read_from_the_secret_for_each_call(server: Server, tm
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        pytest.param("X-Key", "s3cret\nX-Evil: 1", "X-Key", id="a value of two lines"),
-        pytest.param("X-Key", "s3crét", "X-Key", id="a value that is no ASCII"),
+        pytest.param("X-Key", f"{planted('s')}\nX-Evil: 1", "X-Key", id="a value of two lines"),
+        pytest.param("X-Key", f"é{planted('s')}", "X-Key", id="a value that is no ASCII"),
         pytest.param("X-Key", "", "X-Key", id="no value"),
-        pytest.param("X Key", "s3cret", "X Key", id="a name with a space"),
-        pytest.param("Host", "s3cret", "Host", id="a header that is ours"),
-        pytest.param("idempotency-key", "s3cret", "idempotency-key", id="the key of the call"),
+        pytest.param("X Key", planted("s"), "X Key", id="a name with a space"),
+        pytest.param("Host", planted("s"), "Host", id="a header that is ours"),
+        pytest.param("idempotency-key", planted("s"), "idempotency-key", id="the key of the call"),
     ],
 )
 async def test_a_secret_that_is_no_header_is_named_and_not_shown(
@@ -215,7 +219,7 @@ async def test_a_secret_that_is_no_header_is_named_and_not_shown(
     (tmp_path / name).write_text(value)
     reply = await called(over_http(f"{server.url}/text", headers_directory=str(tmp_path)))
     assert (reply.outcome, says in (reply.problem or ""), server.asked) == (CallOutcome.FAILED, True, [])
-    assert "s3cr" not in (reply.problem or "")
+    assert MARK not in (reply.problem or "")
 
 
 async def test_a_secret_that_is_missing_is_a_failure(server: Server, tmp_path: Path) -> None:

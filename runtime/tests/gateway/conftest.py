@@ -32,6 +32,7 @@ from flotilla_runtime.contract import (
 )
 from flotilla_runtime.serving import serving
 from free_ports import free_ports
+from leaks.planted import planted
 from redis_servers import RedisServer
 
 RUNTIME = Path(__file__).parents[2]
@@ -306,7 +307,7 @@ def with_keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     redis.start()
     whole = Fleet(folder, redis, Services(), free_ports(2))
     for name in ("ann", "bob", "boss", "chief"):
-        (whole.callers / name).write_text(f"{name}-key")
+        (whole.callers / name).write_text(planted(name))
     asyncio.run(whole.start_gateway(GatewayAuth.SECRET, approvers=("boss", "chief")))
     yield whole
     for process in whole.processes:

@@ -21,6 +21,7 @@ from agent_support.words import fleet_with_worker
 from flotilla_runtime.agent.journal import TaskStatus
 from flotilla_runtime.contract import GatewayAuth
 from flotilla_runtime.gateway.a2a.views import statuses_of
+from leaks.planted import planted
 
 pytestmark = pytest.mark.services
 
@@ -200,11 +201,11 @@ async def test_an_older_client_is_answered(fleet: Any) -> None:
 @pytest.mark.attack("An agent reads or cancels somebody else's task over A2A")
 async def test_the_callers_and_rights_are_those_of_the_task_api(own_fleet: Any) -> None:
     for name in ("ann", "bob"):
-        (own_fleet.callers / name).write_text(f"key-of-{name}")
+        (own_fleet.callers / name).write_text(planted(name))
     await own_fleet.start_gateway(GatewayAuth.SECRET, serves_a2a=True)
     async with (
-        client_of(own_fleet, "key-of-ann", streaming=False) as ann,
-        client_of(own_fleet, "key-of-bob") as bob,
+        client_of(own_fleet, planted("ann"), streaming=False) as ann,
+        client_of(own_fleet, planted("bob")) as bob,
     ):
         task = await sent(ann, sends(returns=True))
         for asked in (
@@ -215,12 +216,14 @@ async def test_the_callers_and_rights_are_those_of_the_task_api(own_fleet: Any) 
                 await asked
         with pytest.raises(TaskNotFoundError):
             await anext(aiter(bob.subscribe(a2a.SubscribeToTaskRequest(id=task.id))))
-        async with client_of(own_fleet, "key-of-bob", streaming=False) as sending:
+        async with client_of(own_fleet, planted("bob"), streaming=False) as sending:
             other = await sent(sending, sends(returns=True, context_id=task.context_id))
         listed = await bob.list_tasks(a2a.ListTasksRequest(context_id=task.context_id))
         assert [one.id for one in listed.tasks] == [other.id] != [task.id]
     async with httpx.AsyncClient(base_url=own_fleet.gateway_url) as http:
         refused = await http.post("/a2a", content=b"x" * 10, headers={"Authorization": "Bearer wrong"})
         assert refused.status_code == 401
-        long = await http.post("/a2a", content=b"x" * 2**21, headers={"Authorization": "Bearer key-of-bob"})
+        long = await http.post(
+            "/a2a", content=b"x" * 2**21, headers={"Authorization": f"Bearer {planted('bob')}"}
+        )
         assert long.status_code == 413

@@ -18,6 +18,7 @@ from flotilla_runtime.agent.store.connections import connect
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.contract import Approval, Effect, GatewayAuth, HttpEndpoint, ModelConnection, ToolConfig
 from flotilla_runtime.serving import serving
+from leaks.planted import planted
 from router_support.waiting import until
 
 pytestmark = pytest.mark.services
@@ -171,9 +172,13 @@ async def _waits_for(store: TaskStore, task_id: str, call: str) -> None:
 async def test_a_payment_is_made_once_for_each_approval_whatever_its_submitter_says(own_fleet: Any) -> None:
     """A proxy answers 504 for each payment, so nobody knows whether it happened. Each of them did."""
     for name in ("ann", "boss"):
-        (own_fleet.callers / name).write_text(f"{name}-key")
+        (own_fleet.callers / name).write_text(planted(name))
     await own_fleet.start_gateway(GatewayAuth.SECRET, approvers=("boss",))
-    async with outside() as served, own_fleet.client("ann-key") as ann, own_fleet.client("boss-key") as boss:
+    async with (
+        outside() as served,
+        own_fleet.client(planted("ann")) as ann,
+        own_fleet.client(planted("boss")) as boss,
+    ):
         served.amounts, served.status = (500,), 504
         served.answering.set()
         await own_fleet.start_worker("first", **acting(served, Effect.UNSAFE, Approval.ALWAYS))

@@ -17,6 +17,7 @@ from flotilla_runtime.agent.protocols import Waits
 from flotilla_runtime.agent.store.connections import connect
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import Claim
+from leaks.planted import planted
 
 pytestmark = [pytest.mark.services, pytest.mark.xdist_group("gateway")]
 
@@ -26,7 +27,7 @@ ARGUMENTS = {"to": "ann", "euro": 500}
 DESTINATION = "POST https://bank.example/pay"
 
 
-async def submit(fleet: Any, key: str = "ann-key") -> str:
+async def submit(fleet: Any, key: str = planted("ann")) -> str:
     async with fleet.client(key) as client:
         return str((await client.post("/v1/tasks", json={"input": "why?"})).json()["id"])
 
@@ -76,7 +77,7 @@ def kind(problem: dict[str, Any]) -> str:
 async def test_who_may_approve_finds_what_waits_and_decides(callers: Any) -> None:
     task = await submit(callers)
     await ask(callers, task)
-    async with callers.client("boss-key") as boss:
+    async with callers.client(planted("boss")) as boss:
         assert (await boss.get("/v1/tasks")).json()["tasks"] == [], "its own"
         found = (await boss.get("/v1/tasks", params={"waitsFor": "Approval"})).json()["tasks"]
         assert [each["id"] for each in found] == [task]
@@ -96,7 +97,7 @@ async def test_who_may_approve_finds_what_waits_and_decides(callers: Any) -> Non
             answer = await boss.post(f"/v1/tasks/{task}/{action}", json=body)
             assert answer.status_code == 404, "reading it to decide is all that it may"
         assert (await boss.get(f"/v1/tasks/{task}/events")).status_code == 404
-        assert await decide(callers, task, "boss-key", True, comment="go") == (
+        assert await decide(callers, task, planted("boss"), True, comment="go") == (
             200,
             {"id": task, "status": "Waiting"},
         )
@@ -121,14 +122,14 @@ async def test_who_may_approve_finds_and_reads_what_waits_while_the_task_runs(ca
             page = (await client.get("/v1/tasks", params={"waitsFor": "Approval"})).json()
             return [each["id"] for each in page["tasks"]]
 
-    async with callers.client("boss-key") as boss:
-        assert [await found(f"{name}-key") for name in ("boss", "ann", "bob")] == [[task], [task], []]
+    async with callers.client(planted("boss")) as boss:
+        assert [await found(planted(name)) for name in ("boss", "ann", "bob")] == [[task], [task], []]
         shown = (await boss.get(f"/v1/tasks/{task}")).json()
         assert (shown["status"], [each["call"] for each in shown["approvals"]]) == ("Running", [CALL])
-        assert await decide(callers, task, "boss-key", True) == (200, {"id": task, "status": "Running"})
+        assert await decide(callers, task, planted("boss"), True) == (200, {"id": task, "status": "Running"})
         assert (await boss.get(f"/v1/tasks/{task}")).status_code == 404, "nothing is left to decide"
-        assert (await found("boss-key"), await found("ann-key")) == ([], [])
-    async with callers.client("ann-key") as ann:
+        assert (await found(planted("boss")), await found(planted("ann"))) == ([], [])
+    async with callers.client(planted("ann")) as ann:
         assert not (await ann.get(f"/v1/tasks/{task}")).json().get("approvals"), "no worker has noticed yet"
     await store.close()
 
@@ -139,7 +140,7 @@ async def test_large_arguments_are_shown_in_whole_to_who_may_approve(callers: An
     """They are kept apart from the journal."""
     task, arguments = await submit(callers), {"to": "ann", "note": "x" * 200_000, "euro": 500}
     await ask(callers, task, arguments=arguments)
-    async with callers.client("boss-key") as boss:
+    async with callers.client(planted("boss")) as boss:
         (approval,) = (await boss.get(f"/v1/tasks/{task}")).json()["approvals"]
     assert approval["arguments"] == arguments
 
@@ -151,7 +152,7 @@ async def test_large_arguments_are_shown_in_whole_to_who_may_approve(callers: An
 async def test_who_decided_stands_in_the_journal(callers: Any) -> None:
     task = await submit(callers)
     await ask(callers, task)
-    await decide(callers, task, "boss-key", False, comment="too much")
+    await decide(callers, task, planted("boss"), False, comment="too much")
     store = TaskStore(connect(callers.queue), callers.queue)
     [claim] = await store.claim("w2", 1)
     came = await store.came(claim, CALL, ())
@@ -159,7 +160,7 @@ async def test_who_decided_stands_in_the_journal(callers: Any) -> None:
     done = Done(at=1, call=CALL, outcome="Refused", took_ms=0, value=came.value)  # type: ignore[arg-type]
     await store.append(claim, 6, [done])
     await store.close()
-    async with callers.client("ann-key") as ann:
+    async with callers.client(planted("ann")) as ann:
         shown = (await ann.get(f"/v1/tasks/{task}")).json()
     (ended,) = [event for event in shown["timeline"] if event["event"] == "callEnded"]
     assert (ended["kind"], ended["outcome"], ended["by"]) == ("Approve", "Refused", "secret:boss")
@@ -171,14 +172,14 @@ async def test_who_decided_stands_in_the_journal(callers: Any) -> None:
 async def test_nobody_decides_without_the_verb_not_even_the_submitter(callers: Any) -> None:
     task = await submit(callers)
     await ask(callers, task)
-    for key in ("ann-key", "bob-key"):
+    for key in (planted("ann"), planted("bob")):
         status, problem = await decide(callers, task, key, True)
         assert (status, kind(problem)) == (403, "forbidden")
         assert "gateway.auth.approvers" in problem["detail"]
-    async with callers.client("bob-key") as bob:
+    async with callers.client(planted("bob")) as bob:
         assert (await bob.get("/v1/tasks", params={"waitsFor": "Approval"})).json()["tasks"] == []
         assert (await bob.get(f"/v1/tasks/{task}")).status_code == 404
-    async with callers.client("ann-key") as ann:
+    async with callers.client(planted("ann")) as ann:
         assert (await ann.get(f"/v1/tasks/{task}")).json()["status"] == "Suspended"
         resolved = await ann.post(
             f"/v1/tasks/{task}/resolve",
@@ -199,7 +200,8 @@ async def test_the_first_decision_stands_and_the_second_is_told(callers: Any) ->
         task = await submit(callers)
         await ask(callers, task)
         answers = await asyncio.gather(
-            decide(callers, task, "boss-key", True, comment="go"), decide(callers, task, "chief-key", False)
+            decide(callers, task, planted("boss"), True, comment="go"),
+            decide(callers, task, planted("chief"), False),
         )
         statuses = [status for status, _ in answers]
         assert sorted(statuses) == [200, 409]
@@ -207,12 +209,12 @@ async def test_the_first_decision_stands_and_the_second_is_told(callers: Any) ->
         first = "secret:boss approved" if statuses[0] == 200 else "secret:chief refused"
         assert kind(problem) == "already-decided"
         assert problem["detail"].startswith(first), problem
-        winner = ("boss-key", True) if statuses[0] == 200 else ("chief-key", False)
+        winner = (planted("boss"), True) if statuses[0] == 200 else (planted("chief"), False)
         comment = "go" if winner[1] else None
         assert (await decide(callers, task, *winner, comment=comment))[0] == 200, (
             "whose answer was lost, sends again"
         )
-        async with callers.client("ann-key") as ann:
+        async with callers.client(planted("ann")) as ann:
             await ann.post(f"/v1/tasks/{task}/cancel")
 
 
@@ -220,7 +222,7 @@ async def test_the_first_decision_stands_and_the_second_is_told(callers: Any) ->
 @pytest.mark.attack("Somebody approves after the deadline, or what nobody asked")
 async def test_a_decision_that_comes_too_late_or_unasked_changes_nothing(callers: Any) -> None:
     task = await submit(callers)
-    status, problem = await decide(callers, task, "boss-key", True)
+    status, problem = await decide(callers, task, planted("boss"), True)
     assert (status, kind(problem)) == (409, "nothing-to-approve")
     store = TaskStore(connect(callers.queue), callers.queue)
     loaded = await store.load(task)
@@ -228,15 +230,15 @@ async def test_a_decision_that_comes_too_late_or_unasked_changes_nothing(callers
     assert loaded is not None
     await ask(callers, task, until=loaded.read_at + 300)
     await asyncio.sleep(0.4)
-    status, problem = await decide(callers, task, "boss-key", True)
+    status, problem = await decide(callers, task, planted("boss"), True)
     assert (status, kind(problem)) == (409, "too-late")
     assert "deadline" in problem["detail"]
-    assert (await decide(callers, "0" * 26, "boss-key", True))[0] == 404
-    assert (await decide(callers, "tasks", "boss-key", True))[0] == 404
+    assert (await decide(callers, "0" * 26, planted("boss"), True))[0] == 404
+    assert (await decide(callers, "tasks", planted("boss"), True))[0] == 404
 
 
 async def test_a_wrong_decision_or_signal_names_its_fields(callers: Any) -> None:
-    async with callers.client("boss-key") as boss:
+    async with callers.client(planted("boss")) as boss:
         task = "0" * 26
         for action, body, field in (
             ("approve", {"call": CALL}, "approved"),
@@ -255,7 +257,7 @@ async def test_a_wrong_decision_or_signal_names_its_fields(callers: Any) -> None
 )
 async def test_a_signal_wakes_a_task_of_ones_own_and_no_other(callers: Any) -> None:
     task = await submit(callers)
-    async with callers.client("bob-key") as bob, callers.client("ann-key") as ann:
+    async with callers.client(planted("bob")) as bob, callers.client(planted("ann")) as ann:
         path = f"/v1/tasks/{task}/signal"
         assert (await bob.post(path, json={"name": "news"})).status_code == 404
         answer = await ann.post(path, json={"name": "news", "value": {"a": 1}})
@@ -280,7 +282,7 @@ async def test_no_number_that_is_none_reaches_a_task(callers: Any, fleet: Any, n
     said = f'"role": "ROLE_USER", "messageId": "1", "parts": [{{"text": "a"}}], "metadata": {{"x": {number}}}'
     message = f"{{{said}}}"
     sent = f'{{"jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": {{"message": {message}}}}}'
-    async with callers.client("ann-key") as ann, fleet.client() as anybody:
+    async with callers.client(planted("ann")) as ann, fleet.client() as anybody:
         for client, path, body in (
             (ann, f"/v1/tasks/{task}/signal", f'{{"name": "n", "value": {{"a": {number}}}}}'),
             (ann, f"/v1/tasks/{task}/resolve", f'{{"call": "a", "outcome": "Happened", "result": {number}}}'),
@@ -302,7 +304,7 @@ async def test_no_number_that_is_none_reaches_a_task(callers: Any, fleet: Any, n
 async def test_a_call_is_approved_from_the_command_line(
     callers: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "token").write_text("boss-key\n")
+    (tmp_path / "token").write_text(planted("boss") + "\n")
     task = await submit(callers)
     await ask(callers, task)
 

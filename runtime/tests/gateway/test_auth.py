@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from flotilla_runtime.gateway.auth import NAMESPACE, CallerKeys, NoAuthentication, Verb, tenant_of
 from flotilla_runtime.gateway.problems import ProblemError
+from leaks.planted import MARK, planted
 from router_support.waiting import until, until_told
 
 
@@ -27,46 +28,51 @@ async def test_without_authentication_everybody_sees_everything() -> None:
 
 @pytest.mark.parametrize(
     "authorization",
-    [None, "", "Bearer", "Bearer  ", "Basic YTpi", "Bearer wrong", "s3cret-a", "Bearer s3cret-a x"],
+    [
+        *(None, "", "Bearer", "Bearer  ", "Basic YTpi", "Bearer wrong"),
+        pytest.param(planted("ann"), id="no scheme"),
+        pytest.param(f"Bearer {planted('ann')} x", id="more than the key"),
+    ],
 )
 async def test_a_key_that_is_none_is_refused(tmp_path: Path, authorization: str | None) -> None:
-    (tmp_path / "ann").write_text("s3cret-a\n")
+    (tmp_path / "ann").write_text(f"{planted('ann')}\n")
     keys = CallerKeys(tmp_path)
     await keys.refresh()
     refusal = await refusal_of(keys, authorization)
     assert refusal.status is HTTPStatus.UNAUTHORIZED
     assert refusal.headers["WWW-Authenticate"].startswith("Bearer")
-    assert "s3cret" not in refusal.detail
+    assert planted("ann") not in refusal.detail
 
 
 @pytest.mark.holds("tasks.md", "With `Secret` each entry is a caller, and a change applies without a restart")
 async def test_each_entry_of_the_secret_is_a_caller_and_an_empty_one_is_none(tmp_path: Path) -> None:
-    (tmp_path / "ann").write_text("a-key\n")
-    (tmp_path / "bob").write_text("b-key")
+    (tmp_path / "ann").write_text(planted("a") + "\n")
+    (tmp_path / "bob").write_text(planted("b"))
     (tmp_path / "nobody").write_text("\n")
     (tmp_path / "..data").mkdir()
     keys = CallerKeys(tmp_path)
     await keys.refresh()
-    assert (await keys.identify("Bearer a-key", Verb.GET)).name == "secret:ann"
-    assert (await keys.identify("bearer b-key", Verb.CREATE)).name == "secret:bob"
+    assert (await keys.identify(f"Bearer {planted('a')}", Verb.GET)).name == "secret:ann"
+    assert (await keys.identify(f"bearer {planted('b')}", Verb.CREATE)).name == "secret:bob"
     assert (await refusal_of(keys, "Bearer ")).status is HTTPStatus.UNAUTHORIZED
 
 
 async def test_a_key_that_no_header_can_have_is_nobodys_is_told_and_troubles_no_other(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    unusable = {"bob": b"\xff\xfe\x00key\n", "eve": "hush clé à".encode(), "huge": b"hush" * 2**18}
-    for name, key in {"ann": b" a-key\r\n", **unusable}.items():
+    unusable = {"bob": b"\xff\xfe\x00" + planted("bob").encode(), "eve": f"{planted('eve')} clé à".encode()}
+    unusable["huge"] = planted("huge").encode() * 2**16
+    for name, key in {"ann": f" {planted('a')}\r\n".encode(), **unusable}.items():
         (tmp_path / name).write_bytes(key)
     keys = CallerKeys(tmp_path)
     await keys.refresh()
-    assert (await keys.identify("Bearer a-key", Verb.GET)).name == "secret:ann"
+    assert (await keys.identify(f"Bearer {planted('a')}", Verb.GET)).name == "secret:ann"
     for key in unusable.values():
         refusal = await refusal_of(keys, (b"Bearer " + key.strip()).decode("latin-1"))
         assert refusal.status is HTTPStatus.UNAUTHORIZED
     told = capsys.readouterr().out
     assert all(f"the entry {name} " in told for name in unusable)
-    assert "hush" not in told
+    assert MARK not in told
 
 
 async def accepted(keys: CallerKeys, key: str) -> bool:
@@ -99,16 +105,16 @@ async def test_a_changed_secret_applies_without_a_restart(tmp_path: Path) -> Non
 )
 async def test_the_approvers_of_a_secret_may_decide_and_nobody_else(tmp_path: Path) -> None:
     for name in ("ann", "boss"):
-        (tmp_path / name).write_text(f"{name}-key")
+        (tmp_path / name).write_text(planted(name))
     keys = CallerKeys(tmp_path, approvers=["boss"])
     await keys.refresh()
-    assert (await keys.identify("Bearer boss-key", Verb.APPROVE)).approves
-    assert await keys.may_approve("Bearer boss-key")
-    refusal = await refusal_of(keys, "Bearer ann-key", Verb.APPROVE)
+    assert (await keys.identify(f"Bearer {planted('boss')}", Verb.APPROVE)).approves
+    assert await keys.may_approve(f"Bearer {planted('boss')}")
+    refusal = await refusal_of(keys, f"Bearer {planted('ann')}", Verb.APPROVE)
     assert refusal.status is HTTPStatus.FORBIDDEN
     assert "gateway.auth.approvers" in refusal.detail
-    assert not (await keys.identify("Bearer ann-key", Verb.GET)).approves
-    assert not await keys.may_approve("Bearer ann-key")
+    assert not (await keys.identify(f"Bearer {planted('ann')}", Verb.GET)).approves
+    assert not await keys.may_approve(f"Bearer {planted('ann')}")
 
 
 class StumblingKeys(CallerKeys):
@@ -186,12 +192,12 @@ def test_two_users_are_one_tenant_only_as_accounts_of_one_namespace(one: str, ot
 
 
 async def test_only_a_trusted_entry_may_name_another_tenant(tmp_path: Path) -> None:
-    (tmp_path / "front").write_text("f-key")
-    (tmp_path / "ann").write_text("a-key")
+    (tmp_path / "front").write_text(planted("f"))
+    (tmp_path / "ann").write_text(planted("a"))
     keys = CallerKeys(tmp_path, trusted=["front"])
     await keys.refresh()
-    assert await keys.may_act("Bearer f-key")
-    assert not await keys.may_act("Bearer a-key")
+    assert await keys.may_act(f"Bearer {planted('f')}")
+    assert not await keys.may_act(f"Bearer {planted('a')}")
     with pytest.raises(ProblemError):
         await keys.may_act("Bearer x")
     assert not await NoAuthentication().may_act(None), "else everybody could"

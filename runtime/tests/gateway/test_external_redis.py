@@ -19,6 +19,7 @@ from flotilla_runtime.agent.errors import StoreUnavailableError
 from flotilla_runtime.agent.store.connections import connect
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.contract import ENV_REDIS_URL, QueueConfig, TaskKeys
+from leaks.planted import planted
 from local_cluster.certificates import Authority
 from local_cluster.processes import free_port
 from redis_servers import RedisServer
@@ -129,7 +130,7 @@ async def test_a_task_is_submitted_run_and_answered_over_tls(fleet: Any, redis_s
             id="a certificate of an unknown authority",
         ),
         pytest.param(
-            {"password": "wrong horse"},
+            {"password": planted("wrong horse")},
             ("AuthenticationError",),
             id="a wrong password",
         ),
@@ -151,7 +152,7 @@ async def test_gateway_and_worker_say_in_their_logs_why_redis_cannot_be_used(
     for process in (gateway, worker):
         await until(partial(all_in, process.log, problems))
     logs = gateway.log.read_text() + worker.log.read_text()
-    assert_no_secret_in(logs + refused.text, "correct horse", "wrong horse")
+    assert_no_secret_in(logs + refused.text, redis_server.password, planted("wrong horse"))
 
 
 @pytest.mark.holds("install.md", "Gateways and workers trust the authorities of the runtime image")

@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from flotilla_runtime.contract import GatewayAuth, ModelConnection
 from flotilla_runtime.serving import serving
+from leaks.planted import planted
 
 pytestmark = pytest.mark.services
 
@@ -55,7 +56,7 @@ class CachingModel:
 async def fleet_of(fleet: Any, *, isolates: bool) -> AsyncIterator[CachingModel]:
     model = CachingModel()
     for name in ("ann", "bob"):
-        (fleet.callers / name).write_text(f"{name}-key")
+        (fleet.callers / name).write_text(planted(name))
     await fleet.start_gateway(GatewayAuth.SECRET, serves_openai=True, isolates_tenants=isolates)
     routes = [Route("/v1/chat/completions", model.complete, methods=["POST"])]
     async with serving(Starlette(routes=routes), 0, grace_seconds=1) as port:
@@ -75,7 +76,7 @@ async def fleet_of(fleet: Any, *, isolates: bool) -> AsyncIterator[CachingModel]
 async def chat(fleet: Any, caller: str) -> Any:
     """The usage of a chat completion."""
     async with openai.AsyncOpenAI(
-        base_url=f"{fleet.gateway_url}/v1", api_key=f"{caller}-key", max_retries=0, timeout=60
+        base_url=f"{fleet.gateway_url}/v1", api_key=planted(caller), max_retries=0, timeout=60
     ) as client:
         return (await client.chat.completions.create(model="support", messages=QUESTION)).usage
 
@@ -92,13 +93,13 @@ async def test_a_caller_is_told_nothing_of_a_cache_that_tenants_share(own_fleet:
             usage = await chat(own_fleet, caller)
             assert (usage.prompt_tokens, usage.prompt_tokens_details) == (80, None)
         async with openai.AsyncOpenAI(
-            base_url=f"{own_fleet.gateway_url}/v1", api_key="bob-key", max_retries=0, timeout=60
+            base_url=f"{own_fleet.gateway_url}/v1", api_key=planted("bob"), max_retries=0, timeout=60
         ) as client:
             told = (await client.responses.create(model="support", input=QUESTION[0]["content"])).usage
         assert told is not None
         assert told.input_tokens_details.cached_tokens == 0
-        task = (await own_fleet.client("bob-key").get("/v1/tasks")).json()["tasks"][0]["id"]
-        async with own_fleet.client("bob-key") as client_of_bob:
+        task = (await own_fleet.client(planted("bob")).get("/v1/tasks")).json()["tasks"][0]["id"]
+        async with own_fleet.client(planted("bob")) as client_of_bob:
             shown = (await client_of_bob.get(f"/v1/tasks/{task}")).text
             events = (await client_of_bob.get(f"/v1/tasks/{task}/events")).text
         for text in (shown, events):

@@ -27,6 +27,7 @@ from flotilla_runtime.agent.store.connections import connect
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import Claim, child_id
 from flotilla_runtime.contract import Effect
+from leaks.planted import planted
 
 pytestmark = [pytest.mark.services, pytest.mark.xdist_group("gateway")]
 
@@ -62,7 +63,7 @@ def end(status: TaskStatus = TaskStatus.FAILED) -> Finish:
     return Finish(status=status, reason=reason, message="no", busy_ms={}, calls={})
 
 
-async def submitted(callers: Any, key: str = "ann-key", **fields: Any) -> str:
+async def submitted(callers: Any, key: str = planted("ann"), **fields: Any) -> str:
     async with callers.client(key) as client:
         return str((await client.post("/v1/tasks", json={"input": "go", **fields})).json()["id"])
 
@@ -83,7 +84,7 @@ async def failed(callers: Any, store: TaskStore, story: Sequence[Entry] = STORY,
 
 
 async def replay(
-    callers: Any, task: str, body: Mapping[str, Any] = MappingProxyType({}), key: str = "ann-key"
+    callers: Any, task: str, body: Mapping[str, Any] = MappingProxyType({}), key: str = planted("ann")
 ) -> tuple[int, dict[str, Any]]:
     async with callers.client(key) as client:
         answer = await client.post(f"/v1/tasks/{task}/replay", json=dict(body))
@@ -104,7 +105,7 @@ async def test_a_dead_letter_is_counted_and_goes_on_as_a_new_task(callers: Any, 
     status, receipt = await replay(callers, task)
     assert (status, receipt["status"]) == (201, "Waiting")
     assert receipt["id"] != task
-    async with callers.client("ann-key") as ann:
+    async with callers.client(planted("ann")) as ann:
         shown = (await ann.get(f"/v1/tasks/{receipt['id']}")).json()
     assert (shown["replayOf"], shown["input"], shown["metadata"], shown["priority"], shown["tenant"]) == (
         *(task, "go", {"a": "b"}, "Batch", "ann"),
@@ -139,7 +140,7 @@ async def test_a_replay_hears_a_conversation_and_adds_nothing_to_it(callers: Any
     task = await failed(callers, store, conversationId="c")
     assert await succeeded(await submitted(callers, conversationId="c"), "later") == []
     _, receipt = await replay(callers, task)
-    async with callers.client("ann-key") as ann:
+    async with callers.client(planted("ann")) as ann:
         assert (await ann.get(f"/v1/tasks/{receipt['id']}")).json()["conversationId"] is None
     assert await succeeded(receipt["id"], "replayed") == ["go", "later"]
     assert await succeeded(await submitted(callers, conversationId="c"), "last") == ["go", "later"]
@@ -266,15 +267,15 @@ async def test_what_cannot_be_replayed_says_why(callers: Any, store: TaskStore) 
     waiting = await submitted(callers)
     status, problem = await replay(callers, waiting)
     assert (status, kind(problem)) == (409, "not-ended")
-    assert (await replay(callers, waiting, key="bob-key"))[0] == 404
-    assert (await replay(callers, waiting, key="boss-key"))[0] == 404
+    assert (await replay(callers, waiting, key=planted("bob")))[0] == 404
+    assert (await replay(callers, waiting, key=planted("boss")))[0] == 404
     claim = await claimed(store, waiting)
     await store.finish(claim, end())
     callers.redis.ask("del", store.keys.journal(waiting))
     status, problem = await replay(callers, waiting)
     assert (status, kind(problem)) == (409, "journal-forgotten")
     assert "deadLetterTTLSeconds" in problem["detail"]
-    async with callers.client("ann-key") as ann:
+    async with callers.client(planted("ann")) as ann:
         answer = await ann.post(f"/v1/tasks/{waiting}/replay", json={"repeatEffects": "yes"})
         assert [error["field"] for error in answer.json()["errors"]] == ["repeatEffects"]
 

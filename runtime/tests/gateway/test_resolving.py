@@ -12,6 +12,7 @@ from flotilla_runtime.agent.protocols import Waits
 from flotilla_runtime.agent.store.connections import connect
 from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.contract import Effect, GatewayAuth
+from leaks.planted import planted
 
 pytestmark = [pytest.mark.services, pytest.mark.xdist_group("gateway")]
 
@@ -76,9 +77,9 @@ async def test_an_unknown_effect_is_shown_found_and_resolved(fleet: Any) -> None
 @pytest.mark.attack("A caller says of somebody else's call that it happened")
 async def test_nobody_resolves_a_task_that_it_may_not_read(own_fleet: Any) -> None:
     for name in ("ann", "bob"):
-        (own_fleet.callers / name).write_text(f"{name}-key")
+        (own_fleet.callers / name).write_text(planted(name))
     await own_fleet.start_gateway(GatewayAuth.SECRET)
-    async with own_fleet.client("ann-key") as ann, own_fleet.client("bob-key") as bob:
+    async with own_fleet.client(planted("ann")) as ann, own_fleet.client(planted("bob")) as bob:
         task = (await ann.post("/v1/tasks", json={"input": "a"})).json()["id"]
         await suspend(own_fleet, task)
         path, said = f"/v1/tasks/{task}/resolve", {"call": CALL, "outcome": "NotHappened"}

@@ -14,6 +14,7 @@ import httpx2
 import pytest
 
 from flotilla_runtime.contract import FleetStatus, GatewayAuth, TaskKeys
+from leaks.planted import planted
 from router_support.waiting import until, until_told
 
 # One process of pytest-xdist for all, since they share a gateway.
@@ -267,12 +268,12 @@ async def test_bad_requests_are_refused_with_words_and_nothing_is_kept(fleet: An
 
 @pytest.mark.holds("tasks.md", "With `Secret` each entry is a caller, and a change applies without a restart")
 async def test_with_a_secret_each_caller_sees_its_own_tasks(own_fleet: Any) -> None:
-    (own_fleet.callers / "ann").write_text("a-key")
-    (own_fleet.callers / "bob").write_text("b-key")
+    (own_fleet.callers / "ann").write_text(planted("a"))
+    (own_fleet.callers / "bob").write_text(planted("b"))
     await own_fleet.start_gateway(GatewayAuth.SECRET)
     async with (
-        own_fleet.client("a-key") as ann,
-        own_fleet.client("b-key") as bob,
+        own_fleet.client(planted("a")) as ann,
+        own_fleet.client(planted("b")) as bob,
         own_fleet.client("x") as stranger,
     ):
         task_id = (await ann.post("/v1/tasks", json={"input": "a"})).json()["id"]
@@ -285,8 +286,8 @@ async def test_with_a_secret_each_caller_sees_its_own_tasks(own_fleet: Any) -> N
         wrong = await stranger.post("/v1/tasks", json={"input": "a"})
         problem(wrong, 401)
         assert wrong.headers["www-authenticate"].startswith("Bearer")
-        (own_fleet.callers / "carl").write_text("c-key")
-        async with own_fleet.client("c-key") as carl:
+        (own_fleet.callers / "carl").write_text(planted("c"))
+        async with own_fleet.client(planted("c")) as carl:
 
             async def is_known() -> bool:
                 answer: httpx2.Response = await carl.get("/v1/tasks")

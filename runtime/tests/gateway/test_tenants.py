@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from flotilla_runtime.contract import GatewayAuth
+from leaks.planted import planted
 
 pytestmark = [pytest.mark.services, pytest.mark.xdist_group("gateway")]
 
@@ -17,9 +18,9 @@ pytestmark = [pytest.mark.services, pytest.mark.xdist_group("gateway")]
 @pytest.mark.attack("A caller names a tenant that is not its own")
 async def test_only_a_trusted_caller_names_another_tenant(own_fleet: Any) -> None:
     for name in ("front", "ann"):
-        (own_fleet.callers / name).write_text(f"{name}-key")
+        (own_fleet.callers / name).write_text(planted(name))
     await own_fleet.start_gateway(GatewayAuth.SECRET, trusted=("front",))
-    async with own_fleet.client("front-key") as front, own_fleet.client("ann-key") as ann:
+    async with own_fleet.client(planted("front")) as front, own_fleet.client(planted("ann")) as ann:
         own = await ann.post("/v1/tasks", json={"input": "a", "tenant": "ann"})
         assert own.status_code == 201, "everybody may name its own"
         for refused in (
@@ -60,10 +61,10 @@ async def test_without_authentication_nobody_names_a_tenant(fleet: Any) -> None:
 @pytest.mark.attack("One caller fills the queue")
 async def test_a_caller_has_its_share_of_the_places_and_leaves_the_rest_to_others(own_fleet: Any) -> None:
     for name in ("ann", "bob"):
-        (own_fleet.callers / name).write_text(f"{name}-key")
+        (own_fleet.callers / name).write_text(planted(name))
     queue = own_fleet.queue.model_copy(update={"max_waiting": 5, "queue_percent": 60})
     await own_fleet.start_gateway(GatewayAuth.SECRET, queue=queue)
-    async with own_fleet.client("ann-key") as ann, own_fleet.client("bob-key") as bob:
+    async with own_fleet.client(planted("ann")) as ann, own_fleet.client(planted("bob")) as bob:
         codes = [
             (await ann.post("/v1/tasks", json={"input": f"q{number}"})).status_code for number in range(4)
         ]

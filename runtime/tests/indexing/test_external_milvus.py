@@ -16,12 +16,13 @@ from indexing_support.builds import Index
 from indexing_support.milvus import MilvusServer
 from indexing_support.milvus_front import REFUSAL, TOKEN, MilvusFront
 from indexing_support.processes import log_of, readiness, retriever, run
+from leaks.planted import planted
 
 pytestmark = [pytest.mark.services, pytest.mark.xdist_group("milvus")]
 
 # gRPC trusts the authorities of this file, and without it those that come with its library.
 TRUSTED_AUTHORITIES = "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"
-WRONG_TOKEN = "reader:guessed"
+WRONG_TOKEN = planted("reader:guessed")
 UNKNOWN_AUTHORITY = "CERTIFICATE_VERIFY_FAILED: unable to get local issuer certificate"
 
 

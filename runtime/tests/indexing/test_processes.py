@@ -9,7 +9,8 @@ import pytest
 
 from indexing_support.builds import Index
 from indexing_support.embedder import EmbedderState
-from indexing_support.processes import log_of, readiness, retriever, run, started
+from indexing_support.processes import EMBEDDER_KEY, log_of, readiness, retriever, run, started
+from leaks.planted import planted
 
 pytestmark = [pytest.mark.services, pytest.mark.xdist_group("milvus")]
 
@@ -36,7 +37,7 @@ def test_a_killed_shard_is_run_again_and_the_index_is_whole(index: Index, embedd
     status, report = run(index, "promote")
     assert (status, report.documents.indexed, report.count_parity) == (0, 120, True)
     assert report.chunks == len(index.rows())
-    assert set(embedder.authorizations) == {"Bearer secret"}
+    assert set(embedder.authorizations) == {f"Bearer {EMBEDDER_KEY}"}
 
 
 @pytest.mark.holds(
@@ -81,18 +82,18 @@ def test_the_retriever_serves_until_it_is_told_to_end(index: Index) -> None:
 @pytest.mark.holds("security.md", "Nobody searches without a key, and keys are in no log, message or metric")
 @pytest.mark.attack("A pod without a key searches an index")
 def test_nobody_searches_without_a_key(index: Index, tmp_path: Path) -> None:
-    (tmp_path / "ann").write_text("a-key")
+    (tmp_path / "ann").write_text(planted("a"))
     with retriever(index, keys=tmp_path) as (_, url):
         wait_until(url, 503)
-        for wrong in (None, "Bearer", "Bearer another", "Basic YTphLWtleQ==", "a-key", "Bearer ann"):
+        for wrong in (None, "Bearer", "Bearer another", "Basic YTphLWtleQ==", planted("a"), "Bearer ann"):
             headers = {} if wrong is None else {"Authorization": wrong}
             refused = httpx2.post(f"{url}/v1/retrieve", json={"query": "moon"}, headers=headers, timeout=10)
             assert (refused.status_code, refused.json()["code"]) == (401, "unauthorized")
         asked = httpx2.post(
             f"{url}/v1/retrieve",
             json={"query": "moon"},
-            headers={"Authorization": "Bearer a-key"},
+            headers={"Authorization": f"Bearer {planted('a')}"},
             timeout=10,
         )
         assert asked.json()["code"] == "no-generation", "a caller with a key is let in"
-    assert "a-key" not in log_of(index)
+    assert planted("a") not in log_of(index)

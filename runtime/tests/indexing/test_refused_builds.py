@@ -36,6 +36,7 @@ from flotilla_runtime.indexing.steps import StepContext
 from flotilla_runtime.indexing.workspace import Workspace
 from indexing_support.embedder import DIMENSION, MODEL, REFUSED_WORD, EmbedderState, serving
 from indexing_support.memory_store import Collection, MemoryStore
+from leaks.planted import MARK, planted
 
 ALIAS, FIRST, SECOND = "flotilla_a", "flotilla_a_g_one", "flotilla_a_g_two"
 
@@ -283,9 +284,9 @@ def test_a_step_that_fails_reports_its_reason_and_whether_another_try_helps(
     ],
 )
 def test_a_secret_that_no_header_can_have_ends_the_step(variable: str, reason: BuildReason) -> None:
-    for value in ("hush\nX-Evil: 1", "hush\x01", "hush é", " "):
+    for value in (f"{planted('h')}\nX-Evil: 1", f"{planted('h')}\x01", f"{planted('h')} é", " "):
         with pytest.raises(BuildError) as refused:
             secrets_of({variable: value})
         assert (refused.value.reason, refused.value.permanent) == (reason, True)
         assert variable in refused.value.message
-        assert "hush" not in refused.value.message
+        assert MARK not in refused.value.message

@@ -8,10 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from indexing_support.milvus import MilvusServer
+from leaks.planted import planted
 from local_cluster.certificates import Authority
 from local_cluster.processes import free_port
 
-TOKEN = "reader:salt and pepper"
+TOKEN = planted("reader:salt and pepper")
 REFUSAL = "auth check failure, please check username and password are correct"  # Milvus' own words
 UNAUTHENTICATED = 16  # gRPC's code
 

@@ -12,16 +12,18 @@ import httpx2
 
 from flotilla_runtime.contract import MilvusConnection, RetrieverConfig, StepReport
 from indexing_support.builds import Index
+from leaks.planted import planted
 from local_cluster.processes import free_port
 
 RUNTIME = Path(__file__).parents[2]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(RUNTIME), "FLOTILLA_EMBEDDER_KEY": "secret"}
+EMBEDDER_KEY = planted("embedder")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(RUNTIME), "FLOTILLA_EMBEDDER_KEY": EMBEDDER_KEY}
 NOTHING: Mapping[str, str] = {}
 
 
 def log_of(index: Index) -> str:
     """What the index's processes have printed so far."""
-    return (index.folder / "log").read_text()
+    return (index.folder / "processes.log").read_text()
 
 
 @contextmanager
@@ -79,7 +81,7 @@ def readiness(url: str) -> httpx2.Response | None:
 def _process(
     index: Index, module: str, arguments: list[str], environment: Mapping[str, str]
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    with (index.folder / "log").open("ab") as log:
+    with (index.folder / "processes.log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             env={**ENVIRONMENT, **environment},

@@ -23,10 +23,11 @@ from flotilla_runtime.agent.models import (
 from flotilla_runtime.agent.retries import RetryPolicy
 from flotilla_runtime.backoff import Backoff
 from flotilla_runtime.contract import Priority
+from leaks.planted import planted
 
 QUICK = RetryPolicy(tries=3, backoff=Backoff(base_seconds=0.001, limit_seconds=0.002))
 PATIENT = Timeouts(first_token_seconds=60, between_tokens_seconds=60, total_seconds=120)
-KEY = "sk-the-key-of-the-fleet"
+KEY = planted("sk-model")
 ASK = ModelRequest(
     session_id="task-1",
     priority=Priority.BATCH,

@@ -18,6 +18,7 @@ from flotilla_runtime.retrieval.application import RetrieverApplication
 from flotilla_runtime.retrieval.generations import Generations
 from flotilla_runtime.retrieval.retriever import Retriever
 from flotilla_runtime.serving import serving
+from leaks.planted import planted
 from router_support.waiting import until_told
 
 QUESTION = {"query": "fog"}
@@ -100,17 +101,17 @@ async def status_of(client: httpx2.AsyncClient, authorization: str | None) -> in
 @pytest.mark.parametrize(
     ("keyless", "authorization", "status"),
     [
-        pytest.param(None, "Bearer a-key", 200, id="a key"),
-        pytest.param(None, "bearer  b-key", 200, id="a key of another caller, written otherwise"),
+        pytest.param(None, f"Bearer {planted('a')}", 200, id="a key"),
+        pytest.param(None, f"bearer  {planted('b')}", 200, id="a key of another caller, written otherwise"),
         pytest.param(None, None, 401, id="no key"),
-        pytest.param(None, "Bearer c-key", 401, id="a wrong key"),
+        pytest.param(None, f"Bearer {planted('c')}", 401, id="a wrong key"),
         pytest.param(None, "Bearer", 401, id="an empty key"),
         pytest.param(None, "Basic YTpi", 401, id="another scheme"),
-        pytest.param(None, "a-key", 401, id="no scheme"),
+        pytest.param(None, planted("a"), 401, id="no scheme"),
         pytest.param(None, "Bearer ann", 401, id="the name of an entry"),
         pytest.param("true", None, 200, id="no key, while workers send none"),
-        pytest.param("true", "Bearer a-key", 200, id="a key, while workers send none"),
-        pytest.param("true", "Bearer c-key", 401, id="a wrong key is refused even then"),
+        pytest.param("true", f"Bearer {planted('a')}", 200, id="a key, while workers send none"),
+        pytest.param("true", f"Bearer {planted('c')}", 401, id="a wrong key is refused even then"),
         pytest.param("true", "Bearer", 401, id="an empty key is refused even then"),
         pytest.param("false", None, 401, id="the file says no"),
         pytest.param("", None, 401, id="the file says nothing"),
@@ -119,7 +120,7 @@ async def status_of(client: httpx2.AsyncClient, authorization: str | None) -> in
 async def test_who_may_search(
     place: Place, keyless: str | None, authorization: str | None, status: int
 ) -> None:
-    place.holds(ann="a-key\n", bob="b-key", nobody="\n")
+    place.holds(ann=planted("a") + "\n", bob=planted("b"), nobody="\n")
     if keyless is not None:
         place.lets_in_without(keyless)
     async with retriever(place) as client:
@@ -133,15 +134,17 @@ async def test_who_may_search(
 )
 @pytest.mark.holds("security.md", "Nobody searches without a key, and keys are in no log, message or metric")
 async def test_a_refusal_is_a_problem_that_says_what_to_send(place: Place) -> None:
-    place.holds(ann="a-key")
+    place.holds(ann=planted("a"))
     async with retriever(place) as client:
-        refused = await client.post("/v1/retrieve", json=QUESTION, headers={"Authorization": "Bearer s3cret"})
+        refused = await client.post(
+            "/v1/retrieve", json=QUESTION, headers={"Authorization": f"Bearer {planted('s')}"}
+        )
     assert refused.status_code == HTTPStatus.UNAUTHORIZED
     assert refused.headers["WWW-Authenticate"] == 'Bearer realm="flotilla.dev"'
     assert refused.headers["content-type"] == "application/problem+json"
     assert refused.json()["code"] == "unauthorized"
-    assert "s3cret" not in refused.text
-    assert "a-key" not in refused.text
+    assert planted("s") not in refused.text
+    assert planted("a") not in refused.text
 
 
 async def test_without_a_mounted_secret_everybody_may_search() -> None:
@@ -169,7 +172,7 @@ async def is_status(client: httpx2.AsyncClient, authorization: str | None, statu
 
 @pytest.mark.holds("search.md", "`/healthz`, `/readyz`, `/v1/status` and `/metrics` need no key")
 async def test_probes_scrapes_and_the_operator_need_no_key(place: Place) -> None:
-    place.holds(ann="a-key")
+    place.holds(ann=planted("a"))
     async with retriever(place) as client:
         for path in ("/healthz", "/metrics", "/v1/status"):
             assert (await client.get(path)).status_code == 200
@@ -180,9 +183,9 @@ async def test_probes_scrapes_and_the_operator_need_no_key(place: Place) -> None
     "search.md", "Metrics name the entry whose key was sent, and nothing that a stranger chose"
 )
 async def test_the_metrics_name_the_entry_and_nothing_that_a_stranger_chose(place: Place) -> None:
-    place.holds(ann="a-key").lets_in_without()
+    place.holds(ann=planted("a")).lets_in_without()
     async with retriever(place) as client:
-        for authorization in ("Bearer a-key", None, "Bearer mallory", "mallory"):
+        for authorization in (f"Bearer {planted('a')}", None, "Bearer mallory", "mallory"):
             await status_of(client, authorization)
         metrics = (await client.get("/metrics")).text
     name = "flotilla_retriever_requests_total"

@@ -18,6 +18,7 @@ from flotilla_runtime.retrieval.retriever import Retriever
 from indexing_support.builds import Index
 from indexing_support.embedder import REFUSED_WORD, EmbedderState
 from indexing_support.milvus import MilvusServer
+from leaks.planted import planted
 
 # One process of pytest-xdist for all that use Milvus Lite: it takes seconds to start.
 pytestmark = [pytest.mark.services, pytest.mark.xdist_group("milvus")]
@@ -40,7 +41,7 @@ async def serving(
     generations = Generations(store, index.alias)
     async with httpx2.AsyncClient(timeout=deadline_milliseconds / 1000) as outgoing:
         addressed = partial(address_of, config=config)
-        retriever = Retriever(store, generations, outgoing, key="secret", address_of=addressed)
+        retriever = Retriever(store, generations, outgoing, key=planted("embedder"), address_of=addressed)
         application = RetrieverApplication(config, retriever, generations).build()
         transport = httpx2.ASGITransport(app=application)
         async with httpx2.AsyncClient(transport=transport, base_url="http://retriever") as client:
@@ -86,7 +87,7 @@ async def test_the_passage_that_answers_comes_first_with_where_it_stands(
     assert first["text"] == "The moon moves the sea twice a day."
     assert first["score"] > answer["passages"][1]["score"]
     assert sails["passages"][0]["anchor"] == "top"
-    assert embedder.authorizations[-1] == "Bearer secret"
+    assert embedder.authorizations[-1] == f"Bearer {planted('embedder')}"
 
 
 @pytest.mark.holds("security.md", "Queries are embedded at no address that only Milvus names")

@@ -23,6 +23,7 @@ from flotilla_runtime.router.errors import RouterProcessError
 from flotilla_runtime.router.files import RunFiles
 from flotilla_runtime.router.pod_watch import KubernetesAccess
 from free_ports import free_ports
+from leaks.planted import planted
 from router_support.builders import ROUTERS, config, pod
 from router_support.fake_pods import FakePods
 from router_support.haproxy_version import ON_BOTH
@@ -178,19 +179,19 @@ async def test_haproxy_restarts() -> None:
     "decisions/0002-haproxy.md", "HAProxy that is restarted by itself comes back with its servers and keys"
 )
 async def test_haproxy_restarts_with_the_keys_it_had(tmp_path: Any) -> None:
-    (tmp_path / "fleet").write_text("old")
+    (tmp_path / "fleet").write_text(planted("old"))
     async with two_replicas(caller_keys_directory=str(tmp_path)) as (_, router, caller):
-        (tmp_path / "fleet").write_text("new")
+        (tmp_path / "fleet").write_text(planted("new"))
         known = map_text(read_caller_keys(tmp_path).by_hash)
         await until(lambda: (router.directory / "keys.map").read_text() == known)
         await router.stop_agent()
         await router.stop_haproxy()
         await router.start_haproxy()
-        answer = await caller.post(headers={"Authorization": "Bearer new"})
+        answer = await caller.post(headers={"Authorization": f"Bearer {planted('new')}"})
         assert answer.body["error"]["code"] == "no_replicas"
-        assert (await caller.post(headers={"Authorization": "Bearer old"})).status == 401
+        assert (await caller.post(headers={"Authorization": f"Bearer {planted('old')}"})).status == 401
         await router.start_agent()
-        assert (await caller.post(headers={"Authorization": "Bearer new"})).status == 200
+        assert (await caller.post(headers={"Authorization": f"Bearer {planted('new')}"})).status == 200
 
 
 @pytest.mark.holds("draining.md", "A router that starts during a drain applies it before it is ready")
@@ -298,7 +299,7 @@ async def test_the_status_is_what_the_contract_says() -> None:
 )
 @pytest.mark.parametrize("keyed", [False, True], ids=["without keys", "with callers' keys"])
 async def test_a_refusal_is_an_increase_from_zero(keyed: bool, tmp_path: Any) -> None:
-    (tmp_path / "fleet").write_text("key")
+    (tmp_path / "fleet").write_text(planted("key"))
     directory = str(tmp_path) if keyed else None
     refused = (
         f'flotilla_router_refused_total{{caller="{"fleet" if keyed else "anonymous"}",reason="NoReplicas"}}'
@@ -306,7 +307,7 @@ async def test_a_refusal_is_an_increase_from_zero(keyed: bool, tmp_path: Any) ->
     async with fleet() as made, Router(made.api, "router-1", caller_keys_directory=directory) as router:
         assert f"{refused} 0.0" in (await get(router, "/metrics"))[1]
         async with Caller(router) as caller:
-            assert (await caller.post(headers={"Authorization": "Bearer key"})).status == 503
+            assert (await caller.post(headers={"Authorization": f"Bearer {planted('key')}"})).status == 503
 
         async def counted() -> bool:
             return f"{refused} 1.0" in (await get(router, "/metrics"))[1]

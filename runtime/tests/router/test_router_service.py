@@ -19,6 +19,7 @@ from flotilla_runtime import contract
 from flotilla_runtime.contract import RouterTask
 from flotilla_runtime.router.admin_socket import AdminSocket
 from flotilla_runtime.router.files import RunFiles
+from leaks.planted import planted
 from router_support.haproxy_version import ON_BOTH, ON_EVERY, parser_takes_our_words
 from router_support.routers import Answer, Caller, Engine, Fleet, Router, first_token_received_at, fleet
 from router_support.waiting import until, until_told
@@ -26,7 +27,7 @@ from router_support.waiting import until, until_told
 pytestmark = [pytest.mark.services, pytest.mark.usefixtures("haproxy")]
 
 KEYS = 1000
-ENGINE_KEY = "the-engines-key"
+ENGINE_KEY = planted("engine")
 
 
 @asynccontextmanager
@@ -538,7 +539,7 @@ async def test_limits_follow_the_number_of_routers() -> None:
 async def test_callers_keys_change_without_a_reload(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.mkdir()
-    (keys / "fleet").write_text("first-key\n")
+    (keys / "fleet").write_text(planted("first") + "\n")
     async with fleet() as made, routed(made, "a", caller_keys_directory=str(keys)) as (router, caller):
         admin = AdminSocket(RunFiles(router.config.run_directory))
         process = await admin.process()
@@ -547,14 +548,21 @@ async def test_callers_keys_change_without_a_reload(tmp_path: Path) -> None:
             headers = {} if header is None else {"Authorization": header}
             return (await caller.post(headers=headers)).status
 
-        for refused in (None, "", "Bearer", "Bearer wrong", "Basic first-key", "bearer first-keys"):
+        for refused in (
+            None,
+            "",
+            "Bearer",
+            "Bearer wrong",
+            f"Basic {planted('first')}",
+            f"bearer {planted('first')}s",
+        ):
             assert await status_with(refused) == 401, refused
-        assert await status_with("Bearer first-key") == 200
-        (keys / "build").write_text("second-key")
+        assert await status_with(f"Bearer {planted('first')}") == 200
+        (keys / "build").write_text(planted("second"))
         (keys / "fleet").unlink()
 
         async def has_changed() -> bool:
-            now = [await status_with(f"Bearer {which}-key") for which in ("first", "second")]
+            now = [await status_with(f"Bearer {planted(which)}") for which in ("first", "second")]
             return now == [401, 200]
 
         await until_told(has_changed)
@@ -563,7 +571,7 @@ async def test_callers_keys_change_without_a_reload(tmp_path: Path) -> None:
         assert answer.headers["WWW-Authenticate"] == "Bearer"
         assert all("Authorization" not in headers for headers in made.engines["a"].headers)
         assert await admin.process() == process
-        assert "first-key" not in router.log + (router.directory / "keys.map").read_text()
+        assert planted("first") not in router.log + (router.directory / "keys.map").read_text()
         callers = {line["caller"] for line in request_lines(router) if line["status"] == "200"}
         assert callers == {"fleet", "build"}
 
@@ -578,7 +586,7 @@ async def test_callers_keys_change_without_a_reload(tmp_path: Path) -> None:
     "sent",
     [
         pytest.param(None, id="a caller without a key"),
-        pytest.param("Bearer mine", id="a caller with its own"),
+        pytest.param(f"Bearer {planted('mine')}", id="a caller with its own"),
     ],
 )
 async def test_the_router_has_the_key_that_engines_ask_for(sent: str | None) -> None:

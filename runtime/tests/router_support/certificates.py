@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from flotilla_runtime import contract
+from leaks.planted import planted
 
 NAME = "llama-model.default.svc"
 
@@ -37,7 +38,9 @@ def write_pair(
         written.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
-            serialization.BestAvailableEncryption(b"secret") if password else serialization.NoEncryption(),
+            serialization.BestAvailableEncryption(planted("pair").encode())
+            if password
+            else serialization.NoEncryption(),
         )
     )
     return pem

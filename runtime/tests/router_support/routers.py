@@ -27,6 +27,7 @@ from flotilla_runtime.router.agent_http import serve
 from flotilla_runtime.router.files import RunFiles
 from flotilla_runtime.router.pod_watch import KubernetesAccess
 from free_ports import free_ports
+from leaks.pytest_plugin import search_file
 from local_cluster.processes import free_port
 from router_support.builders import ROUTERS, config, pod
 from router_support.fake_pods import FakePods
@@ -137,6 +138,7 @@ class Router:
     async def __aexit__(self, *_: object) -> None:
         await self.stop_agent()
         await self.stop_haproxy()
+        search_file(self.directory / "haproxy.log")  # before pytest's own search, the folder is gone
         self._directory.cleanup()
 
     async def start_haproxy(self) -> None:

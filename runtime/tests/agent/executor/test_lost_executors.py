@@ -79,7 +79,8 @@ class Site:
         tests = str(Path(noted.__file__).parents[1])
         search = os.pathsep.join([tests, *sys.path])
         environment = {**os.environ, noted.NOTES: str(self.notes), "PYTHONPATH": search}
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        with (self.folder / "executor.log").open("ab") as log:
+            process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
         try:
             yield process
         finally:

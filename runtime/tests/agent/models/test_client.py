@@ -20,6 +20,7 @@ from flotilla_runtime.agent.models import (
     Usage,
     Withdrawn,
 )
+from leaks.planted import MARK, planted
 from model_support.calls import ASK, KEY, QUICK, asked, client, endpoint
 from model_support.raw_server import (
     END,
@@ -219,7 +220,7 @@ async def test_no_connection_is_tried_again() -> None:
         pytest.param("ftp://model/v1", KEY, Why.BAD_ENDPOINT, id="an address of another kind"),
         pytest.param("http://mo del:x/v1", KEY, Why.BAD_ENDPOINT, id="no address"),
         pytest.param("http://model/v1", "", Why.UNAUTHORIZED, id="no key"),
-        pytest.param("http://model/v1", "sk-\n-key", Why.UNAUTHORIZED, id="a key of two lines"),
+        pytest.param("http://model/v1", f"sk-\n{planted('key')}", Why.UNAUTHORIZED, id="a key of two lines"),
         pytest.param("http://model/v1", "schlüssel", Why.UNAUTHORIZED, id="a key that no header can have"),
     ],
 )
@@ -258,11 +259,11 @@ async def test_a_server_that_sends_the_key_back_does_not_get_it_into_the_journal
 @pytest.mark.parametrize("answer", [plain(400), plain(500), [STREAM, FOR_EVER], []])
 async def test_a_password_in_the_address_does_not_get_into_the_journal(answer: Sequence[Part]) -> None:
     async with serving(answer) as server:
-        url = server.url.replace("http://", "http://user:secret@")
+        url = server.url.replace("http://", f"http://user:{planted('user')}@")
         reply, _ = await asked(url, timeouts=SHORT, retries=replace(QUICK, tries=1))
     assert reply.problem is not None
     assert f"http://127.0.0.1:{server.port}/v1" in reply.problem.message
-    assert "secret" not in reply.problem.message
+    assert MARK not in reply.problem.message
 
 
 @pytest.mark.holds(

@@ -8,6 +8,7 @@ import pytest
 from flotilla_runtime.agent.models import ModelOutcome, ModelProblem, ModelProblemReason
 from flotilla_runtime.agent.models.failures import Failure, of_error, outcome_of
 from flotilla_runtime.http_errors import NO_URL, UNSENDABLE, said_of
+from leaks.planted import planted
 
 Why = ModelProblemReason
 Outcome = ModelOutcome
@@ -51,7 +52,7 @@ def test_without_a_problem_a_call_succeeded() -> None:
     assert outcome_of(None) is Outcome.SUCCEEDED
 
 
-SECRET = "sk-hush"
+SECRET = planted("sk")
 
 
 def refused_by_the_client(**headers: str) -> Exception:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -19,7 +20,7 @@ from flotilla_runtime.agent.store.task_store import TaskStore
 from flotilla_runtime.agent.tasks import NewTask, SubmitOutcome
 from flotilla_runtime.contract import ENV_REDIS_URL, QueueConfig, RedisTopology, TaskKeys, TaskLimits
 from local_cluster.processes import free_port
-from redis_servers import RedisServer
+from redis_servers import PASSWORD, RedisServer
 from redis_topologies import (
     CLUSTERED,
     MASTER,
@@ -159,7 +160,7 @@ class TestServers:
         stack.callback(primary.stop)
         stack.callback(replica.stop)
         wait_until(lambda: "state=online" in primary.ask("info", "replication"), "no replica")
-        store = store_at(f"redis://:correct%20horse@127.0.0.1:{primary.port}", RedisTopology.SINGLE)
+        store = store_at(f"redis://:{quote(PASSWORD)}@127.0.0.1:{primary.port}", RedisTopology.SINGLE)
         with paused(replica):
             for _ in range(2):
                 with pytest.raises(UnconfirmedError):
@@ -176,7 +177,7 @@ class TestServers:
     async def test_a_replica_that_has_just_come_must_confirm(self, tmp_path: Path, stack: ExitStack) -> None:
         primary = server(tmp_path / "primary")
         stack.callback(primary.stop)
-        store = store_at(f"redis://:correct%20horse@127.0.0.1:{primary.port}", RedisTopology.SINGLE)
+        store = store_at(f"redis://:{quote(PASSWORD)}@127.0.0.1:{primary.port}", RedisTopology.SINGLE)
         assert await submitted(store, "t1") is SubmitOutcome.CREATED, "there is none"
         replica = server(tmp_path / "replica", "--replicaof", f"127.0.0.1 {primary.port}")
         stack.callback(replica.stop)
@@ -199,7 +200,7 @@ class TestServers:
         stack.callback(primary.stop)
         stack.callback(replica.stop)
         wait_until(lambda: "state=online" in primary.ask("info", "replication"), "no replica")
-        url = f"redis://:correct%20horse@127.0.0.1:{primary.port}"
+        url = f"redis://:{quote(PASSWORD)}@127.0.0.1:{primary.port}"
         client = connect(QueueConfig(fleet=FLEET), {ENV_REDIS_URL: url})
 
         async def write(one: Any) -> str:
@@ -231,7 +232,7 @@ class TestServers:
         stack.callback(primary.stop)
         stack.callback(replica.stop)
         wait_until(lambda: "state=online" in primary.ask("info", "replication"), "no replica")
-        store = store_at(f"redis://:correct%20horse@127.0.0.1:{primary.port}", RedisTopology.SINGLE)
+        store = store_at(f"redis://:{quote(PASSWORD)}@127.0.0.1:{primary.port}", RedisTopology.SINGLE)
         assert (await store.facts()).confirms_files
         await uses_everything(store)
         asked = primary.ask("info", "commandstats")

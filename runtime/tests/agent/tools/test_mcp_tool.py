@@ -25,6 +25,7 @@ from flotilla_runtime.agent.tools.mcp_transport import Exchange
 from flotilla_runtime.agent.tools.runner import ToolRunner
 from flotilla_runtime.backoff import Backoff
 from flotilla_runtime.contract import Effect, McpServer, McpToolChoice, ToolConfig, ToolTrouble
+from leaks.planted import MARK, planted
 from router_support.waiting import until
 
 QUICK = RetryPolicy(tries=3, backoff=Backoff(base_seconds=0.001, limit_seconds=0.002))
@@ -95,7 +96,7 @@ class Bank:
 async def test_a_servers_tools_are_called_with_the_key_and_the_headers(
     server: ToolServer, tmp_path: Path
 ) -> None:
-    (tmp_path / "Authorization").write_text("Bearer s3cret")
+    (tmp_path / "Authorization").write_text(f"Bearer {planted('mcp')}")
     async with Bank(server, headers=tmp_path, description="A bank.") as bank:
         assert bank.catalogue["bank_add"].declaration.description == "A bank.\nAdds two numbers."
         assert (await bank.call(*ADD)).value == {"sum": 3}
@@ -103,7 +104,7 @@ async def test_a_servers_tools_are_called_with_the_key_and_the_headers(
         wrong = await bank.call("bank_add", {"a": "one"})
     assert wrong.outcome is CallOutcome.INVALID
     assert server.paid == ["k1"]
-    assert {headers.get("authorization") for _, headers in server.requests} == {"Bearer s3cret"}
+    assert {headers.get("authorization") for _, headers in server.requests} == {f"Bearer {planted('mcp')}"}
 
 
 @pytest.mark.holds(
@@ -504,7 +505,10 @@ async def test_a_server_at_a_forbidden_address_is_not_reached(server: ToolServer
     assert server.requests == []
 
 
-@pytest.mark.parametrize(("name", "value"), [("Mcp-Session-Id", "x"), ("Accept", "x"), ("X-Key", "s3crét")])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("Mcp-Session-Id", "x"), ("Accept", "x"), pytest.param("X-Key", f"é{planted('mcp')}", id="no ASCII")],
+)
 async def test_a_secret_that_is_no_header_of_its_own_is_named_and_not_shown(
     server: ToolServer, tmp_path: Path, name: str, value: str
 ) -> None:
@@ -512,4 +516,4 @@ async def test_a_secret_that_is_no_header_of_its_own_is_named_and_not_shown(
     async with Bank(server, headers=tmp_path) as bank:
         report = bank.catalogue.troubles["bank"]
     assert name in report.message
-    assert ("s3cr" in report.message, server.requests) == (False, [])
+    assert (MARK in report.message, server.requests) == (False, [])

@@ -18,6 +18,7 @@ from flotilla_runtime.agent.tools.runner import ToolRunner
 from flotilla_runtime.agent.worker.loading import load_tools
 from flotilla_runtime.backoff import Backoff
 from flotilla_runtime.contract import Effect, OpenApiOperation, ToolConfig, ToolTrouble
+from leaks.planted import planted
 
 QUICK = RetryPolicy(tries=2, backoff=Backoff(base_seconds=0.001, limit_seconds=0.002))
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -68,7 +69,7 @@ class Tools:
     "tools.md", "An OpenAPI operation is called with the arguments in their places, at its own host alone"
 )
 async def test_an_operation_is_called_with_key_and_headers(server: OpenApiServer, tmp_path: Path) -> None:
-    (tmp_path / "Authorization").write_text("Bearer s3cret")
+    (tmp_path / "Authorization").write_text(f"Bearer {planted('openapi')}")
     tools = Tools(booking(server, asked={"headers_directory": str(tmp_path)}))
     catalogue = await tools.look()
     assert catalogue["book"].declaration.description == "Books a room.\nOnly where one is free."
@@ -79,9 +80,13 @@ async def test_an_operation_is_called_with_key_and_headers(server: OpenApiServer
     assert (asked["method"], asked["path"]) == ("POST", "/api/cities/Faro/rooms")
     assert (asked["query"], asked["json"]) == ([("notify", "a"), ("notify", "b")], {"nights": 2})
     sent = {name: asked["headers"].get(name) for name in ("Idempotency-Key", "Authorization", "X-Trip")}
-    assert sent == {"Idempotency-Key": "key-1", "Authorization": "Bearer s3cret", "X-Trip": "7"}
+    assert sent == {
+        "Idempotency-Key": "key-1",
+        "Authorization": f"Bearer {planted('openapi')}",
+        "X-Trip": "7",
+    }
     assert asked["headers"]["traceparent"] == TRACE
-    assert server.document_headers[0]["Authorization"] == "Bearer s3cret"
+    assert server.document_headers[0]["Authorization"] == f"Bearer {planted('openapi')}"
 
 
 @pytest.mark.attack("An argument leads an operation to another path, or into another header")
@@ -101,14 +106,14 @@ async def test_the_parts_of_a_path_go_over_the_wire_as_one_part(server: OpenApiS
 )
 @pytest.mark.attack("An OpenAPI document names another host, which would get the tool's secret")
 async def test_the_secret_of_a_tool_goes_to_its_own_host_alone(server: OpenApiServer, tmp_path: Path) -> None:
-    (tmp_path / "Authorization").write_text("Bearer s3cret")
+    (tmp_path / "Authorization").write_text(f"Bearer {planted('openapi')}")
     async with openapi_server() as other:
         away = {"url": f"{other.url}/v2", "headers_directory": str(tmp_path)}
         tools = Tools(booking(server, asked=away))
         await tools.look()
         assert (await tools.call(BOOKING)).value == {"booked": True}
         assert "Authorization" not in server.document_headers[0]  # the document is on another host
-        assert other.asked[0]["headers"]["Authorization"] == "Bearer s3cret"
+        assert other.asked[0]["headers"]["Authorization"] == f"Bearer {planted('openapi')}"
         server.document = document(servers=[{"url": other.url}])
         trusting = Tools(booking(server, asked={"headers_directory": str(tmp_path)}))
         await trusting.look()

@@ -7,6 +7,7 @@ from flotilla_runtime.agent.tools.references import ProgramError
 from flotilla_runtime.agent.tools.sql_text import read_statement
 from flotilla_runtime.agent.worker.loading import load_tools
 from flotilla_runtime.contract import SqlQuery, ToolConfig, read_database_url
+from leaks.planted import MARK, planted
 
 
 @pytest.mark.holds("tools.md", "A query is one read-only statement with bound arguments, and gives rows")
@@ -68,22 +69,26 @@ def test_a_url_names_one_host() -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        pytest.param("mysql://me:hush@a/shop", id="another database"),
-        pytest.param("postgresql://me:hush@a/shop?host=b", id="another host"),
-        pytest.param("postgresql://me:hush@a/shop?hostaddr=169.254.169.254", id="another address"),
-        pytest.param("postgresql://me:hush@a/shop?service=x", id="a service"),
-        pytest.param("postgresql://me:hush@a/shop?passfile=/etc/passwd", id="a file"),
-        pytest.param("postgresql://me:hush@a/shop?sslrootcert=/etc/passwd", id="a certificate"),
-        pytest.param("postgresql://me:hush@a/shop?options=-c%20statement_timeout=0", id="settings"),
-        pytest.param("postgresql://me:hush@a,b/shop", id="two hosts"),
-        pytest.param("postgresql://me:hush@%2Fvar%2Frun/shop", id="a socket"),
-        pytest.param("postgresql://me:hush@a:70000/shop", id="a port"),
+        pytest.param(f"mysql://me:{planted('me')}@a/shop", id="another database"),
+        pytest.param(f"postgresql://me:{planted('me')}@a/shop?host=b", id="another host"),
+        pytest.param(
+            f"postgresql://me:{planted('me')}@a/shop?hostaddr=169.254.169.254", id="another address"
+        ),
+        pytest.param(f"postgresql://me:{planted('me')}@a/shop?service=x", id="a service"),
+        pytest.param(f"postgresql://me:{planted('me')}@a/shop?passfile=/etc/passwd", id="a file"),
+        pytest.param(f"postgresql://me:{planted('me')}@a/shop?sslrootcert=/etc/passwd", id="a certificate"),
+        pytest.param(
+            f"postgresql://me:{planted('me')}@a/shop?options=-c%20statement_timeout=0", id="settings"
+        ),
+        pytest.param(f"postgresql://me:{planted('me')}@a,b/shop", id="two hosts"),
+        pytest.param(f"postgresql://me:{planted('me')}@%2Fvar%2Frun/shop", id="a socket"),
+        pytest.param(f"postgresql://me:{planted('me')}@a:70000/shop", id="a port"),
         pytest.param("postgresql://a/shop", id="no user"),
-        pytest.param("postgresql://me:hush@a", id="no database"),
-        pytest.param("host=a password=hush", id="no URL"),
+        pytest.param(f"postgresql://me:{planted('me')}@a", id="no database"),
+        pytest.param(f"host=a password={planted('me')}", id="no URL"),
     ],
 )
 def test_a_url_that_leads_elsewhere_is_refused_and_not_shown(url: str) -> None:
     with pytest.raises(ValueError) as raised:  # noqa: PT011
         read_database_url(url)
-    assert "hush" not in str(raised.value)
+    assert MARK not in str(raised.value)

@@ -17,6 +17,7 @@ from flotilla_runtime.agent.tools.http_tool import HttpTools
 from flotilla_runtime.agent.tools.runner import ToolRunner
 from flotilla_runtime.agent.worker.loading import load_tools
 from flotilla_runtime.contract import Effect, SqlQuery, ToolConfig
+from leaks.planted import MARK, planted
 
 pytestmark = pytest.mark.services
 ANY: dict[str, Any] = {
@@ -195,7 +196,7 @@ async def test_a_query_that_takes_too_long_is_ended_in_the_database(database: st
 @pytest.mark.holds("tools.md", "A query that takes too long is ended in the database")
 async def test_a_server_that_hangs_is_not_waited_for(tmp_path: Path) -> None:
     server = await asyncio.start_server(lambda reader, writer: asyncio.sleep(60), "127.0.0.1", 0)
-    url = f"postgresql://me:hush@127.0.0.1:{server.sockets[0].getsockname()[1]}/x"
+    url = f"postgresql://me:{planted('me')}@127.0.0.1:{server.sockets[0].getsockname()[1]}/x"
     started = time.monotonic()
     reply = await run(url, "select 1", folder=tmp_path, timeout_seconds=0.3)
     server.close()
@@ -207,9 +208,13 @@ async def test_a_server_that_hangs_is_not_waited_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        pytest.param("postgresql://me:hush@127.0.0.1:9/x", "takes no connection", id="nobody there"),
-        pytest.param("postgresql://me:hush@nowhere.invalid/x", "has no address", id="no such host"),
-        pytest.param("postgresql://me:hush@a,b/x", "does not name one host", id="two hosts"),
+        pytest.param(
+            f"postgresql://me:{planted('me')}@127.0.0.1:9/x", "takes no connection", id="nobody there"
+        ),
+        pytest.param(
+            f"postgresql://me:{planted('me')}@nowhere.invalid/x", "has no address", id="no such host"
+        ),
+        pytest.param(f"postgresql://me:{planted('me')}@a,b/x", "does not name one host", id="two hosts"),
     ],
 )
 async def test_a_database_that_is_not_there_is_told_without_its_url(
@@ -218,11 +223,11 @@ async def test_a_database_that_is_not_there_is_told_without_its_url(
     reply = await run(url, "select 1", folder=tmp_path)
     assert reply.outcome is CallOutcome.FAILED
     assert says in (reply.problem or "")
-    assert not any(part in (reply.problem or "") for part in ("hush", "me:", "nowhere.invalid"))
+    assert not any(part in (reply.problem or "") for part in (MARK, "me:", "nowhere.invalid"))
 
 
 async def test_a_role_that_is_refused_is_told_without_its_name(database: str, tmp_path: Path) -> None:
-    reply = await run(database.replace("bench@", "nobody:hush@"), "select 1", folder=tmp_path)
+    reply = await run(database.replace("bench@", f"nobody:{planted('nobody')}@"), "select 1", folder=tmp_path)
     assert "takes no connection" in (reply.problem or "")
     assert "nobody" not in (reply.problem or "")
 

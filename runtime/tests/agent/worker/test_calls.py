@@ -30,7 +30,10 @@ from flotilla_runtime.contract import (
     TaskLimits,
     WorkerConfig,
 )
+from leaks.planted import MARK, planted
 
+HUSH = planted("hush").encode()
+OLD, NEW, NEWER = planted("old"), planted("new"), planted("newer")
 CONFIG = WorkerConfig(
     queue=QueueConfig(fleet="default/support"),
     prompt="Answer.",
@@ -102,7 +105,7 @@ def calling(client: httpx2.AsyncClient, config: WorkerConfig) -> Caller:
     return Caller(
         client,
         config,
-        environment={"K": "k"},
+        environment={"K": planted("k")},
         model_retries=quick,
         index_retries=quick,
         draw=lambda low, high: high,
@@ -123,7 +126,7 @@ async def test_a_model_is_asked_with_session_priority_and_temperature_zero() -> 
     assert str(seen[0].url) == "http://model/v1/chat/completions"
     assert seen[0].headers["X-Session-Id"] == "t1"
     assert seen[0].headers["X-Flotilla-Priority"] == "Batch"
-    assert seen[0].headers["Authorization"] == "Bearer k"
+    assert seen[0].headers["Authorization"] == f"Bearer {planted('k')}"
     body = json.loads(seen[0].content)
     assert (body["model"], body["temperature"], body["max_tokens"]) == ("smol", 0, 64)
 
@@ -178,10 +181,10 @@ async def test_a_search_sends_the_key_that_its_file_has_now(tmp_path: Path) -> N
 
     key = tmp_path / "manual"
     asking = caller(handler, with_key(key))
-    for content in (b"old\n", b"new", b"\tnewer \r\n"):
-        key.write_bytes(content)
+    for content in (f"{OLD}\n", NEW, f"\t{NEWER} \r\n"):
+        key.write_bytes(content.encode())
         assert (await asking.make(look(), SESSION)).outcome is CallOutcome.SUCCEEDED
-    assert sent == [b"Bearer old", b"Bearer new", b"Bearer newer"]
+    assert sent == [f"Bearer {one}".encode() for one in (OLD, NEW, NEWER)]
 
 
 async def test_without_a_file_for_its_key_a_search_sends_none() -> None:
@@ -203,7 +206,14 @@ async def test_a_key_that_cannot_be_read_fails_the_search_with_its_path(tmp_path
 
 @pytest.mark.holds("security.md", "Nobody searches without a key, and keys are in no log, message or metric")
 @pytest.mark.parametrize(
-    "key", [b"hush\r\nX-Evil: 1", b"hush\0", "hush é".encode(), b"hush\xff", b"hush" * 2**18]
+    "key",
+    [
+        pytest.param(HUSH + b"\r\nX-Evil: 1", id="two lines"),
+        pytest.param(HUSH + b"\0", id="NUL"),
+        pytest.param(HUSH + " é".encode(), id="no ASCII"),
+        pytest.param(HUSH + b"\xff", id="no UTF-8"),
+        pytest.param(HUSH * 2**16, id="too long"),
+    ],
 )
 async def test_a_key_that_no_header_may_have_is_not_quoted(tmp_path: Path, key: bytes) -> None:
     (tmp_path / "manual").write_bytes(key)
@@ -214,7 +224,7 @@ async def test_a_key_that_no_header_may_have_is_not_quoted(tmp_path: Path, key: 
         reply = await calling(client, config).make(look(), SESSION)
     assert (reply.outcome, reply.tries) == (CallOutcome.FAILED, 1)
     assert "the key of the index cannot be sent: the file" in (reply.problem or "")
-    assert "hush" not in (reply.problem or "")
+    assert MARK not in (reply.problem or "")
 
 
 async def test_an_index_gives_passages_and_its_generation() -> None:
@@ -253,7 +263,7 @@ async def test_models_and_indexes_are_told_the_span_of_a_call_and_the_replica_is
 async def test_a_replica_that_no_router_of_ours_names_is_none(said: str) -> None:
     def handler(_: httpx2.Request) -> httpx2.Response:
         answer = streamed()
-        answer.headers["X-Flotilla-Replica"] = said
+        answer.headers = httpx2.Headers([*answer.headers.raw, (b"X-Flotilla-Replica", said.encode())])
         return answer
 
     assert (await caller(handler).make(ASK, SESSION)).replica is None
@@ -391,7 +401,7 @@ async def test_only_a_model_that_isolates_tenants_gets_a_salt_of_the_tenant() ->
     isolating = CONFIG.models[0].model_copy(update={"isolate_tenants": True})
     for config in (CONFIG, CONFIG.model_copy(update={"models": (isolating,)})):
         client = httpx2.AsyncClient(transport=httpx2.MockTransport(handler))
-        await Caller(client, config, environment={"K": "k"}, salt_of=salt_of).make(ASK, SESSION)
+        await Caller(client, config, environment={"K": planted("k")}, salt_of=salt_of).make(ASK, SESSION)
     assert [body.get("cache_salt") for body in bodies] == [None, "salt of ann"]
 
 
@@ -468,7 +478,7 @@ async def test_a_task_whose_model_dies_more_often_than_its_call_has_reserved_for
 
     patient = RetryPolicy(tries=8, backoff=Backoff(base_seconds=0.001, limit_seconds=0.002))
     client = httpx2.AsyncClient(transport=httpx2.MockTransport(handler))
-    calls = Caller(client, CONFIG, environment={"K": "k"}, model_retries=patient)
+    calls = Caller(client, CONFIG, environment={"K": planted("k")}, model_retries=patient)
     store = MemoryStore()
     store.submit("t1", "go", TaskLimits())
     assert await run(store, program_of(asks, config=CONFIG), calls) is RunOutcome.ENDED

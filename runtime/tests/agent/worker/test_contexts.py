@@ -9,6 +9,7 @@ import structlog
 
 from flotilla_runtime.agent.worker.contexts import ContextLengths, context_in
 from flotilla_runtime.contract import ModelConnection
+from leaks.planted import planted
 
 MODEL = ModelConnection(
     role="Default", name="gpt", url="https://models.example/v1/", model="gpt", asks_context=True
@@ -44,6 +45,9 @@ def test_what_a_list_of_models_says(answer: Any, tokens: int | None) -> None:
     assert context_in(answer, "gpt") == tokens
 
 
+HUSH = planted("hush")
+
+
 class Endpoint:
     """Answers as a test says, and notes what it was asked."""
 
@@ -52,7 +56,7 @@ class Endpoint:
         self.asked: list[httpx2.Request] = []
         self.now = 0.0
 
-    def lengths(self, key: str = "hush") -> ContextLengths:
+    def lengths(self, key: str = HUSH) -> ContextLengths:
         client = httpx2.AsyncClient(transport=httpx2.MockTransport(self._handle), follow_redirects=True)
         return ContextLengths(client, environment={"KEY": key}, monotonic_seconds=lambda: self.now)
 
@@ -69,7 +73,7 @@ async def test_an_endpoint_is_asked_once_with_the_models_key() -> None:
     assert [await lengths.of(model) for _ in range(3)] == [32768] * 3
     (request,) = endpoint.asked
     assert str(request.url) == "https://models.example/v1/models"
-    assert request.headers["Authorization"] == "Bearer hush"
+    assert request.headers["Authorization"] == f"Bearer {HUSH}"
 
 
 async def test_a_set_is_not_asked() -> None:
@@ -106,5 +110,5 @@ async def test_a_key_that_no_header_can_have_is_in_no_log() -> None:
     endpoint = Endpoint()
     model = MODEL.model_copy(update={"key_environment": "KEY"})
     with structlog.testing.capture_logs() as logged:
-        assert await endpoint.lengths("hush\u20ac").of(model) == 4096
-    assert (len(logged), "hush" in str(logged), endpoint.asked) == (1, False, [])
+        assert await endpoint.lengths(f"{HUSH}\u20ac").of(model) == 4096
+    assert (len(logged), HUSH in str(logged), endpoint.asked) == (1, False, [])

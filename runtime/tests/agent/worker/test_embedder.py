@@ -16,6 +16,7 @@ from flotilla_runtime.agent.levers.metrics import LeverMetrics
 from flotilla_runtime.agent.protocols import Session
 from flotilla_runtime.agent.worker.embedder import LONGEST_ANSWER_BYTES, QueryEmbedder
 from flotilla_runtime.contract import ModelConnection, Pricing, Priority, RateLimit
+from leaks.planted import planted
 
 MODEL = ModelConnection(
     role="Embed",
@@ -40,7 +41,7 @@ def embedder(handler: Any, model: ModelConnection = MODEL) -> QueryEmbedder:
     return QueryEmbedder(
         httpx2.AsyncClient(transport=httpx2.MockTransport(handler)),
         model,
-        environment={"K": "key"},
+        environment={"K": planted("embedder")},
         turns=Turns(MemoryBuckets(limits, lambda: 0.0), monotonic_seconds=lambda: 0.0, draw=lambda a, _: a),
         circuits=Circuits(LeverMetrics(CollectorRegistry()), lambda: 0.0),
     )
@@ -58,7 +59,7 @@ async def test_a_query_is_embedded_with_key_and_priority() -> None:
     assert embedded == Embedding(vector=[0.6, 0.8], tokens=2, nano_usd=2_000_000)
     assert str(seen[0].url) == "http://embed/v1/embeddings"
     assert json.loads(seen[0].content) == {"model": "mini", "input": ["why?"], "encoding_format": "float"}
-    assert seen[0].headers["Authorization"] == "Bearer key"
+    assert seen[0].headers["Authorization"] == f"Bearer {planted('embedder')}"
     assert seen[0].headers["X-Flotilla-Priority"] == "Batch"
     assert one.most("why?") == Amount(tokens=4, nano_usd=4_000_000)
 
