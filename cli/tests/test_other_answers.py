@@ -30,7 +30,7 @@ def answered_by(monkeypatch: pytest.MonkeyPatch, answer: httpx2.Response) -> Non
 
 
 def failure(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """The one line that a command which fails prints."""
+    """The single line that a failing command prints."""
     assert main([*words]) == 1
     told = capsys.readouterr()
     assert told.out == ""

@@ -1,4 +1,4 @@
-"""What the code of an agent imports. docs/agent-code.md explains it."""
+"""The names that the code of an agent imports. docs/agent-code.md explains them."""
 
 from flotilla_runtime.agent.actors import ActorEnded, Turn
 from flotilla_runtime.agent.answers import Answer, Found

@@ -1,4 +1,4 @@
-"""What the code of a LangGraph graph imports. docs/graphs.md explains it. It needs LangGraph."""
+"""The names that the code of a LangGraph graph imports. docs/graphs.md explains them. It needs LangGraph."""
 
 from flotilla_runtime.agent.graphs.current import NoTaskError, task_context
 from flotilla_runtime.agent.graphs.models import FlotillaChatModel

@@ -1,4 +1,4 @@
-"""What an error of the HTTP client says, without what it quotes of the request. Pure."""
+"""Texts of the HTTP client's errors, without what they quote of the request. Pure."""
 
 from typing import Final
 
@@ -15,7 +15,7 @@ class BadAnswerError(ValueError):
 
 
 def said_of(error: Exception) -> str:
-    """What went wrong, for messages and logs. The texts that quote a header or a URL may hold a secret."""
+    """The failure, for messages and logs. The texts that quote a header or a URL may hold a secret."""
     if isinstance(error, httpx2.LocalProtocolError | UnicodeEncodeError):
         return UNSENDABLE
     if isinstance(error, httpx2.InvalidURL):

@@ -64,7 +64,7 @@ class MountedKeys:
 def bearer_token(authorization: str | None) -> str | None:
     """The token as it was sent, None for none.
 
-    Only spaces and tabs around it are removed: a key may end in any byte.
+    Only spaces and tabs around it are removed. No key has them at its ends (`contract.secret_values`).
     """
     scheme, _, rest = (authorization or "").strip(" \t").partition(" ")
     token = rest.strip(" \t")

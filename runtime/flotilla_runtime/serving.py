@@ -1,9 +1,9 @@
 """Serves an ASGI application on a port, over IPv6 and IPv4 where the machine has both.
 
 uvicorn itself binds only one family, so it gets a socket that accepts both. It holds as many connections as
-`bound` allows. No caller holds a connection for
-longer than `patience` allows, but for a handshake of TLS, which may take asyncio's minute. When the block of
-`serving` ends, the server first finishes the requests in flight, for at most `grace_seconds`.
+`bound` allows. No caller holds a connection for longer than `patience` allows, but for a handshake of TLS,
+which may take asyncio's minute. When the block of `serving` ends, the server first finishes the requests in
+flight, for at most `grace_seconds`.
 """
 
 import asyncio

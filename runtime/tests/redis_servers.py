@@ -97,7 +97,7 @@ class RedisServer:
         self._process.send_signal(signal.SIGCONT)
 
     def ask(self, *command: str) -> str:
-        """What redis-cli prints."""
+        """Run a command, and return the output of redis-cli."""
         told = subprocess.run(
             [*("redis-cli", "-p", str(self.port), "--user", ADMIN, "-a", self.password), QUIET, *command],
             check=True,

@@ -78,7 +78,7 @@ async def connected(patience: Patience, tls: Path | None) -> AsyncIterator[tuple
 
 
 async def ended_after(reader: Any, writer: Any, sends: bytes, *, seconds: float = 5) -> bytes:
-    """What came until the server closed, while `sends` is sent again and again."""
+    """The bytes that came until the server closed, while `sends` is sent again and again."""
     came = asyncio.create_task(reader.read(2**20))
     whole = b""
     async with asyncio.timeout(seconds):

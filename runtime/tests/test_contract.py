@@ -17,7 +17,7 @@ APART = frozenset(
 
 
 def written() -> dict[str, object]:
-    """What the parts define, by name."""
+    """The names that the parts define, with their values."""
     parts = [import_module(part.name) for part in iter_modules(contract.__path__, f"{contract.__name__}.")]
     return {
         name: value

@@ -1,4 +1,4 @@
-"""What an engine's refusal says. e2e/tests/test_engine_contract.py compares them with a real vLLM."""
+"""Reasons of an engine's refusals. e2e/tests/test_engine_contract.py compares them with a real vLLM."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""What is told of the errors of libraries: raised by the libraries themselves, with a secret in each."""
+"""Texts for the errors of libraries: raised by the libraries themselves, with a secret in each."""
 
 import asyncio
 import contextlib

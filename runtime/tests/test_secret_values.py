@@ -1,4 +1,4 @@
-"""What a secret may be, and what is told of one that cannot be used: never a part of it."""
+"""Secrets that may be used, and messages on those that cannot: never with a part of them."""
 
 from pathlib import Path
 

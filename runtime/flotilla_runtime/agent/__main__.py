@@ -45,7 +45,7 @@ log = structlog.get_logger(__name__)
 
 
 def tracing_of(config: WorkerConfig, metrics: WorkerMetrics, instance: str) -> Tracing | None:
-    """What traces the tasks; None where nobody wants traces."""
+    """Return the tracer of the tasks, or None where the configuration asks for no traces."""
     if config.telemetry is None:
         return None
     # To load OpenTelemetry is a good part of a worker's start, and of its memory.

@@ -28,7 +28,7 @@ NOT_ITS_FAULT: Final = frozenset({EndReason.CANCELLED, EndReason.ACTOR_ENDED})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """What `receive` returns: the actor's new state, and the answer for who asked. With `ends`, it ends."""
+    """The result of `receive`: the new state, and the answer to the sender. With `ends`, the actor ends."""
 
     state: Any = None
     answer: Any = None
@@ -102,7 +102,7 @@ class Policy:
 
     @classmethod
     def of(cls, handler: Any) -> "Policy":
-        """What the attributes of a handler say. Raises ValueError."""
+        """Read the policy from the attributes of a handler. Raises ValueError for a bad one."""
         told = {name: getattr(handler, name) for name in cls.__slots__ if hasattr(handler, name)}
         policy = cls(**told)
         for name, least, most in (("mailbox", 1, MOST_MAILBOX), ("restarts", 0, MOST_RESTARTS)):
@@ -118,7 +118,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """What is kept of an actor: its state, its parent, and when its latest failures were."""
+    """The stored record of an actor: its state, its parent and the times of its latest failures."""
 
     state: Any = None
     parent: Address | None = None
@@ -126,7 +126,7 @@ class Kept:
 
     @property
     def document(self) -> dict[str, Any]:
-        """What is kept, as JSON."""
+        """The record as JSON."""
         return {
             "state": self.state,
             "parent": asdict(self.parent) if self.parent else None,

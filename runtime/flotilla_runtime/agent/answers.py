@@ -1,4 +1,4 @@
-"""What models and indexes give an agent."""
+"""Answers of models and indexes to an agent."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +9,7 @@ from flotilla_runtime.contract import Passage
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What a model answered. `is_cut`: it stopped for want of tokens. `value`: that of a schema."""
+    """The answer of a model. `is_cut`: it ran out of tokens. `value`: the value by the call's schema."""
 
     text: str
     tool_calls: tuple[ToolCall, ...] = ()

@@ -1,4 +1,4 @@
-"""What calls reserve and use of a task's limits. Pure.
+"""Reservations and usage of calls, within the limits of a task. Pure.
 
 Money is counted in billionths of a dollar: an integer, so sums are exact, also in Redis' scripts, which count
 exactly up to 2^53 (nine million dollars).
@@ -33,7 +33,7 @@ class MessageRefusal(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Amount:
-    """What a call reserves before it, or has used after it. `nano_usd` is 0 where no price is known."""
+    """The amount that a call reserves or has used. `nano_usd` is 0 where no price is known."""
 
     steps: int = 0
     tokens: int = 0

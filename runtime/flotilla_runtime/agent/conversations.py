@@ -1,4 +1,4 @@
-"""What was said in a conversation: the questions of its tasks and their answers, as messages; pure."""
+"""The messages of a conversation: the questions of its tasks and their answers. Pure."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ CUT: Final = "…"
 
 
 class Role(StrEnum):
-    """Who said something."""
+    """The author of a message."""
 
     USER = "user"
     ASSISTANT = "assistant"
@@ -44,7 +44,7 @@ def answer_text(result: Any) -> str:
 
 
 def turn_messages(history: Sequence[Message], question: str, result: Any) -> tuple[Message, ...]:
-    """What a task adds to its conversation: what it was submitted with, its question and its answer.
+    """Return the messages that a task adds to its conversation: given history, question and answer.
 
     Long texts are cut. What is beyond a turn's share is left out, the oldest first.
     """

@@ -35,7 +35,7 @@ NO_CALL: Final = ""
 
 
 class StretchKind(StrEnum):
-    """What a stretch of a path was: a call, by its kind, or the wait for a worker."""
+    """The kind of a stretch of a path: that of its call, or the wait for a worker."""
 
     QUEUE = "Queue"
     RETRIEVE = CallKind.RETRIEVE.value

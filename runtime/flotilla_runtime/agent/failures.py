@@ -41,7 +41,7 @@ REASON_OF_LIMIT: Final[Mapping[LimitName, EndReason]] = {
 
 
 class AgentError(Exception):
-    """What an agent may handle; `reason` is that of the task if it does not."""
+    """An error that an agent may handle; `reason` is that of the task if it does not."""
 
     reason: EndReason = EndReason.INVALID
 

@@ -10,7 +10,7 @@ from flotilla_runtime.agent.worker.vitals import Vitals
 
 
 def health_application(vitals: Vitals, registry: CollectorRegistry) -> Starlette:
-    """What probes and collectors of metrics ask."""
+    """Return the application that answers probes and serves metrics."""
 
     async def healthz(_: Request) -> Response:
         if vitals.is_alive:

@@ -107,7 +107,7 @@ class EndReason(StrEnum):
 
 
 class WaitKind(StrEnum):
-    """What a suspended task waits for."""
+    """The kind of a suspended task's wait."""
 
     EFFECT = "Effect"
     CHILDREN = "Children"

@@ -1,4 +1,4 @@
-"""What a worker runs for each task: an agent, the tools it may use, and its fleet's configuration."""
+"""The program that a worker runs for each task: an agent, its tools, and its fleet's configuration."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace

@@ -1,4 +1,4 @@
-"""What a run of a task needs: a journal to write to, and somebody who makes its calls.
+"""The interfaces that a run of a task needs: a journal to write to, and somebody who makes its calls.
 
 The store implements `TaskJournal` with one script for each write; tests stop it before and after every write.
 The engine implements neither: it replays an agent, asks for calls, and writes what came of them.
@@ -46,7 +46,7 @@ class Written:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waits:
-    """What a task waits for while it is suspended, and until when at most (milliseconds since the epoch).
+    """The cause and the latest end of a task's suspension (milliseconds since the epoch).
 
     `children` are the spawned tasks that it waits for too; any one that ends resumes it.
     """
@@ -70,7 +70,7 @@ class ChildEnd:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Came:
-    """What came from outside for a call that waits for it: a decision, or a signal, whose name is `signal`.
+    """An answer from outside for a call that waits: a decision, or a signal, whose name is `signal`.
 
     `is_late`: nothing came in time, and nothing that comes now counts.
     """
@@ -81,7 +81,7 @@ class Came:
 
 
 class StateOperation(StrEnum):
-    """What is done with a value of an agent's state."""
+    """An access to a value of an agent's state."""
 
     GET = "Get"
     PUT = "Put"
@@ -115,7 +115,7 @@ class Post:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointChange:
-    """What a graph writes to its checkpoints, all or nothing: texts by the names of their fields.
+    """A change of a graph's checkpoints, all or nothing: texts by the names of their fields.
 
     What is put takes the place of what is there. What is added does not.
     """
@@ -127,7 +127,7 @@ class CheckpointChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpointed:
-    """What became of a change: the bytes of all checkpoints of the task, or why nothing was written."""
+    """The result of a change: the bytes of all checkpoints of the task, or why nothing was written."""
 
     bytes: int = 0
     problem: str | None = None
@@ -190,7 +190,7 @@ class TaskJournal(Protocol):
         """Those of these tasks that have ended."""
 
     async def came(self, claim: Claim, call: str, taken: Collection[str]) -> Came | None:
-        """What came for this call, which waits for approval or a signal; none of the `taken` signals."""
+        """Return the answer for a call that waits for approval or a signal; none of the `taken` signals."""
 
     async def suspend(self, claim: Claim, expected: int, waits: Waits) -> bool:
         """Give the place up; False if what it waits for has come already."""
@@ -204,7 +204,7 @@ class TaskJournal(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchRequest:
-    """What an index is asked. Without `top_k` it says itself how many passages it gives.
+    """A query for an index. Without `top_k` the index decides how many passages it gives.
 
     With `compares` the call has reserved what it takes to compare the query with those of other searches.
     """
@@ -216,7 +216,7 @@ class SearchRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spent:
-    """What the tries of a call have used of what it reserved; `nano_usd` is None where a price is unknown.
+    """The usage of a call's tries, out of its reservation; `nano_usd` is None where a price is unknown.
 
     `waits_until` is how long it can wait for more, by the event loop's clock.
     """
@@ -258,7 +258,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """What all calls of one task send along; `token` is the claim's.
+    """The task's values that all its calls send along; `token` is the claim's.
 
     `agent` is empty for the fleet's own.
     """
@@ -310,7 +310,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reconciled:
-    """What is known of an Unsafe call: whether it happened, and perhaps its result.
+    """The finding about an Unsafe call: whether it happened, and perhaps its result.
 
     `reply` is that of the call itself, where an executor has kept it. A call that no executor has begun was
     not begun at all.
@@ -326,13 +326,13 @@ class Calls(Protocol):
     """Makes the calls of models, indexes and tools."""
 
     async def reservation(self, call: Call, session: Session, budget: Budget) -> tuple[Call, Amount]:
-        """What the call can use at most, and the call cut to what context and budget leave."""
+        """Return the call cut to what context and budget leave, and the most that it can use."""
 
     async def make(self, call: Call, session: Session) -> Reply:
         """Make one call; failures are replies. Cancelling it closes its connection."""
 
     async def reconcile(self, call: Call, session: Session) -> Reconciled | None:
-        """What the tool's `reconcile` knows of an Unsafe call with this key; None if nobody knows."""
+        """Ask the tool's `reconcile` whether an Unsafe call happened; None if nobody knows."""
 
 
 class Threads(Protocol):

@@ -1,4 +1,4 @@
-"""What a replay keeps of an ended task's journal, and what would happen again. Pure.
+"""Selects the results that a replay keeps of an ended task's journal, and the effects that it repeats. Pure.
 
 A replay is a new task that begins with results of another one. A result that it keeps costs nothing. An
 approval holds for one call of one task, so one is kept only with the result of the call that it allowed;

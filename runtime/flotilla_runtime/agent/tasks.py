@@ -110,7 +110,7 @@ class CancelOutcome(StrEnum):
 
 
 class ResolveOutcome(StrEnum):
-    """What became of somebody's word on an Unsafe call."""
+    """The outcome of a request to resolve an Unsafe call."""
 
     RESOLVED = "Resolved"
     NOTHING_UNKNOWN = "NothingUnknown"  # the task does not wait for this call
@@ -119,7 +119,7 @@ class ResolveOutcome(StrEnum):
 
 
 class ApproveOutcome(StrEnum):
-    """What became of somebody's decision on a call."""
+    """The outcome of a request to decide on a call."""
 
     DECIDED = "Decided"  # by this decision, or by an earlier one
     LATE = "Late"  # its deadline has passed
@@ -129,7 +129,7 @@ class ApproveOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What was decided on a call that waited for approval; `at` is when, by Redis' clock.
+    """A decision on a call that waited for approval; `at` is when, by Redis' clock.
 
     Without `by` nobody decided in time.
     """
@@ -153,7 +153,7 @@ class Verdict:
 
 
 class SignalOutcome(StrEnum):
-    """What became of a signal."""
+    """The outcome of a signal."""
 
     KEPT = "Kept"
     TOO_MANY = "TooMany"  # the task holds as many signals, or bytes of them, as it may
@@ -312,7 +312,7 @@ class LoadedTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreFigures:
-    """What there is in the store now.
+    """Counts of the store, as of now.
 
     `counts` has tasks by status and revision, `workers` the tasks that each live worker holds, `calls` the
     calls of each model under way, and `callers` the tasks that make them.
@@ -394,7 +394,7 @@ BUDGET_FIELDS: Final = tuple(
 
 
 def read_payload(text: str) -> Payload:
-    """What stands for a field that is kept apart."""
+    """Read the payload of a field that is kept apart."""
     return Payload(**json.loads(text))
 
 

@@ -25,14 +25,14 @@ MOST_REQUEST_BYTES: Final = 16 * 1024 * 1024
 
 
 class FunctionKind(StrEnum):
-    """What a function of the fleet's image is for."""
+    """The purpose of a function of the fleet's image."""
 
     TOOL = "Tool"
     RECONCILE = "Reconcile"
 
 
 class RequestState(StrEnum):
-    """What has become of a request."""
+    """The state of a request."""
 
     WAITING = "Waiting"
     RUNNING = "Running"
@@ -48,7 +48,7 @@ class RequestState(StrEnum):
 
 
 class WithdrawOutcome(StrEnum):
-    """What became of a request that nobody waits for any more."""
+    """The outcome of the withdrawal of a request."""
 
     WITHDRAWN = "Withdrawn"  # no executor had begun it
     STOPPING = "Stopping"  # its executor is told
@@ -79,7 +79,7 @@ class ToolRequest:
     most_lost: int = 5
 
     def encoded(self) -> str:
-        """What an executor is told. Raises RequestTooLargeError."""
+        """Encode the request for an executor. Raises RequestTooLargeError."""
         told = {"kind": self.kind, "name": self.name, "call": self.call, "key": self.key}
         text = json.dumps({**told, "arguments": dict(self.arguments)}, ensure_ascii=False)
         if (size := len(text.encode())) > MOST_REQUEST_BYTES:
@@ -97,7 +97,7 @@ class Granted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What a worker sees of a request; `executor` is the one that has, or had it."""
+    """The state of a request for a worker; `executor` is the one that has, or had it."""
 
     state: RequestState
     reply: Reply | None = None
@@ -106,7 +106,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldRequests:
-    """What became of requests that an executor holds, by their ids."""
+    """The ids of those requests of an executor that it has lost, or that nobody waits for."""
 
     lost: frozenset[str] = frozenset()
     withdrawn: frozenset[str] = frozenset()
@@ -119,7 +119,7 @@ class AsksExecutors(Protocol):
         """Put a request, or join the one that is there; `asked` names this asking, also when sent again."""
 
     async def look(self, waiter: str, revision: str | None, ids: list[str]) -> Mapping[str, Seen]:
-        """What has become of these. A request at which nobody looks for a minute is given up.
+        """Return the state of these. A request at which nobody looks for a minute is given up.
 
         Those that wait go to the executors of this revision; without one they are taken back.
         """
@@ -159,10 +159,10 @@ class RunsElsewhere(Protocol):
     async def make(
         self, call: Call, name: str, kind: FunctionKind = FunctionKind.TOOL, *, most_kib: int
     ) -> Reply:
-        """What the function of the tool `name` gave; failures are replies."""
+        """Run the function of the tool `name`, and return its reply; failures are replies."""
 
     async def kept(self, call: Call, *, most_kib: int) -> Reconciled | None:
-        """What is known of a call that an earlier run has asked for; None if nobody knows.
+        """Find out whether a call happened that an earlier run has asked for; None if nobody knows.
 
         One that an executor runs is waited for. A worker whose fleet has no executors takes back what waits,
         so that no executor begins it beside the worker.

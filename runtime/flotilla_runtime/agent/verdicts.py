@@ -1,4 +1,4 @@
-"""What validators say of a task's result, and how a judge is asked. Pure.
+"""Verdicts of validators on a task's result, and the messages to a judge. Pure.
 
 A validator accepts a result only by a verdict. One that fails, or says something else, has given none, and
 the result does not pass. A judge sees the result as one JSON text between two marks, which the result cannot
@@ -56,12 +56,12 @@ def told(refusals: Sequence[Refused]) -> dict[str, str]:
 
 
 def repair_words(refusals: Sequence[Refused]) -> str:
-    """What the built-in agent's model is told of an answer that was refused."""
+    """The message to the built-in agent's model after a refusal of its answer."""
     return REPAIR.format(refusals="\n".join(f"- {one.validator}: {one.reason}" for one in refusals))
 
 
 def refused_by(validator: str, verdict: Any) -> Refused | None:
-    """What a verdict means; None where it accepts the result."""
+    """The refusal in a verdict; None where it accepts the result."""
     accepted = verdict.get(ACCEPTED) if isinstance(verdict, Mapping) else verdict
     if accepted is True:
         return None
@@ -83,7 +83,7 @@ def target_of(validator: ValidatorConfig) -> str:
 
 
 def judge_messages(judge: JudgeConfig, task_input: str, result: Any, mark: str) -> list[dict[str, str]]:
-    """What a judge is asked. `mark` stands in neither the task nor the result."""
+    """The messages to a judge. `mark` stands in neither the task nor the result."""
     shown = json.dumps({"task": task_input, "result": result}, ensure_ascii=False)
     rules = f"{judge.prompt.strip()}\n\n{JUDGE.format(mark=mark)}"
     return [

@@ -11,7 +11,7 @@ CAPACITY_PATH: Final = f"{CONFIG_DIRECTORY}/{CAPACITY_FILE}"
 
 
 class ModelCapacity(Section):
-    """What the ready replicas of one model have room for together; None is unknown, and limits nothing.
+    """The capacity of all ready replicas of one model; None is unknown, and limits nothing.
 
     `kv_tokens` fit into their KV caches. A task of the fleet may come to `context_tokens`. `slots` is how
     many calls they compute at the same time.
@@ -30,7 +30,7 @@ class FleetCapacity(Section):
 
 
 class AdmissionLimit(StrEnum):
-    """What decides how many tasks may be at work."""
+    """The reason for the limit on tasks at work."""
 
     NOTHING = "Nothing"  # no model has a known capacity
     WARM_KV = "WarmKV"  # with more tasks, they push each other's histories out of the KV cache

@@ -25,7 +25,7 @@ HIDDEN: Final = "…"
 
 
 def what_failed(error: BaseException) -> str:
-    """What went wrong: our own words, or the type of the error with what is safe to tell of it."""
+    """The failure: our own words, or the type of the error with what is safe to tell of it."""
     if is_ours(error):
         return str(error) or type(error).__name__
     details = list(dict.fromkeys(detail for each in causes_of(error) for detail in _details(each)))
@@ -33,7 +33,7 @@ def what_failed(error: BaseException) -> str:
 
 
 def what_and_where(error: BaseException) -> str:
-    """What went wrong, and at which line of a program, for an error in code that a user brings."""
+    """The failure and its line of a program, for an error in code that a user brings."""
     places = traceback.extract_tb(error.__traceback__)
     at = f" in {Path(places[-1].filename).name}, line {places[-1].lineno}" if places else ""
     return f"{what_failed(error)}{at}"
@@ -51,7 +51,12 @@ def causes_of(error: BaseException) -> Iterator[BaseException]:
         if found is None:
             return
         yield found
-        found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
+        found = found.__cause__ or _wrapped(found) or (None if found.__suppress_context__ else found.__context__)
+
+
+def _wrapped(error: BaseException) -> BaseException | None:
+    """The error that this one was made of, as libraries of HTTP do it."""
+    return next((one for one in error.args if isinstance(one, BaseException)), None)
 
 
 def _details(error: BaseException) -> Iterator[str]:

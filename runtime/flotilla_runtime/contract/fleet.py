@@ -229,7 +229,7 @@ class HttpEndpoint(Section):
 
 
 class Reconcile(Section):
-    """Who knows whether an Unsafe call happened; exactly one of both. `python` is `module:function`."""
+    """Tells whether an Unsafe call happened; exactly one of both is given. `python` is `module:function`."""
 
     http: HttpEndpoint | None = None
     python: str | None = None
@@ -306,7 +306,7 @@ class RateLimit(Section):
 
 
 class CacheConfig(Section):
-    """Which results are kept for other tasks of the same tenant.
+    """The kinds of results that are kept for other tasks of the same tenant.
 
     With `semantic_threshold` a search is also answered with what a similar one found.
     """
@@ -419,7 +419,7 @@ class GatewayConfig(Section):
 
 
 class ModelDemand(WireModel):
-    """What a fleet asks of one model: the demand that the model's autoscaler counts.
+    """The demand of a fleet for one model, as the model's autoscaler counts it.
 
     `calls` are under way now. `waiting_tasks` wait in the queue, `tasks_between_calls` run and make no call
     of this model right now. A task makes `calls_per_task`, each takes `seconds_per_call`: means of the last
@@ -442,7 +442,7 @@ class ToolTrouble(StrEnum):
 
 
 class ToolReport(WireModel):
-    """What workers found wrong with the declaration of a tool of the spec, within the last minutes."""
+    """A problem that workers found with the declaration of a tool of the spec, within the last minutes."""
 
     tool: str
     trouble: str  # ToolTrouble's values
@@ -613,7 +613,7 @@ class TaskKeys:
         return f"{self.limit(name)}:line"
 
     def limit_place(self, name: str, call: str) -> str:
-        """What a call in line wants, or when its turn is."""
+        """The key of a call in line: what it wants, or when its turn is."""
         return f"{self.limit(name)}:place:{call}"
 
     def cached(self, name: str) -> str:

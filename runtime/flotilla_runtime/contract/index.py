@@ -87,7 +87,7 @@ class Embedder(Section):
 
 
 class SourceConfig(Section):
-    """Which files under `root` are documents; without include patterns, all files are."""
+    """The choice of documents among the files under `root`; without include patterns, all files are."""
 
     root: str
     uri: str

@@ -25,7 +25,7 @@ class ModelFacts(Section):
 
 
 class FilesRole(StrEnum):
-    """What an engine uses files for; a guesser is the draft model of speculative decoding."""
+    """The purpose of files for an engine; a guesser is the draft model of speculative decoding."""
 
     MODEL = "Model"
     GUESSER = "Guesser"

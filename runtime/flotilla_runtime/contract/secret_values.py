@@ -15,7 +15,7 @@ _AROUND: Final = " \t\r\n"
 
 
 class SecretForm(StrEnum):
-    """What a secret must be for the place where it is sent."""
+    """The characters that a secret may have where it is sent."""
 
     HEADER = "printable ASCII characters"
     TEXT = "printable characters in UTF-8"  # passwords and URLs, which stand in no header

@@ -181,7 +181,7 @@ async def redis(config: GatewayConfig, environment: Mapping[str, str]) -> AsyncI
 
 
 def traces_of(config: GatewayConfig, metrics: GatewayMetrics, instance: str) -> Traces | None:
-    """What hears of tasks for their traces; None where nobody wants traces."""
+    """Return the listener that traces tasks, or None where the configuration asks for no traces."""
     if config.telemetry is None:
         return None
     from flotilla_runtime.agent.traces.export import exporter_of  # it loads OpenTelemetry

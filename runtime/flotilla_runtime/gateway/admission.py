@@ -32,7 +32,7 @@ class MeasuredModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What the tasks that ended in the last hour did. `work_ms` is their time on a worker."""
+    """Sums over the tasks that ended in the last hour. `work_ms` is their time on a worker."""
 
     work_ms: int = 0
     tokens: int = 0

@@ -33,7 +33,7 @@ class CapacityFile:
         self._read_at = float("-inf")
 
     def now(self) -> FleetCapacity:
-        """What the file said last; nothing without one."""
+        """Return the capacity by the latest readable file; none without a file."""
         if self._clock() - self._read_at >= READ_EVERY_SECONDS:
             self._read_at = self._clock()
             try:

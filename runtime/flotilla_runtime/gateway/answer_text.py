@@ -20,7 +20,7 @@ class TextBrokenError(Exception):
 
 @dataclass(slots=True)
 class AnswerText:
-    """What was given so far. Each method returns what is new."""
+    """The text given so far. Each method returns the new part."""
 
     given: str = ""
     _before: str = ""  # paragraphs that are whole

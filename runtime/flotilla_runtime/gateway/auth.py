@@ -27,7 +27,7 @@ USER: Final = "user:"
 
 
 class Verb(StrEnum):
-    """What a caller wants to do: the last on tenants, the others on tasks."""
+    """The action that a caller wants: the last on tenants, the others on tasks."""
 
     CREATE = "create"
     GET = "get"

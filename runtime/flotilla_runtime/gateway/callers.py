@@ -1,4 +1,4 @@
-"""Who sends a request, how often it may, and for which tenant: of the task API and of the front ends."""
+"""The callers of the task API and of the front ends: their names, their tenants and their rates."""
 
 import math
 from http import HTTPStatus

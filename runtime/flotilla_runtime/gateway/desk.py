@@ -1,4 +1,4 @@
-"""What every front end stands on: the callers, the operations on tasks, and how tasks are followed."""
+"""The desk under every front end: the callers, the operations on tasks, and the following of tasks."""
 
 from dataclasses import dataclass
 

@@ -38,8 +38,8 @@ EVENT_ID: Final = re.compile(r"[0-9]{1,12}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Followed:
-    """What a follower hears: an event, with its number where it is in the journal. Without an event, all that
-    is known so far has been told.
+    """An event for a follower, with its number where it is in the journal. Without an event, all that is
+    known so far has been told.
     """
 
     event: Event | None = None
@@ -48,7 +48,7 @@ class Followed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sight:
-    """What followers look at."""
+    """The sources of followers: the stores, the watch for growth, and the sign that the gateway stops."""
 
     store: TaskStore
     texts: TextStore
@@ -78,7 +78,7 @@ def place_after(last_event_id: str | None) -> int:
 
 
 class EarlierStarts:
-    """What a stream that begins in the middle of a journal does not see: how the calls under way began."""
+    """The starts of calls under way, which a stream that begins in the middle of a journal does not see."""
 
     def __init__(self, store: TaskStore, task_id: str, place: int) -> None:
         self._store = store
@@ -132,7 +132,7 @@ async def task_events(sight: Sight, task_id: str, first: int) -> AsyncIterator[s
 
 
 async def followed(sight: Sight, task_id: str, first: int) -> AsyncIterator[Followed]:
-    """What happens from a position on, until the task has ended or is forgotten, or the gateway stops."""
+    """Follow a task from a position on, until it has ended or is forgotten, or the gateway stops."""
     history, texts, place = History(), TextView(), first
     earlier = EarlierStarts(sight.store, task_id, first)
     async with sight.growth.of(task_id, sight.texts.channel(task_id)) as watch:
@@ -175,7 +175,7 @@ async def until_ended(sight: Sight, task_id: str) -> bool:
 
 
 async def _written(store: TextStore, task_id: str, texts: TextView) -> AsyncIterator[Event]:
-    """What models have written since the last look."""
+    """Read the text that models have written since the last look."""
     while True:
         try:
             pieces = await store.after(task_id, texts.place, TEXTS_AT_ONCE)

@@ -32,7 +32,7 @@ def fleet_status(
     models: Iterable[str] = (),
     capacity: Sequence[ModelCapacity] = (),
 ) -> FleetStatus:
-    """What there is now, the sums of all minutes, and the percentiles.
+    """Return the status of a fleet: its present counts, the sums of all minutes, and the percentiles.
 
     `models` are those of the fleet. One that no task has called yet is told too, since tasks wait for it.
     With `max_stored_mib` the limit is for what the fleet stores, without it for all that Redis holds.
@@ -79,7 +79,7 @@ def fleet_status(
 
 
 def model_demand(model: str, now: StoreFigures, total: Mapping[str, int], ended: int) -> ModelDemand:
-    """What the fleet asks of a model now, and the means of the last hour; None where there are none."""
+    """The fleet's demand for a model now, and the means of the last hour; None where there are none."""
     made = total.get(f"calls:{MODEL}{model}", 0)
     return ModelDemand(
         calls=now.calls.get(model, 0),

@@ -1,4 +1,4 @@
-"""What callers see of a task's journal: its events, its usage, and where its time went; pure.
+"""The callers' view of a task's journal: its events, its usage, and where its time went; pure.
 
 A journal entry is one event or none. Events are a public view: they have what a call was asked and what it
 answered, for who may read the task. The messages that models are sent never are in them, because they hold
@@ -52,7 +52,7 @@ ASKED_IN_PUBLIC: Final = frozenset(
 
 
 class EventKind(StrEnum):
-    """What happened to a task."""
+    """The kind of an event of a task."""
 
     SUBMITTED = "submitted"
     STARTED = "started"
@@ -71,7 +71,7 @@ class _View(BaseModel):
 
 
 class Wait(_View):
-    """What a suspended task waits for; `untilTime` is when it goes on, or ends, in any case."""
+    """The wait of a suspended task; `untilTime` is when it goes on, or ends, in any case."""
 
     kind: WaitKind
     call: str
@@ -178,7 +178,7 @@ class History:
 
     @property
     def cost_usd(self) -> float | None:
-        """What the calls so far cost; None where a price is unknown, or nothing has a price."""
+        """The cost of the calls so far; None where a price is unknown, or nothing has a price."""
         return None if self.unpriced or not self.priced else self.nano_usd / NANO_PER_UNIT
 
     def told(self, entry: Entry) -> Event | None:
@@ -210,7 +210,7 @@ class History:
         self._asking[intent.call] = intent
 
     def approvals(self) -> tuple[ApprovalView, ...]:
-        """What waits for approval, as far as the entries tell."""
+        """The calls that wait for approval, as far as the entries tell."""
         return tuple(
             ApprovalView(
                 call=intent.call,

@@ -1,4 +1,4 @@
-"""What a gateway remembers of tokens: each by its hash alone, for a short time, and never too many.
+"""The tokens that a gateway remembers: each by its hash alone, for a short time, and never too many.
 
 Tokens that were good once are kept apart from all others, so that no flood of others pushes one out. Of one
 user a bounded number is kept: who may make tokens makes as many as they like.
@@ -16,7 +16,7 @@ MOST_OTHERS: Final = 1_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What the API server said of a token at a time: who it is and what it may do, or why it is refused."""
+    """The API server's answer about a token at a time: its user and rights, or why it is refused."""
 
     at: float
     until: float

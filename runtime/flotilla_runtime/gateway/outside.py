@@ -1,4 +1,4 @@
-"""What people and programs outside tell a task: decisions on its approvals, and signals.
+"""Answers of people and programs outside to a task: decisions on its approvals, and signals.
 
 Who may is checked before: a decision needs the verb `approve`, a signal the right to read the task. Each is
 written by one script, so of two decisions at once the first stands.

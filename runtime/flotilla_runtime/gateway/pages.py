@@ -1,4 +1,4 @@
-"""Which tasks a list shows: the parameters of GET /v1/tasks."""
+"""Selects the tasks of a list by the parameters of GET /v1/tasks."""
 
 import re
 from collections.abc import Mapping
@@ -47,7 +47,7 @@ class PageWanted:
 
 
 def page_wanted(query: Mapping[str, str]) -> PageWanted:
-    """What the parameters ask for. Raises a problem that names every wrong one."""
+    """Read the parameters. Raises a problem that names every wrong one."""
     known = f"{', '.join(PARAMETERS[:-1])} or {PARAMETERS[-1]}"
     problems = [
         FieldProblem(field=name, problem=f"unknown parameter; use {known}")
@@ -91,5 +91,5 @@ def _member(
 
 
 def waits_for(record: TaskRecord) -> WaitKind | None:
-    """What a suspended task waits for."""
+    """The kind of a suspended task's wait; None for any other task."""
     return record.waits_for if record.status is TaskStatus.SUSPENDED else None

@@ -124,12 +124,12 @@ class ReplayRequest(_Request):
 
 
 def parse_replay(body: bytes) -> ReplayRequest:
-    """What is replayed; an empty body is a request without fields. Raises a problem that names wrong ones."""
+    """Read a replay; an empty body is a request without fields. Raises a problem that names wrong ones."""
     return _parsed(ReplayRequest, body or b"{}", 'such as {"from": "turn/2/model"}')
 
 
 def parse_approval(body: bytes) -> ApproveRequest:
-    """What somebody decides. Raises a problem that names every wrong field."""
+    """Read a decision on a call. Raises a problem that names every wrong field."""
     return _parsed(ApproveRequest, body, 'such as {"call": "turn/1/tool/pay#approval", "approved": true}')
 
 
@@ -152,7 +152,7 @@ def submission_of(fields: Mapping[str, Any]) -> SubmitRequest:
 
 
 def parse_resolution(body: bytes) -> ResolveRequest:
-    """What somebody says of an Unsafe call. Raises a problem that names every wrong field."""
+    """Read somebody's word on an Unsafe call. Raises a problem that names every wrong field."""
     request = _parsed(ResolveRequest, body, 'such as {"call": "turn/1/tool/pay", "outcome": "Happened"}')
     if request.outcome is EffectOutcome.NOT_HAPPENED and request.result is not None:
         raise refused(

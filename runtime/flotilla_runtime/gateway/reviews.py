@@ -138,7 +138,7 @@ class KubernetesReviews:
         return Verb.APPROVE in (await asked).rights
 
     async def _answer(self, authorization: str | None, suffices: Callable[[Answer], bool]) -> Answer:
-        """What is known of the token; asked for anew where that is too old, or does not suffice."""
+        """Return the answer about the token; asked for anew where that is too old, or does not suffice."""
         token = bearer_token_of(authorization)
         if not (token.isascii() and token.isprintable() and len(token) <= LONGEST_TOKEN):
             raise unauthorized(f"this is no Kubernetes token; {self._advice}")

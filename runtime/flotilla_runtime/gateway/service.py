@@ -366,7 +366,7 @@ class TaskService:
         return await self.asked(lambda: self._store.to_approve(ids))
 
     async def submitted(self, task: NewTask, submit: Callable[[], Awaitable[Submission]]) -> Submission:
-        """What became of a submission, which is repeated like any request. Raises a problem for a refusal."""
+        """Submit a task, with repetitions like any request. Raises a problem for a refusal."""
         try:
             submission = await self._patiently(submit)
         except UncertainError as problem:
@@ -380,7 +380,7 @@ class TaskService:
         return submission
 
     async def asked(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
-        """What Redis answers, asked again for a while when it does not; then a problem."""
+        """Return the answer of Redis, asked again for a while when there is none; raise a problem then."""
         try:
             return await self._patiently(ask)
         except StoreUnavailableError as problem:

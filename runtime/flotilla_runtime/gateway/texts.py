@@ -1,4 +1,4 @@
-"""What one reader has been told of the text of calls under way; pure.
+"""The text of calls under way, as far as one reader has been told of it; pure.
 
 Pieces come from a stream that may be cut, lost, or of a try that has died meanwhile. A piece that does not
 follow what the reader has is not told. When the call ends, its result has the whole text: what is missing is
@@ -16,7 +16,7 @@ from flotilla_runtime.gateway.history import Event, EventKind, moment
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """What a reader has of one call: the text of this try under this claim."""
+    """The part of a call that a reader has: the text of this try under this claim."""
 
     token: int
     number: int
@@ -26,13 +26,13 @@ class Told:
 
 @dataclass(slots=True)
 class TextView:
-    """What one reader has of all calls of a task that are under way."""
+    """The text that one reader has of all calls of a task that are under way."""
 
     place: str = ""
     calls: dict[str, Told] = field(default_factory=dict)
 
     def before(self, entry: Entry) -> Iterator[Event]:
-        """What is to be told before the event of this entry of the journal."""
+        """Yield the events that come before the event of this entry of the journal."""
         match entry:
             case Claimed():  # the calls of the worker that had the task are made again
                 for call, told in list(self.calls.items()):
@@ -47,7 +47,7 @@ class TextView:
                 self.calls.pop(call, None)
 
     def shown(self, pieces: Iterable[Shown]) -> Iterator[Event]:
-        """What these pieces tell, which were read together."""
+        """Yield the events of these pieces, which were read together."""
         read = list(pieces)
         ended = {shown.piece.call for shown in read if shown.piece.ends}
         for shown in read:

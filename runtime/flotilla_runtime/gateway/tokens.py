@@ -16,7 +16,7 @@ PARTS: Final = 3  # of a signed JSON web token: head, claims, signature
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claims:
-    """What a token says of itself; `audiences` is None where it names none."""
+    """The claims of a token, unverified; `audiences` is None where it names none."""
 
     audiences: tuple[str, ...] | None = None
     expires_at: float | None = None

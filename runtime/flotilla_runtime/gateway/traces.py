@@ -1,4 +1,4 @@
-"""What only a gateway knows of tasks, for their traces: that one was submitted, or ended without a worker."""
+"""Traces of what only a gateway knows of tasks: that one was submitted, or ended without a worker."""
 
 from collections.abc import Callable, Sequence
 from typing import Final

@@ -28,7 +28,7 @@ class _View(BaseModel):
 
 
 class UsageView(_View):
-    """What a task has used; `costUSD` is null where the price of a model is unknown."""
+    """The usage of a task; `costUSD` is null where the price of a model is unknown."""
 
     steps: int
     tokens: int
@@ -137,7 +137,7 @@ def task_view(
 
 
 def _usage(record: TaskRecord, history: History) -> UsageView:
-    """What the scripts counted, with what spawned tasks used; in tasks of version 0.1.0, the journal's."""
+    """The counts of the scripts, which include spawned tasks; in tasks of version 0.1.0, the journal's."""
     used = record.used
     if not used.steps and not used.tokens:
         return UsageView(steps=history.steps, tokens=history.tokens, cost_usd=history.cost_usd)

@@ -115,7 +115,7 @@ class EmbeddingClient:
         return [normalized(vector) for vector in vectors] if self.embedder.normalize else vectors
 
     def _said(self, answer: httpx2.Response) -> str:
-        """What the embedder says, without our key."""
+        """The embedder's words on a failure, without our key."""
         return without(_problem(answer), [self._key])
 
     async def _send(self, method: str, path: str, body: Any) -> httpx2.Response:

@@ -96,7 +96,7 @@ def _peak_bytes() -> int:
 
 
 def _crash(exit_codes: Sequence[int | None], limit_bytes: int) -> DocumentError:
-    """What a child that ended by itself says of its document.
+    """The problem of a document whose parser ended by itself.
 
     The PDF library aborts when it is refused memory; its checks and wild pointers end with other signals. The
     C library aborts too when it finds its heap destroyed, which looks the same and is rare.

@@ -1,4 +1,4 @@
-"""What the chunker needs of a tokenizer, and one that needs no file and no library."""
+"""The interface of a tokenizer for the chunker, and one that needs no file and no library."""
 
 import re
 from typing import Protocol

@@ -120,7 +120,7 @@ class Store:
             ) from error
 
     def _told(self, said: str | None) -> str:
-        """What Milvus says, without the token, which pymilvus sends in base64."""
+        """The words of Milvus, without the token, which pymilvus sends in base64."""
         token = self._token or ""
         encoded = base64.b64encode(token.encode()).decode().rstrip("=")
         longest_first = sorted([token, *token.split(":", 1), encoded], key=len, reverse=True)
@@ -249,7 +249,7 @@ class Store:
         return sum(self._count(collection, f"document_id in {_quoted(part)}") for part in _parts(documents))
 
     def stored(self, collection: str, documents: Sequence[str]) -> dict[str, StoredDocument]:
-        """What the collection has of these documents, by id; documents without chunks are left out."""
+        """Read the collection's state of these documents, by id; documents without chunks are left out."""
         seen: dict[str, list[tuple[str, int]]] = {}
         for part in _parts(documents):
             for row in self._rows(

@@ -106,7 +106,7 @@ def refuse_links(folder: Path) -> None:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """What is below a folder; links are not followed."""
+    """All files and folders below a folder; links are not followed."""
     for at, folders, others in os.walk(folder):
         yield from (Path(at, name) for name in (*folders, *others))
 

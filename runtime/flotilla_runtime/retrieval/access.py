@@ -1,4 +1,4 @@
-"""Who may search: callers that send a key of the mounted secret.
+"""Checks of who may search: callers that send a key of the mounted secret.
 
 While workers of an older release still search without a key, the operator lets those in too. It says so in a
 file beside the configuration, which is read again like the keys. A wrong key is refused even then.
@@ -88,7 +88,7 @@ class KeyHolders:
 
 
 def access_to(config: RetrieverConfig) -> Access:
-    """Who may search, as the configuration says."""
+    """The check of who may search, by the configuration."""
     if config.caller_keys_directory is None:
         return Everybody()
     return KeyHolders(MountedKeys(Path(config.caller_keys_directory)), Path(config.keyless_path))

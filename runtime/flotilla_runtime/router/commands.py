@@ -79,7 +79,7 @@ class DeleteServer:
 
 
 class MapChange(StrEnum):
-    """What happens to an entry of a map; the values are HAProxy's words."""
+    """The change of a map's entry; the values are HAProxy's words."""
 
     ADD = "add"
     SET = "set"

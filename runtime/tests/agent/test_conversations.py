@@ -1,4 +1,4 @@
-"""What is kept of a conversation, and how much of it."""
+"""Conversations: the messages that are kept, and how many."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What would have to be faster for a task to end sooner. The path in the API is in test_history.py."""
+"""The calls that must be faster for a task to end sooner. The path in the API is in test_history.py."""
 
 from itertools import combinations, pairwise
 from typing import Any

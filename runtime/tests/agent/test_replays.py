@@ -1,4 +1,4 @@
-"""What a replay keeps of a journal, and what it would repeat. What the gateway answers: test_replaying.py."""
+"""Results that a replay keeps, and effects it would repeat. The gateway's answers: test_replaying.py."""
 
 from typing import Any
 

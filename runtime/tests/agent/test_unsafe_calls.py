@@ -1,6 +1,6 @@
-"""What is known of an Unsafe call when it has failed, against real sockets and threads that hang.
+"""Certainty about Unsafe calls that have failed, against real sockets and threads that hang.
 
-What the engine does with it is in test_engine.py.
+The engine's part is in test_engine.py.
 """
 
 import asyncio

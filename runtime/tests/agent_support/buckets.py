@@ -16,7 +16,7 @@ DECIMALS = 6  # of what is left, as the script keeps it
 
 @dataclass(slots=True)
 class Bucket:
-    """What a limit has left of requests and tokens; below zero is owed. Times are milliseconds.
+    """The rest of a limit's requests and tokens; below zero is owed. Times are milliseconds.
 
     `line` has the names of the calls in line, `places` what each wants, or the time of its turn when it has
     taken that.

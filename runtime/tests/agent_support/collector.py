@@ -35,7 +35,7 @@ class Received:
 
 @dataclass(slots=True)
 class Collector:
-    """What came. `status` is what is answered, after `release` is set; `body` has no end if it `drips`.
+    """The spans that came. `status` is the answer, after `release` is set; `body` has no end if it `drips`.
 
     `lengths` are those of the requests that were taken, in bytes.
     """

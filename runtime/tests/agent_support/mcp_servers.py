@@ -16,7 +16,7 @@ SESSION = "mcp-session-id"
 
 
 class ToolServer:
-    """What the server was asked, and what it does wrong from now on."""
+    """A server of tools that records its requests and makes the faults it is told to make."""
 
     def __init__(self, protocol: Protocol) -> None:
         self.protocol = protocol

@@ -499,7 +499,7 @@ class MemoryStore:
         return any(self._came(task, intent, ()) for intent in task.open.values())
 
     def _came(self, task: Stored, intent: Intended, taken: Collection[str]) -> Came | None:
-        """What came for a call; that nobody decided in time is a decision too, which stands."""
+        """The answer for a call; that nobody decided in time is a decision too, which stands."""
         if intent.kind not in WAIT_OUTSIDE:
             return None
         for name, (kind, value) in task.signals.items():

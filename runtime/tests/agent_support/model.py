@@ -78,7 +78,7 @@ class Queue:
 
 @dataclass(slots=True)
 class Budget:
-    """What a tree of tasks has used and holds."""
+    """The usage and the reservations of a tree of tasks."""
 
     used_steps: int = 0
     used_tokens: int = 0
@@ -349,7 +349,7 @@ class Store:
         task.outside.remove(call)
 
     def approve(self, name: str, call: str, approved: bool) -> bool | str:
-        """What stands: this decision or an earlier one."""
+        """Return the decision that stands: this one or an earlier one."""
         task = self.tasks[name]
         before = task.approvals.get(call)
         if before is not None:

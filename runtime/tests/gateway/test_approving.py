@@ -277,7 +277,7 @@ async def test_a_signal_wakes_a_task_of_ones_own_and_no_other(callers: Any) -> N
 @pytest.mark.attack("A caller sends NaN or an infinite number, which other readers of JSON refuse")
 @pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
 async def test_no_number_that_is_none_reaches_a_task(callers: Any, fleet: Any, number: str) -> None:
-    """What Python's JSON takes and others do not: through the task API and each front end."""
+    """Python's JSON takes these numbers and others do not: through the task API and each front end."""
     task = await submit(callers)
     said = f'"role": "ROLE_USER", "messageId": "1", "parts": [{{"text": "a"}}], "metadata": {{"x": {number}}}'
     message = f"{{{said}}}"

@@ -1,4 +1,4 @@
-"""What the task API does with bodies of any Content-Type, and when it fails itself; no server."""
+"""Bodies of any Content-Type at the task API, and its own failures; no server."""
 
 from http import HTTPStatus
 

@@ -46,7 +46,7 @@ class ExternalRedis(RedisServer):
         super().__init__(folder, *tls, *files)
 
     def tls_url(self, *, host: str = "127.0.0.1", password: str | None = None, trusted: bool = True) -> str:
-        """What a user writes into the secret of `urlSecretRef`."""
+        """The URL that a user writes into the secret of `urlSecretRef`."""
         secret = quote(password or self.password, safe="")
         query = f"?ssl_ca_data={quote(self.authority.read_text(), safe='')}" if trusted else ""
         return f"rediss://:{secret}@{host}:{self.tls_port}/0{query}"

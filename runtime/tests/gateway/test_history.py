@@ -1,4 +1,4 @@
-"""What callers see of a journal: events, usage, times; no server. Streams are in test_events.py."""
+"""The callers' view of a journal: events, usage, times; no server. Streams are in test_events.py."""
 
 from datetime import UTC, datetime
 from typing import Any

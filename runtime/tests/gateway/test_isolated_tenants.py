@@ -1,4 +1,4 @@
-"""What tenants learn of each other's prompts from a model's cache, by a real gateway, Redis and workers.
+"""Isolation of tenants' prompts in the cache of a model, by a real gateway, Redis and workers.
 
 The model is a double that caches prompts by their salt, as vLLM does: a contract test of the engine double
 holds that against vLLM itself.

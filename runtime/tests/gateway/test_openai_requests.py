@@ -1,4 +1,4 @@
-"""What OpenAI's clients may ask, and what is refused by name."""
+"""Requests that OpenAI's clients may send, and parts that are refused by name."""
 
 import asyncio
 import json

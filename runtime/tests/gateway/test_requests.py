@@ -1,4 +1,4 @@
-"""What the task API refuses before anything is stored, figures, views and names; no server."""
+"""Requests that the task API refuses before anything is stored, figures, views and names; no server."""
 
 import json
 import re

@@ -108,7 +108,7 @@ async def test_events_are_followed_to_the_end_and_resumed_from_any_place(fleet: 
 
 
 async def read_until_killed(stream: httpx2.Response, gateway: Any) -> str:
-    """What a stream tells until its gateway is killed, as soon as a worker has claimed the task."""
+    """Read a stream until its gateway is killed, as soon as a worker has claimed the task."""
     text = ""
     try:
         async for part in stream.aiter_text():

@@ -1,4 +1,4 @@
-"""Who may name a tenant, and what lists show of it, at a gateway process; the rules are in test_auth.py."""
+"""Rights to name a tenant, and lists of its tasks, at a gateway process; the rules are in test_auth.py."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a reader is told of the text of calls under way, whatever became of the pieces."""
+"""The events of a reader of the text of calls under way, whatever became of the pieces."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def seen(events: list[Event]) -> list[str]:
 
 
 def told(*heard: Shown | Entry) -> list[str]:
-    """What a reader is told who reads piece after piece."""
+    """The events of a reader who reads piece after piece."""
     view = TextView()
     events: list[Event] = []
     for one in heard:

@@ -1,4 +1,4 @@
-"""Which files are documents, in which order, and which are hopeless at first sight."""
+"""Files that are documents, their order, and those that are hopeless at first sight."""
 
 import os
 from pathlib import Path

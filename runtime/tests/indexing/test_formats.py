@@ -1,4 +1,4 @@
-"""What each parser makes of a document, and what it refuses. Whole builds: test_builds."""
+"""Results of each parser, and documents that it refuses. Whole builds: test_builds."""
 
 import asyncio
 import io

@@ -1,4 +1,4 @@
-"""What the steps leave for each other comes back as it was written."""
+"""Values that a step writes for the next one come back as they were written."""
 
 from pathlib import Path
 

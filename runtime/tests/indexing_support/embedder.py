@@ -33,7 +33,7 @@ def tokens_of(text: str) -> int:
 
 
 def too_long(longest: int, tokens: int) -> Any:
-    """What vLLM says of a text that is longer than its model takes; its own shape is shown by e2e."""
+    """The answer of vLLM to a text that is longer than its model takes; its own shape is shown by e2e."""
     message = (
         f"This model's maximum context length is {longest} tokens. However, your prompt contains {tokens} "
         "input tokens, which exceeds this limit even without any output tokens. Please reduce the length of "
@@ -44,7 +44,7 @@ def too_long(longest: int, tokens: int) -> Any:
 
 @dataclass(slots=True)
 class EmbedderState:
-    """What the server was asked, and how it shall answer."""
+    """The requests of an embedder's double, and how it shall answer."""
 
     texts: list[str] = field(default_factory=list)
     authorizations: list[str | None] = field(default_factory=list)
@@ -66,7 +66,6 @@ class EmbedderState:
         self.may_go_on.set()
 
     def wait_while_held(self) -> None:
-        """What a request does first."""
         if self.answered_at_most is not None and len(self.texts) >= self.answered_at_most:
             self.holding.set()
             self.may_go_on.wait(300)

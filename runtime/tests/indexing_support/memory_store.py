@@ -19,7 +19,7 @@ class Collection:
 
 
 class MemoryStore(Store):
-    """What a build asks of Milvus, in one process."""
+    """The store of a build in the memory of one process, in place of Milvus."""
 
     def __init__(self) -> None:
         super().__init__(MilvusConnection(uri="http://127.0.0.1:1"))

@@ -1,4 +1,4 @@
-"""What users put before their Milvus: a real HAProxy that ends TLS and demands a token."""
+"""A real HAProxy before a Milvus, as users have it: it ends TLS and demands a token."""
 
 import base64
 import socket

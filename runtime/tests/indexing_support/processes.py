@@ -22,7 +22,7 @@ NOTHING: Mapping[str, str] = {}
 
 
 def log_of(index: Index) -> str:
-    """What the index's processes have printed so far."""
+    """The output of the index's processes so far."""
     return (index.folder / "processes.log").read_text()
 
 
@@ -70,7 +70,7 @@ def retriever(
 
 
 def readiness(url: str) -> httpx2.Response | None:
-    """What a retriever says of its readiness, None while it does not listen."""
+    """The answer of a retriever on its readiness, None while it does not listen."""
     try:
         return httpx2.get(f"{url}/readyz", timeout=10)
     except httpx2.TransportError:

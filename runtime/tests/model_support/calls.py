@@ -39,7 +39,7 @@ ASK = ModelRequest(
 
 @dataclass(slots=True)
 class Seen:
-    """What a caller knows who follows the events."""
+    """The text and calls that a caller knows who follows the events."""
 
     text: str = ""
     calls: dict[str, ToolCall] = field(default_factory=dict)

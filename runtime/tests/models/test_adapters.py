@@ -1,4 +1,4 @@
-"""What makes a folder or a repository an adapter, and how its rank is held against the spec's."""
+"""Files that make a folder or a repository an adapter, and the check of its rank against the spec's."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is read of a model's files, and how it is left for the operator. Against the hub:
+"""Facts read from a model's files, and how they are left for the operator. Against the hub:
 e2e/tests/test_hub_stub.py.
 """
 

@@ -1,4 +1,4 @@
-"""Which files count, and when a folder is whole. The download itself is in e2e/tests/test_hub_stub.py."""
+"""Files that count, and folders that are whole. The download itself is in e2e/tests/test_hub_stub.py."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What is read of a hub's list, and which names are of files. With a server: e2e/tests/test_bad_hub.py."""
+"""Lists of a hub, and the names in them that are of files. With a server: e2e/tests/test_bad_hub.py."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Who waits for whom. Two real downloaders, and one that is killed: e2e/tests/test_one_downloader.py."""
+"""Downloaders that wait for each other. Two real ones, and one killed: e2e/tests/test_one_downloader.py."""
 
 import fcntl
 import os

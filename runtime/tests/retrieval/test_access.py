@@ -1,4 +1,4 @@
-"""Who may search: the keys of the mounted secret, and searches without one; over HTTP, without Milvus."""
+"""Rights to search: the keys of the mounted secret, and searches without one; over HTTP, without Milvus."""
 
 import asyncio
 from collections.abc import AsyncIterator

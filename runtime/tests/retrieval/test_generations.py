@@ -1,4 +1,4 @@
-"""Which generation is served while Milvus does what it should not; on a real gRPC server that says no."""
+"""Generations that are served while Milvus does what it should not; on a real gRPC server that says no."""
 
 import asyncio
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What a query is allowed to be, and how it is embedded and searched; no server."""
+"""Limits of queries, their embedding and their search; no server."""
 
 import json
 from typing import cast

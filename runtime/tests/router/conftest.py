@@ -1,4 +1,4 @@
-"""Which HAProxy a test runs: the fixture `haproxy` puts it first on the PATH.
+"""Selects the HAProxy of a test: the fixture `haproxy` puts it first on the PATH.
 
 A test that asks for the fixture runs with the branch of the chart's image. It runs with Debian's HAProxy too,
 the oldest that Flotilla supports, but only in `make test-all`; the tests that name `ON_BOTH` or `ON_EVERY`
@@ -25,7 +25,7 @@ def charts_branch() -> tuple[int, ...]:
 
 @pytest.fixture(scope="session")
 def charts_haproxy() -> Path:
-    """What stands for the chart's image."""
+    """The HAProxy that stands for the chart's image."""
     return newer_haproxies()[SUITE_OF_THE_CHART]
 
 

@@ -1,5 +1,5 @@
-"""What came, what kept the promise and how full the caches are, as the agent beside a real HAProxy tells it;
-what the operator makes of it is in operator/tests/controllers/model_replica_set/test_router_load.py.
+"""Requests that came, answers that kept the promise and the fill of the caches, as the agent beside a real
+HAProxy tells them; the operator's part: operator/tests/controllers/model_replica_set/test_router_load.py.
 """
 
 import asyncio
@@ -32,12 +32,12 @@ async def routed(*engines: str, **fields: Any) -> AsyncIterator[tuple[Fleet, Rou
 
 
 async def observed(router: Router) -> Observed:
-    """What HAProxy itself says."""
+    """The figures of HAProxy itself."""
     return await AdminSocket(RunFiles(str(router.directory))).observe(with_keys=False)
 
 
 async def arrived(router: Router) -> int | None:
-    """What HAProxy itself has counted."""
+    """The requests that HAProxy itself has counted."""
     return (await observed(router)).arrived
 
 

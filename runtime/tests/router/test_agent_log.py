@@ -1,4 +1,4 @@
-"""What the agent says of its rounds; what it does in them is in test_router_service.py."""
+"""Log lines of the agent's rounds; the rounds themselves are in test_router_service.py."""
 
 from collections.abc import Mapping
 from pathlib import Path

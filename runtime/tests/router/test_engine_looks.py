@@ -1,4 +1,4 @@
-"""What an engine's metrics say, and engines whose metrics stall or lie. That draining engines are asked is in
+"""Metrics of engines, also of those whose metrics stall or lie. That draining engines are asked is in
 test_router_recovery, and that serving ones are in test_agent_load.
 """
 

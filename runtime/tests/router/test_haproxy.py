@@ -75,7 +75,7 @@ def test_what_differs_from_the_plainest_is_as_reviewed(
     "decisions/0002-haproxy.md", "`haproxy -c` takes the configuration without a warning on 2.6 and 3.x"
 )
 def test_what_was_removed_from_3x_is_not_used() -> None:
-    """What HAProxy 3.x refuses or warns of, as its release notes list it: words, and sections of one name."""
+    """HAProxy 3.x refuses or warns of these words, and of sections of one name, by its release notes."""
     removed = ("nbproc", "bind-process", "dispatch", "transparent", "program", "mailers", "master-worker")
     for fields in SCENARIOS.values():
         lines = render(config(**fields))["haproxy.cfg"].splitlines()
@@ -85,7 +85,7 @@ def test_what_was_removed_from_3x_is_not_used() -> None:
 
 
 def test_the_point_of_each_setting() -> None:
-    """What a reader of the golden file must not lose in a diff."""
+    """A reader of the golden file must not lose these in a diff."""
     text = render(config(queue_timeout_seconds=7, caller_keys_directory="/keys"))["haproxy.cfg"]
     for line in (
         "bind :::8000 v4v6",

@@ -1,4 +1,4 @@
-"""What a router does when something around it changes or fails: replicas, HAProxy, the agent, the API server.
+"""A router when something around it changes or fails: replicas, HAProxy, the agent, the API server.
 
 The real HAProxy, as in test_router_service.py, where the undisturbed router is.
 """

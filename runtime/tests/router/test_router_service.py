@@ -425,7 +425,7 @@ async def test_what_waits_for_a_replica_that_drains_goes_to_another() -> None:
 async def queued_at_a_full_replica(
     made: Fleet, router: Router, caller: Caller
 ) -> tuple[list[asyncio.Task[Answer]], list[asyncio.Task[Answer]], Engine]:
-    """What fills both replicas, what waits at the one, and the other."""
+    """Fill both replicas; return the calls that fill them, those that wait at the one, and the other."""
     running = [asyncio.create_task(caller.post(session=f"fill-{number}")) for number in range(4)]
     await until(lambda: {engine.running for engine in made.engines.values()} == {2})
     late = [asyncio.create_task(caller.post(session="late")) for _ in range(2)]

@@ -40,7 +40,7 @@ def terminations(router: Router) -> list[str]:
 
 
 async def answer_beside_another_caller(sent_at_once: bytes, trickling: bytes) -> str:
-    """What a slow caller is told, while another one waits for its answer and gets it."""
+    """The answer to a slow caller, while another one waits for its answer and gets it."""
     async with impatient() as (engine, router, caller):
         other = asyncio.create_task(caller.post(session="other"))
         await until(lambda: router.status.in_flight == 1)

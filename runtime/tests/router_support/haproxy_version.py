@@ -1,4 +1,4 @@
-"""Which HAProxy a test meets: some of what it does differs by branch.
+"""The HAProxy that a test meets: its behaviour differs by branch.
 
 CHART is the branch of the chart's image, OLDEST the machine's own (2.6 in Debian 12), NEWEST what Debian's
 experimental has beyond both.
@@ -26,7 +26,7 @@ def branch(version: str) -> tuple[int, ...]:
 
 
 def branch_of(program: Path) -> tuple[int, ...]:
-    """What a program says of itself."""
+    """The branch that a program reports."""
     told = subprocess.run([program, "-v"], capture_output=True, text=True, check=True).stdout
     return branch(told.split()[2])
 

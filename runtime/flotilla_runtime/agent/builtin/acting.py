@@ -174,7 +174,7 @@ class Actor:
         raise TaskFailedError(EndReason.MODEL_FAILED, f"the model {self._model} gave no answer: {problem}")
 
     async def _observations(self, calls: tuple[ToolCall, ...], early: EarlyCalls) -> tuple[Observation, ...]:
-        """What came of the calls of one turn. It is told in their order, whichever ended first."""
+        """Make the calls of one turn, and return their observations in the order of the calls."""
         keys = keys_of(calls)
         early.keep(keys[:MOST_CALLS])
         async with asyncio.TaskGroup() as group:
@@ -205,7 +205,7 @@ class Actor:
         return why_unknown(call, (tool.name for tool in self._tools))
 
     def _seen(self, call: ToolCall, ended: Any) -> str:
-        """What the model is told of a call, and what is kept of a search."""
+        """Return the text of a finished call for the model; keep the passages of a search."""
         index = self._indexes.get(call.name)
         if isinstance(ended, CallFailedError):
             if index is not None and index not in self._searches.found:

@@ -1,4 +1,4 @@
-"""What the acting agent tells its model: the question, the turns so far, and what came of their calls. Pure.
+"""The prompt of the acting agent: the question, the turns so far and the results of their calls. Pure.
 
 Passages are numbered across the whole task, and keep their numbers when a search finds them again, so the
 answer can cite them. Where the turns outgrow the model's context, the older ones are replaced by a summary;
@@ -62,7 +62,7 @@ class Sources:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """What came of a call."""
+    """The text that the model is told of a finished call."""
 
     call: ToolCall
     text: str

@@ -46,7 +46,7 @@ def agent_tools(program: Program, taken: Iterable[str]) -> dict[str, SubAgentCon
 
 
 def declaration_of(name: str, agent: SubAgentConfig) -> ToolDeclaration:
-    """What the model is told of an agent."""
+    """The declaration of an agent as a tool, for the model."""
     return ToolDeclaration(name=name, description=agent.description, parameters=TASK)
 
 

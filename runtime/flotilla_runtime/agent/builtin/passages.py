@@ -87,7 +87,7 @@ async def search_all(ctx: Context, task: Task, searches: Searches) -> None:
 
 
 def sources_of(index: str, found: Found) -> list[Source]:
-    """What an index found, as sources of an answer."""
+    """The passages that an index found, as sources of an answer."""
     return [Source(index=index, generation=found.generation, passage=passage) for passage in found.passages]
 
 

@@ -10,7 +10,7 @@ from flotilla_runtime.agent.builtin.prompts import Source, interleaved
 
 @dataclass(slots=True, kw_only=True)
 class Searches:
-    """What was found so far, in the order of the fleet's indexes, whichever answered first."""
+    """The passages found so far, in the order of the fleet's indexes, whichever answered first."""
 
     indexes: Sequence[str]
     found: dict[str, list[Source]] = field(default_factory=dict)
@@ -33,7 +33,7 @@ class Searches:
         return bool(self.indexes) and len(self.missing_by_index) == len(self.indexes)
 
     def partial(self, answer: str = "") -> dict[str, Any] | None:
-        """What a task without a result has: passages by rank, failed indexes, and an answer that was cut."""
+        """The partial result of a task: passages by rank, failed indexes and an answer that was cut."""
         if not self.found and not self.missing_by_index and not answer:
             return None
         passages = [citation(number, source) for number, source in enumerate(self.sources, start=1)]

@@ -1,4 +1,4 @@
-"""What the patterns need of a run: scopes for their branches, timers that survive a crash, and choices.
+"""Scopes for the branches of patterns, timers that survive a crash, and choices.
 
 A choice is an entry of the journal that says which branches counted. Whatever depends on the time, such as
 who came first, is chosen once; every replay makes the same choice, and does not run the losers again.
@@ -57,7 +57,7 @@ class Branches:
         return self._engine.recall.began_at.get(scope.path)
 
     async def chosen(self, scope: Scope, keys: Sequence[str]) -> Any:
-        """What was chosen in this scope in an earlier run; None if nothing was."""
+        """Return the choice that an earlier run made in this scope, or None."""
         recall = self._engine.recall
         done = await recall.result(recall.known(_wanted(scope, keys)))
         return None if done is None else done.value
@@ -97,7 +97,7 @@ class Branches:
         return await self._engine.pace.guarded(self._rung(wake, parked, until))
 
     async def aside(self, work: Callable[[], Value]) -> Value:
-        """What a function gives that would block the event loop: it runs in a thread."""
+        """Run a function that would block the event loop in a thread, and return its value."""
         return await self._engine.pace.guarded(asyncio.to_thread(work))
 
     def _choose(self, scope: Scope, keys: Sequence[str], reply: Reply, losers: Collection[Scope]) -> Choice:

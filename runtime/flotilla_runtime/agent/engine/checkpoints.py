@@ -19,7 +19,7 @@ Answer = TypeVar("Answer")
 
 
 class Checkpoints:
-    """What the graph of a task keeps: texts by the names of their fields.
+    """The checkpoints of a task's graph: texts by the names of their fields.
 
     `thread` names what they belong to: the task, or the conversation that it is in.
     """

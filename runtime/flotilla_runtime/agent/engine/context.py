@@ -1,4 +1,4 @@
-"""What an agent is written against: `async def agent(ctx, task)`.
+"""The interface that an agent is written against: `async def agent(ctx, task)`.
 
 Every awaitable of `ctx` is a call in the task's journal. After a crash the agent runs again from its
 beginning, and each call that has a result gives it at once. So the code between calls must do the same each
@@ -100,7 +100,7 @@ class Context(Patterns):
 
     @property
     def checkpoints(self) -> Checkpoints:
-        """What a graph keeps between its steps; for the code that runs graphs."""
+        """The checkpoints of a graph between its steps; for the code that runs graphs."""
         return self._engine.checkpoints
 
     @property

@@ -1,4 +1,4 @@
-"""What became of Unsafe calls with an intent and no result: nobody makes them again before that is known.
+"""Resolves Unsafe calls that have an intent and no result: none is made again before it is resolved.
 
 Their worker was lost, or the other side gave no answer after the call was sent.
 """
@@ -74,7 +74,7 @@ class Effects:
     async def of_reply(
         self, call: Call, intent: Intended, reply: Reply, took_ms: int
     ) -> tuple[Resolved, Done]:
-        """What to write of an Unsafe call whose reply does not say whether it happened.
+        """Return the entries for an Unsafe call whose reply does not say whether it happened.
 
         One that did not happen has failed: the agent decides whether it calls the tool again.
         """
@@ -92,7 +92,7 @@ class Effects:
         await self._recording.write(Resolved(at=now, call=call.id, happened=False, by=BY_WORKER))
 
     async def _reconciled(self, call: Call, intent: Intended) -> Resolved:
-        """What the tool's `reconcile` says; if it does not know, this waits for somebody who does."""
+        """Ask the tool's `reconcile`; if it does not know, wait for somebody who does."""
         return await self._resolved(call, intent, await self._calls.reconcile(call, self._session))
 
     async def _resolved(self, call: Call, intent: Intended, known: Reconciled | None) -> Resolved:

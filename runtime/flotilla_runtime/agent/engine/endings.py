@@ -31,7 +31,7 @@ class Ending:
         return cls(status=status, reason=reason, message=short, partial=partial)
 
     def partial_of(self, kept: Any) -> Any:
-        """What the task has in place of a result: what the agent kept, if it can be stored."""
+        """The partial result of a task: what the agent kept, or the reason why that cannot be stored."""
         partial = kept if self.partial is None else self.partial
         document = document_of(partial, MOST_PARTIAL_BYTES)
         return {"problem": f"ctx.partial {document.problem}"} if document.problem else document.value

@@ -36,7 +36,7 @@ APPROVAL_MS: Final = round(APPROVAL_SECONDS * 1000)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSettings:
-    """What a run needs to know besides its task.
+    """The settings of a run, besides its task.
 
     `now_ms` is Redis' time, counted on by a clock that does not jump. A run that `is_unwinding` makes the
     compensations of a task that has come to its end already, so a cancellation does not stop it.
@@ -186,7 +186,7 @@ class Engine:
         return done
 
     async def _outcome(self, call: Call, reply: Reply, took_ms: int) -> tuple[Done] | tuple[Resolved, Done]:
-        """What a reply means for the journal; the result is last."""
+        """Return the entries that a reply adds to the journal; the result is last."""
         if reply.certainty is Certainty.NOT_BEGUN:
             return await self._by_another_worker(call)
         if reply.certainty is Certainty.UNKNOWN and call.effect is Effect.UNSAFE:

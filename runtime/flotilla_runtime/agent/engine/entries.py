@@ -1,4 +1,4 @@
-"""What a call writes into the journal before and after it. Pure."""
+"""The journal's entries before and after a call. Pure."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What the finished calls of a task come to, by part of the fleet."""
+"""Sums of the finished calls of a task, by part of the fleet."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -48,7 +48,7 @@ def _busy_of(intent: Intended, done: Done) -> dict[str, int]:
 
 
 def _counted_of(intent: Intended, done: Done) -> list[str]:
-    """What a finished call is counted as; one that the cache answered kept no part busy."""
+    """The counters that a finished call adds to; one that the cache answered kept no part busy."""
     if done.cached is None:
         return [_part_of(intent, done)]
     return [CACHE_HIT] if done.cached else [_part_of(intent, done), CACHE_MISS]

@@ -101,7 +101,7 @@ class Handling:
         return None
 
     async def _kept(self, scope: str) -> tuple[Kept, Any]:
-        """What is kept of the actor, and the document in which it is."""
+        """Return the record of the actor, and the document that holds it."""
         with self._scopes.aside(scope):
             found = await self._state.get(kept_key(self._name))
         return Kept.of(found), found

@@ -55,7 +55,7 @@ class PastCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """What a run finds."""
+    """The state of a task as its journal tells it to a run."""
 
     length: int = 0
     attempts: int = 0
@@ -79,14 +79,14 @@ def scopes_of(call_id: str) -> list[str]:
 
 
 def reserve_of(intent: Intended) -> Amount:
-    """What an intent reserves."""
+    """The amount that an intent reserves."""
     return Amount(
         steps=intent.reserved_steps, tokens=intent.reserved_tokens, nano_usd=intent.reserved_nano_usd
     )
 
 
 def spent_of(intent: Intended, again: Intended) -> Amount:
-    """What a call had used when it was intended again. Its step is the same one: its result counts it."""
+    """The usage of a call until it was intended again, without its step: the result counts that."""
     if again.spent_tokens is None:
         return Amount(tokens=intent.reserved_tokens, nano_usd=intent.reserved_nano_usd)
     nano_usd = again.spent_nano_usd
@@ -96,7 +96,7 @@ def spent_of(intent: Intended, again: Intended) -> Amount:
 
 
 def use_of(intent: Intended, done: Done) -> Amount:
-    """What a finished call used."""
+    """The amount that a finished call used."""
     return Amount(
         steps=intent.reserved_steps,
         tokens=done.input_tokens + done.output_tokens,

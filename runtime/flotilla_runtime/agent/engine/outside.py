@@ -33,7 +33,7 @@ NOBODY: Final[Mapping[CallKind, str]] = {
 
 
 class Outside:
-    """What comes from outside for one run."""
+    """The calls of one run that somebody outside answers: approvals and signals."""
 
     def __init__(
         self, claim: Claim, journal: TaskJournal, pace: Pace, recording: Recording, reserving: Reserving
@@ -80,7 +80,7 @@ class Outside:
                 return came
 
     async def _look(self, intent: Intended) -> Came | None:
-        """What has come; of two calls that look for the same signal at once, one looks again."""
+        """Return the answer, None for none yet; of two calls that look for one signal, one looks again."""
         while True:
             came = await self._journal.came(self._claim, intent.call, tuple(self._taken))
             if came is None or came.signal is None:
@@ -91,7 +91,7 @@ class Outside:
 
 
 def reply_of(kind: CallKind, came: Came) -> Reply:
-    """What came, as the result of the call."""
+    """The result of a call that was answered from outside, or that nobody answered in time."""
     if came.is_late:
         return Reply(outcome=CallOutcome.TIMED_OUT, problem=NOBODY[kind])
     if kind in APPROVALS and not came.value["approved"]:

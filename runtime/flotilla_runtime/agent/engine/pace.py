@@ -1,4 +1,4 @@
-"""What of a run may begin, what is under way, and what only waits: so when the run stops.
+"""Decides when the calls of a run may begin, and when the run stops.
 
 A run stops for one `Stop`. From then on no call begins. While a call is under way nothing stops it but a
 cancellation from outside; when everything pending is parked, the task gives its place up.

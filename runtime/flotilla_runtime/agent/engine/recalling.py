@@ -1,4 +1,4 @@
-"""What the journal knows of a call: what it came to before this run.
+"""Recalls results of calls from before this run.
 
 What an agent asks under a known id must be what it asked before, by a hash; otherwise the task ends as
 Invalid, because its code is not deterministic. Values that are kept apart are fetched when a replay comes to
@@ -90,7 +90,7 @@ class Recall:
         return replace(past, resolved=await self.readable(fetched))
 
     async def readable(self, asked: Awaitable[Answer]) -> Answer:
-        """What is read from the store; the task ends where that is broken or gone."""
+        """Return what was read from the store; end the task where that is broken or gone."""
         try:
             return await asked
         except BrokenEntryError as problem:

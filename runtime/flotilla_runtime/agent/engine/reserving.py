@@ -1,4 +1,4 @@
-"""What the calls of a run reserve, and the intents that say so.
+"""The reservations of a run's calls, and the intents that record them.
 
 A refusal tells what is left. A call is cut to that if it can be; else it waits while other calls may settle
 what they hold. A call whose tries have spent what it reserved settles that and reserves anew, as the same

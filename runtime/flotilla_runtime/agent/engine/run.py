@@ -69,7 +69,7 @@ class Clock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Means:
-    """What every run of a worker uses: its name, the journal, the calls, the clock, who counts patterns."""
+    """The means that all runs of a worker share: its name, journal, calls, clock and counter of patterns."""
 
     worker: str
     journal: TaskJournal
@@ -271,7 +271,7 @@ class TaskRun:
         return await self._hand_over()
 
     def _said(self, ending: Ending) -> tuple[Message, ...]:
-        """What the task adds to its conversation; nothing without a result."""
+        """The messages that the task adds to its conversation; none without a result."""
         record = self._task.record
         if (
             record.conversation is None

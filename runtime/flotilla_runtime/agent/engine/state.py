@@ -1,4 +1,4 @@
-"""What an agent keeps between tasks: values by key, for each tenant and agent, in the fleet's Redis.
+"""The state of an agent between tasks: values by key, for each tenant and agent, in the fleet's Redis.
 
 Each access is a call in the journal, written with its result in one step. So a read gives the same in every
 replay, and a write happens once.

@@ -20,7 +20,7 @@ _FIRST: Final = (
 
 
 class StopKind(StrEnum):
-    """What becomes of the task when its run stops."""
+    """The consequence of a stop for the task."""
 
     END = "End"
     HAND_OVER = "HandOver"
@@ -61,7 +61,7 @@ class Parked:
 
 
 def waits_of(parked: Collection[Parked]) -> Waits:
-    """What a task waits for all of whose calls are parked.
+    """Return the waits of a task all of whose calls are parked.
 
     An approval is named first, so that people find it. Somebody is asked for one effect at a time, when the
     spawned tasks have ended. Whatever is named, the task is woken by all that its calls wait for.

@@ -97,7 +97,7 @@ class Unwinding:
             number += 1
 
     async def _tried(self, one: Compensation, number: int) -> Tried:
-        """What came of one try, in this run or an earlier one."""
+        """Make one try, or recall its result from an earlier run."""
         call = one.call_id(number)
         past = self._history.calls.get(call)
         if past is not None and past.result is not None:

@@ -104,6 +104,6 @@ class Using:
 
 
 def failed_call(wanted: Wanted, done: Done) -> tuple[str, str, CallOutcome, str, float | None]:
-    """What the error of a failed call says."""
+    """The arguments of the error of a failed call."""
     later = None if done.retry_after_ms is None else done.retry_after_ms / 1000
     return wanted.id, wanted.target, done.outcome, done.problem or str(done.outcome), later

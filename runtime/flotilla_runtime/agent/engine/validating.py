@@ -70,7 +70,7 @@ class Validating:
         return bool(self._validators)
 
     def refusals(self, result: Any) -> Awaitable[Refusals]:
-        """Who refuses this result.
+        """Return the refusals of this result by its validators.
 
         Raises RejectedError where nobody can tell, or a repair is refused too, and NotCheckedError where a
         validator takes no calls.

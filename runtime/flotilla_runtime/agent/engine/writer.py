@@ -184,7 +184,7 @@ class Writer:
             self.cancel_requested.set()
 
     def _learn(self, refusal: Refusal) -> None:
-        """What a refusal says of the tokens of the whole tree, where the answer had no budget."""
+        """Learn the usage of the whole tree from a refusal, where the answer had no budget."""
         if refusal.limit is not LimitName.TOKENS:
             return
         committed, used = int(refusal.committed), self.budget.used.tokens

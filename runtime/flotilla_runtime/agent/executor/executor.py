@@ -177,7 +177,7 @@ class Executor:
             self.metrics.running.set(len(self._held))
 
     async def _reply(self, held: Held) -> Reply | None:
-        """What to write; None for a request that another executor may have."""
+        """Call the function, and return the reply; None for a request that another executor may have."""
         request, started = held.granted.request, self._clock.monotonic_seconds()
         call = Call(
             id=request.call,
@@ -253,7 +253,7 @@ class Executor:
 
 
 def reply_when_cut(cut: Cut, effect: Effect) -> Reply | None:
-    """What to write of a call that was cut off while it ran; None if the lease is another's. Pure."""
+    """The reply of a call that was cut off while it ran; None if the lease is another's. Pure."""
     match cut:
         case Cut.LOST:
             return None

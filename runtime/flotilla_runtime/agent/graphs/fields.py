@@ -15,7 +15,7 @@ Typed = tuple[str, bytes]  # what a serializer gives: the type of the bytes, and
 
 
 class FieldKind(StrEnum):
-    """What a field holds."""
+    """The kind of a field of the checkpoints."""
 
     CHECKPOINT = "c"  # with its metadata and its parent; the rest of the name: namespace, id
     VALUE = "v"  # of a channel in a version; namespace, channel, version

@@ -32,7 +32,7 @@ def graph_agent(reference: str) -> AgentMain:
 
 
 def version_problem(version: str | None) -> str | None:
-    """What is wrong with the LangGraph of this version; None is an image without it."""
+    """The problem with a version of LangGraph, None for none. The version None is an image without it."""
     least = ".".join(map(str, LEAST))
     fix = f'write `RUN pip install "langgraph>={least},<2"` into the Dockerfile of spec.image'
     if version is None:

@@ -1,4 +1,4 @@
-"""What a graph is given of a task, and what of its state is the task's result. Pure."""
+"""Maps a task to the input of a graph, and the graph's state to the task's result. Pure."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -13,7 +13,7 @@ MESSAGES: Final = "messages"
 
 
 def input_of(question: str, history: Sequence[Mapping[str, str]], keys: Collection[str] | None) -> Any:
-    """What the graph begins with. `keys` are those of its input; None for a graph that takes one value.
+    """The input of the graph. `keys` are those of its schema; None for a graph that takes one value.
 
     A graph with messages gets the question as the last of them. Any other one gets the question's JSON: an
     object, by its keys. A graph that takes one value also gets a text that is no JSON.

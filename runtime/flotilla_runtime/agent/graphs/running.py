@@ -64,7 +64,7 @@ class GraphAgent:
 
 
 async def _resumed(ctx: Context, interrupts: Sequence[Interrupt[Any]]) -> "Command[Any] | None":
-    """What the graph goes on with: for each interrupt what somebody decided, which `interrupt` returns."""
+    """Return the command that resumes the graph with a decision for each interrupt; None for none."""
     if not interrupts:
         return None
     asked = [ctx.approve(f"{OF_GRAPH}/{one.id}", one.value) for one in interrupts]

@@ -273,7 +273,7 @@ def _belongs(one: Field, checkpoints: set[tuple[str, str, str]]) -> bool:
 def _older(
     fields: Iterable[Field], place: tuple[str, str], newest: str, versions: ChannelVersions
 ) -> list[Field]:
-    """What the newest checkpoint of a thread and namespace does not need."""
+    """The fields that the newest checkpoint of a thread and namespace does not need."""
     return [
         one
         for one in fields

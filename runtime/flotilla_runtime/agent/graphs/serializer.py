@@ -77,7 +77,7 @@ class StrictSerializer(JsonPlusSerializer):
 
 
 def _root(problem: BaseException) -> BaseException:
-    """What a problem comes from."""
+    """The first cause of a problem."""
     while problem.__cause__ is not None:
         problem = problem.__cause__
     return problem

@@ -73,7 +73,7 @@ def flotilla_tools(*names: str) -> list[BaseTool]:
 
 
 def _declaration(config: ToolConfig) -> ToolDeclaration:
-    """What is known of a tool already. A function below the graph in the same module is not there yet."""
+    """The early declaration of a tool. A function below the graph in its module is not there yet."""
     description, parameters = config.description, config.parameters
     if config.python is not None:
         try:

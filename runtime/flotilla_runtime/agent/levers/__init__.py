@@ -1,1 +1,1 @@
-"""What calls stand under beside their budgets: rate limits, circuits, another model, the cache."""
+"""Controls of calls beside their budgets: rate limits, circuits, another model, the cache."""

@@ -47,7 +47,7 @@ class Buckets(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
-    """What a call has taken, and for how many seconds it waited."""
+    """The tokens that a call took from a limit, and the seconds that it waited."""
 
     limit: str
     tokens: int

@@ -1,4 +1,4 @@
-"""What is kept of results, and under which name; pure.
+"""Names and values of cached results; pure.
 
 A name is a hash of all that decides a result. The tenant is in each, so no task gets what another tenant's
 task was answered. So is the revision of a tool's fleet. What an index found has the generation that it was
@@ -30,7 +30,7 @@ class Kept(Protocol):
     """Where results are kept. Nothing of it fails: what is not there is a miss."""
 
     async def get(self, *names: str) -> list[str | None]:
-        """What is kept under each name."""
+        """Return the cached value of each name, None for none."""
 
     async def put(self, name: str, text: str, seconds: float) -> None:
         """Keep a text for this long, unless others need its room."""

@@ -39,7 +39,7 @@ class Embedder(Protocol):
     name: str
 
     def most(self, query: str) -> Amount:
-        """What it takes at most to embed a query."""
+        """The most that the embedding of a query can use."""
 
     async def embed(self, query: str, session: Session) -> Embedding:
         """The vector of a query, of the length 1."""
@@ -47,7 +47,7 @@ class Embedder(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What a look into the cache for a search came to, and what it needs to keep what is found instead."""
+    """A look into the cache for a search; its names and embedding serve to keep what is found instead."""
 
     name: str
     embedding: Embedding = Embedding()
@@ -79,7 +79,7 @@ class CachedCalls:
         self._embedder = embedder
 
     async def reservation(self, call: Call, session: Session, budget: Budget) -> tuple[Call, Amount]:
-        """What the call can use at most, and the call cut to what is left.
+        """Return the call cut to what is left, and the most that it can use.
 
         A search for whose embedding nothing is left is compared with no other.
         """
@@ -90,7 +90,7 @@ class CachedCalls:
         return await self._calls.reservation(call, session, budget)
 
     async def reconcile(self, call: Call, session: Session) -> Reconciled | None:
-        """What is known of an Unsafe call; None if nobody knows."""
+        """Find out whether an Unsafe call happened; None if nobody knows."""
         return await self._calls.reconcile(call, session)
 
     async def make(self, call: Call, session: Session) -> Reply:

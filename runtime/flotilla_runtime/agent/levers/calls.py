@@ -68,7 +68,7 @@ class LimitedCalls:
         self._now = monotonic_seconds
 
     async def reservation(self, call: Call, session: Session, budget: Budget) -> tuple[Call, Amount]:
-        """What the call can use at most, and the call cut to what is left.
+        """Return the call cut to what is left, and the most that it can use.
 
         An Unsafe call waits for its turn here, before its intent is written: where its worker is lost
         meanwhile, it is known that it was not made. It takes no turn where the circuit is open.
@@ -84,7 +84,7 @@ class LimitedCalls:
         return await self._calls.reservation(call, session, budget)
 
     async def reconcile(self, call: Call, session: Session) -> Reconciled | None:
-        """What is known of an Unsafe call; None if nobody knows."""
+        """Find out whether an Unsafe call happened; None if nobody knows."""
         return await self._calls.reconcile(call, session)
 
     async def make(self, call: Call, session: Session) -> Reply:
@@ -234,7 +234,7 @@ def overflow_chain(models: Sequence[ModelConnection], name: str) -> list[ModelCo
 
 
 def expected_tokens(call: Call) -> int:
-    """What a call of a model takes from a rate limit before it begins."""
+    """The tokens that a call of a model takes from a rate limit before it begins."""
     request = call.request
     assert isinstance(request, ModelRequest)
     bound = bound_of(replace(request, prompt_tokens=None))

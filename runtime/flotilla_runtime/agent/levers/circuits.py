@@ -38,7 +38,7 @@ class Ended(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Circuit:
-    """What is known. `last` are the last calls, True for one that failed; `openings` are those in a row."""
+    """The state of a circuit. `last`: its last calls, True for a failure; `openings`: those in a row."""
 
     state: CircuitState = CircuitState.CLOSED
     last: Sequence[bool] = ()
@@ -78,7 +78,7 @@ def asked(circuit: Circuit, now: float) -> tuple[Circuit, Pass]:
 
 
 def ended(circuit: Circuit, passed: Pass, how: Ended, now: float) -> Circuit:
-    """What the end of a call means. While a circuit is not closed, its trial alone counts."""
+    """Return the circuit after the end of a call. While it is not closed, its trial alone counts."""
     if circuit.state is CircuitState.CLOSED:
         if how is Ended.NOT_MADE:
             return circuit

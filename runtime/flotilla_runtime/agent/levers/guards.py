@@ -29,7 +29,7 @@ class Circuits:
         return passed
 
     def look(self, kind: CallKind, target: str) -> Pass:
-        """What `ask` would say now; nobody gets a pass."""
+        """Return the answer that `ask` would give now, without giving a pass."""
         return circuits.asked(self._of(kind, target), self._now())[1]
 
     def end(self, kind: CallKind, target: str, passed: Pass, how: Ended) -> None:
@@ -50,7 +50,7 @@ class Circuits:
 
 
 def how_ended(reply: Reply) -> Ended:
-    """What a reply says of who was called."""
+    """The end of a call, as its circuit counts it."""
     if reply.certainty is Certainty.NOT_BEGUN:
         return Ended.NOT_MADE
     if reply.is_refused or reply.outcome is CallOutcome.TIMED_OUT:

@@ -1,4 +1,4 @@
-"""What the levers do, in the Prometheus format; labels are names of the spec."""
+"""Metrics of the levers, in the Prometheus format; labels are names of the spec."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 

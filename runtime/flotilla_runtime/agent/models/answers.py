@@ -94,7 +94,7 @@ class StreamedAnswer:
         return self._bytes
 
     def usage(self, prompt_tokens: int, max_tokens: int) -> Usage:
-        """What the server counted last, else bounds."""
+        """The usage that the server counted last, else bounds."""
         if self._usage is not None:
             return self._usage
         written = self._bytes + CALL_TOKENS * len(self._calls)
@@ -148,7 +148,7 @@ class StreamedAnswer:
             yield ToolCallComplete(call=self._given(call))
 
     def _index(self, piece: Mapping[str, Any]) -> int:
-        """Which call a piece belongs to; some servers leave the index out, and begin a call with its id."""
+        """The number of a piece's call. Some servers leave it out, and begin a call with its id."""
         index = piece.get("index")
         if isinstance(index, int):
             return index

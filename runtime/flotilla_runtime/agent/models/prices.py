@@ -1,4 +1,4 @@
-"""What tokens cost. Pure."""
+"""Prices of tokens. Pure."""
 
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal

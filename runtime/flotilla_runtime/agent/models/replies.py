@@ -44,7 +44,7 @@ def reply_of(request: ModelRequest, ended: TryEnd, tries: int, used: Usage) -> M
 
 
 def wants_repair(reply: ModelReply) -> ModelProblem | None:
-    """What the model is to correct in its answer, if that is all that is wrong."""
+    """The problem that the model is to correct in its answer, None unless that is all that is wrong."""
     problem = reply.problem
     return problem if problem is not None and problem.reason in REPAIRED else None
 

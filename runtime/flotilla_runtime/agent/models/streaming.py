@@ -45,7 +45,7 @@ REPLICA: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")  # the name
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What one try sends, and its limits; `deadline` is that of the whole call, by the event loop's clock."""
+    """The request of one try, and its limits; `deadline` is the whole call's, by the event loop's clock."""
 
     url: str
     headers: Mapping[str, str]

@@ -26,7 +26,7 @@ class StructuredValue:
 
 
 def schema_problem(schema: Mapping[str, Any]) -> ModelProblem | None:
-    """What is wrong with the schema itself."""
+    """The problem with the schema itself, None for none."""
     kind = validator_for(schema, default=Draft202012Validator)
     try:
         kind.check_schema(dict(schema))

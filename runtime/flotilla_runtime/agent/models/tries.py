@@ -29,7 +29,7 @@ LEAST_ANSWER_TOKENS: Final = 16  # a try that may write less is not worth its pr
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Means:
-    """What all calls use: the connections, the policy for tries, randomness and the time of day."""
+    """The means of all calls: the connections, the policy for tries, randomness and the time of day."""
 
     client: httpx2.AsyncClient
     retries: RetryPolicy

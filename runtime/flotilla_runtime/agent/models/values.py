@@ -1,4 +1,4 @@
-"""What a model is asked, what it answers, and what happens in between. Pure values.
+"""Requests to a model, its replies, and the events in between. Pure values.
 
 A reply never mixes the texts of two tries. What a try gave before it died is taken back by `Withdrawn`, so
 whoever acts on an event before `Finished` must be able to take that back too.
@@ -64,7 +64,7 @@ class ModelProblemReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelProblem:
-    """What is wrong: for code in `reason`, for people in `message`; `status` is HTTP's, if it had one."""
+    """A problem: for code in `reason`, for people in `message`; `status` is HTTP's, if it had one."""
 
     reason: ModelProblemReason
     message: str

@@ -90,7 +90,7 @@ class Group:
         self._is_of_one_run = True
 
     async def ended(self) -> dict[str, Any]:
-        """What the branches gave, in the order in which they ended: a value, or a Missing."""
+        """Wait for enough branches; return a value or a Missing for each, in the order of their ends."""
         chosen = await self._branching.chosen(self.place, self._keys) if self._is_decided else None
         if chosen is not None:
             return await self._replayed(chosen)
@@ -242,7 +242,7 @@ class Group:
         await self._branching.confirmed(choice)
 
     def _choice(self) -> dict[str, Any]:
-        """Who ended, in order; those that were given up have a reason, which the time alone knows."""
+        """The keys of the branches, in the order of their ends; those that were given up have a reason."""
         given_up = (MissingReason.TIMED_OUT, MissingReason.NOT_NEEDED)
         told = {key: one for key, one in self._ended.items() if isinstance(one, Missing)}
         return {

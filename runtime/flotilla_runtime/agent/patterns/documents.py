@@ -36,7 +36,7 @@ Work = Callable[[DocumentChunk], Awaitable[Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Documented:
-    """What came of each document's chunks, by their numbers, and how many chunks there are."""
+    """The results of each document's chunks, by their numbers."""
 
     by_document: Mapping[str, Gathered] = field(default_factory=dict)
 

@@ -1,4 +1,4 @@
-"""Which calls of an answer that is still being written may begin: those that change nothing. Pure.
+"""Decides which calls of an unfinished answer may begin: those that change nothing. Pure.
 
 A try of the model may die, and the next one may want other calls. A call that changes nothing can then be
 dropped; any other one waits for the whole answer.

@@ -67,7 +67,7 @@ def ensemble_group(
 
 
 def vote_of(answer: Answer) -> str:
-    """What an answer votes for: its value, else its text without case and spaces."""
+    """The vote of an answer: its value, else its text without case and spaces."""
     if answer.value is not None:
         return json.dumps(answer.value, sort_keys=True)
     return " ".join(answer.text.casefold().split())

@@ -54,5 +54,5 @@ def timeout_of(timeout_seconds: float | Mapping[str, float] | None, key: str) ->
 
 
 async def gathered_of(group: Group, branches: Mapping[str, Make]) -> Gathered:
-    """What the branches gave, in the order in which they were asked for."""
+    """Return the results of the branches, in the order in which they were asked for."""
     return gathered(list(branches), await group.ended())

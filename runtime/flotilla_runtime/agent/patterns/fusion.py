@@ -58,7 +58,7 @@ def fused(
 
 
 def key_of(item: Any) -> str:
-    """What makes two items the same: their text if they have one, else all that they say but the score."""
+    """The key of an item, the same for equal items: its text if it has one, else all but the score."""
     plain = _plain(item)
     if not isinstance(plain, Mapping):
         return json.dumps(plain, sort_keys=True)

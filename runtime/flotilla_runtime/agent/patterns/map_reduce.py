@@ -34,7 +34,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reduced:
-    """What is left of all items. `received` of `expected` are in it; `missing` names calls that failed."""
+    """The reduction of all items. `received` of `expected` are in it; `missing` names calls that failed."""
 
     value: Any
     expected: int
@@ -108,7 +108,7 @@ def map_reduce_group(
 
 
 async def reduced(group: Group, nodes: Sequence[Node]) -> Reduced:
-    """What is left when the whole tree has ended."""
+    """Return the reduction when the whole tree has ended."""
     ended = await group.ended()
     missing = {node.key: one for node in nodes if isinstance(one := ended[node.key], Missing)}
     last = nodes[-1].key

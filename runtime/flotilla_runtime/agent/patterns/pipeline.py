@@ -170,7 +170,7 @@ class Pipeline:
 
 
 def declarations_of(tools: Mapping[str, Any], names: Sequence[str] | None) -> list[ToolDeclaration]:
-    """What the model is told of these tools, or of all."""
+    """The declarations of these tools, or of all, for the model. Raises ValueError for an unknown one."""
     if names is None:
         return [tool.declaration for tool in tools.values()]
     if unknown := [name for name in names if name not in tools]:

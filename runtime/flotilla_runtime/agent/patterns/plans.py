@@ -99,7 +99,7 @@ def begins_at(plan: Plan, standing: Standing, cost: float) -> int | None:
 
 
 def missing_of(error: BaseException) -> Missing | None:
-    """What stands for a branch that raised this; None if it is for the agent and not for the branch."""
+    """The Missing of a branch that raised this; None if the error is for the agent, not the branch."""
     if isinstance(error, BaseExceptionGroup):
         told = [missing_of(inner) for inner in error.exceptions]
         return None if None in told else told[0]

@@ -15,7 +15,7 @@ NOT_VALID = "is_valid did not take its value"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Raced:
-    """Who won, and with what. `missing` tells what became of the others."""
+    """The result of a race: the winner, its value and, in `missing`, why each other branch has none."""
 
     winner: str
     value: Any

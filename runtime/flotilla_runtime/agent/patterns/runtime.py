@@ -1,4 +1,4 @@
-"""What patterns stand on: the calls of an agent, and the branches of its run."""
+"""The interface under the patterns: the calls of an agent, and the branches of its run."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -39,7 +39,7 @@ class Branching(Protocol):
         """When an earlier run made the first call in this scope; None if none did."""
 
     async def chosen(self, scope: Any, keys: Sequence[str]) -> Any:
-        """What was chosen in this scope in an earlier run; None if nothing was."""
+        """Return the choice that an earlier run made in this scope, or None."""
 
     def choose(self, scope: Any, keys: Sequence[str], value: Any, losers: Collection[Any]) -> Any:
         """Begin to write a choice, and that the losers' calls are given up. They may be cancelled at once."""
@@ -60,7 +60,7 @@ class Branching(Protocol):
         """Return when the event is set, or True at this moment. Meanwhile the task may be suspended."""
 
     async def aside(self, work: Callable[[], Value]) -> Value:
-        """What a function gives that would block the event loop: it runs in a thread."""
+        """Run a function that would block the event loop in a thread, and return its value."""
 
 
 class Calling(Protocol):

@@ -1,4 +1,4 @@
-"""What comes of the branches of a pattern. Pure.
+"""Results of the branches of a pattern. Pure.
 
 A branch that gives no value has a `Missing` in its place, with a reason. So what is handed on says how much
 of it is there.
@@ -52,7 +52,7 @@ class Missing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gathered:
-    """What branches gave, by key, in the order in which they were asked for.
+    """The results of branches, by key, in the order in which they were asked for.
 
     `values` has every key: None stands where `missing` says why. So `len(values)` is always what was asked.
     """
@@ -149,14 +149,14 @@ def numbered(names: Sequence[str]) -> list[str]:
 
 
 def gathered(keys: Sequence[str], ended: Mapping[str, Any]) -> Gathered:
-    """What the branches gave, in the order of these keys. Every key must have ended."""
+    """The results of the branches, in the order of these keys. Every key must have ended."""
     values = {key: None if isinstance(ended[key], Missing) else ended[key] for key in keys}
     missing = {key: value for key in keys if isinstance(value := ended[key], Missing)}
     return Gathered(values=values, missing=missing)
 
 
 def problems_of(missing: Mapping[str, Missing]) -> dict[str, str]:
-    """What is missing, for a message."""
+    """The problem of each missing branch, for a message."""
     return {key: f"{one.reason}: {one.problem}" for key, one in missing.items()}
 
 

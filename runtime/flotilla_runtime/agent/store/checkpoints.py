@@ -1,4 +1,4 @@
-"""What the graphs of tasks keep between their steps, in Redis.
+"""The checkpoints of tasks' graphs, in Redis.
 
 The script that writes finds the space of the task's checkpoints by itself, and checks the fencing token. So a
 task reaches no other one's, and a worker that lost it writes nothing. They end with the task, or with its
@@ -55,7 +55,7 @@ class CheckpointTasks(StoredTasks):
 
 
 def read_checkpointed(claim: Claim, answer: Sequence[str]) -> Checkpointed:
-    """What became of a change; raises LeaseLostError where another worker holds the task."""
+    """Read the result of a change; raises LeaseLostError where another worker holds the task."""
     match answer:
         case ["Written", stored]:
             return Checkpointed(bytes=int(stored))

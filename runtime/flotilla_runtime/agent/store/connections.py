@@ -266,7 +266,7 @@ def _settings(config: QueueConfig) -> dict[str, Any]:
 
 
 def _shared(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What also holds for the connections that ask where the primary is."""
+    """The settings that also hold for the connections that ask where the primary is."""
     return {name: value for name, value in settings.items() if name.startswith(("ssl_", "socket_", "retry"))}
 
 

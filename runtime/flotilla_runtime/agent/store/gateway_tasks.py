@@ -1,4 +1,4 @@
-"""What gateways do with tasks in Redis: submit, decide, read and forget.
+"""The tasks in Redis for gateways: they submit, decide, read and forget.
 
 Reads do not check a token.
 """
@@ -193,7 +193,7 @@ class GatewayTasks(StoredTasks):
         return sum(waiting), running + before
 
     async def figures(self) -> StoreFigures:
-        """What there is now. Tasks whose timer has rung are put back into the queue first."""
+        """Count what there is now. Tasks whose timer has rung are put back into the queue first."""
         return StoreFigures.of(json.loads(await self._run("status")))
 
     async def oldest_waiting_ms(self) -> int | None:

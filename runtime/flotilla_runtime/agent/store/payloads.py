@@ -77,7 +77,7 @@ def is_large(text: str) -> bool:
 
 
 def payload_of(text: str) -> Payload:
-    """What stands for a text."""
+    """The payload that stands for a text."""
     body = text.encode()
     return Payload(hash=hashlib.sha256(body).hexdigest(), bytes=len(body))
 
@@ -102,7 +102,7 @@ class Payloads:
         self._objects = objects
 
     async def kept(self, task_id: str, text: str) -> tuple[Payload, str]:
-        """What stands for a text, and what the script is to write into Redis: the text, or nothing."""
+        """Return the payload for a text, and what the script is to write into Redis: the text, or nothing."""
         payload = payload_of(text)
         if self._objects is None:
             return payload, text

@@ -63,13 +63,13 @@ def as_unavailable(error: Exception) -> StoreUnavailableError | None:
 
 
 def redis_said(error: Exception) -> str:
-    """What failed, with Redis' code for it: its words may quote a command, and so a password."""
+    """The failure, with Redis' code for it: its words may quote a command, and so a password."""
     code = CODE.search(str(error))
     return what_failed(error) if code is None else f"{what_failed(error)}: {code[1]}"
 
 
 def _problem(error: Exception) -> str:
-    """What went wrong, and what to do about a certificate that is not trusted."""
+    """The failure, with the fix for a certificate that is not trusted."""
     said = redis_said(error)
     refused = error.__context__
     if isinstance(refused, ssl.SSLCertVerificationError) and refused.verify_code in UNKNOWN_AUTHORITY:

@@ -1,4 +1,4 @@
-"""What a Redis says of itself: whether it is fit to hold tasks, how full it is, and its replicas; pure.
+"""Facts of a Redis: whether it is fit to hold tasks, how full it is, and its replicas; pure.
 
 All of it is in INFO, which managed services answer too, unlike CONFIG. What a service leaves out is unknown,
 and no problem.

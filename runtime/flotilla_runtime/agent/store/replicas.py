@@ -53,7 +53,7 @@ class Replicas:
         self._waiting = asyncio.Semaphore(MOST_AT_ONCE)
 
     async def confirmed(self, write: Callable[["Redis"], Awaitable[Answer]]) -> Answer:
-        """What the write answered, once a replica has it. `write` must use the connection that it is given.
+        """Return the answer of a write, once a replica has it. `write` must use the connection it is given.
 
         Raises UnconfirmedError where no replica confirms in time. Sending the same write again is then safe.
         """

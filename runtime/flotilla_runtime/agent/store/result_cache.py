@@ -25,7 +25,7 @@ class ResultCache:
         self._put = client.register_script(script_source("cache_put"))
 
     async def get(self, *names: str) -> list[str | None]:
-        """What is kept under each name."""
+        """Return the cached value of each name, None for none."""
         try:
             found: Any = await self._client.mget([self._keys.cached(name) for name in names])
         except (RedisError, OSError) as problem:

@@ -1,4 +1,4 @@
-"""What the scripts are, what they are told, and how their answers are read."""
+"""The names of the scripts, their arguments and the reading of their answers."""
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -91,7 +91,7 @@ def all_revisions(revisions: Sequence[str]) -> list[str]:
 
 
 def about(task_id: str, entry: Entry) -> dict[str, Any]:
-    """What the script must know of an entry of this task, so that it need not read it."""
+    """The facts of an entry of this task for the script, so that it need not read the entry."""
     match entry:
         case Intended():
             told: dict[str, Any] = {
@@ -169,7 +169,7 @@ def read_stated(claim: Claim, answer: Sequence[Any]) -> Written:
 
 
 def read_approval(answer: Sequence[str]) -> Verdict:
-    """What became of a decision."""
+    """Read the outcome of a decision."""
     outcome = ApproveOutcome(answer[0])
     if outcome is not ApproveOutcome.DECIDED:
         return Verdict(outcome=outcome)
@@ -190,7 +190,7 @@ def to_decide(waits: Mapping[str, str], decided: Collection[str], now_ms: int) -
 
 
 def read_came(claim: Claim, answer: Sequence[str]) -> Came | None:
-    """What came for a call; raises LeaseLostError where another worker holds the task."""
+    """Read the answer for a call that waits; raises LeaseLostError where another worker holds the task."""
     match answer:
         case ["Decided", decision]:
             decided = json.loads(decision)

@@ -1,4 +1,4 @@
-"""What gateways and workers both do with tasks in Redis."""
+"""Operations on tasks in Redis that gateways and workers share."""
 
 import json
 from collections.abc import Sequence
@@ -73,7 +73,7 @@ class StoredTasks:
         return await self._payloads.whole(task_id, entry)
 
     async def facts(self) -> RedisFacts:
-        """What Redis says of itself; all is unknown where it refuses to."""
+        """Read the facts of Redis; all is unknown where it refuses to tell them."""
         try:
             info = await asked(self._client.info(*SECTIONS))
         except redis.exceptions.NoPermissionError:
@@ -90,7 +90,7 @@ class StoredTasks:
         await self._client.aclose()
 
     async def _history(self, record: TaskRecord) -> tuple[Message, ...]:
-        """What was said before the task: in its conversation, and as it was submitted."""
+        """Read the messages before the task: those of its conversation, and those it was submitted with."""
         if record.conversation is None:
             return record.history
         turns: Any = await asked(self._client.lrange(self.keys.turns(record.conversation), 0, -1))

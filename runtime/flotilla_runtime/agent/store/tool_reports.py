@@ -1,4 +1,4 @@
-"""What workers find wrong with the tools that servers declare, kept in Redis for the gateways to tell.
+"""Problems that workers find with the tools that servers declare, kept in Redis for the gateways to tell.
 
 Workers that find the same write the same, so a report stands there once. It goes when the last of them has
 not repeated it for a while, or one says that it is over.
@@ -37,7 +37,7 @@ class ToolReports:
             await asked(pipeline.execute())
 
     async def now(self) -> tuple[ToolReport, ...]:
-        """What holds now, by the names of the tools."""
+        """Read the reports that hold now, by the names of the tools."""
         now = await self._seconds()
         found = await asked(self._client.zrangebyscore(self._key, now, "+inf", start=0, num=MOST_REPORTS))
         reports = [ToolReport.model_validate_json(str(text)) for text in found]

@@ -74,7 +74,7 @@ class ToolRequests:
         )
 
     async def look(self, waiter: str, revision: str | None, ids: list[str]) -> Mapping[str, Seen]:
-        """What has become of these requests. Those that wait go to the executors of this revision.
+        """Return the state of these requests. Those that wait go to the executors of this revision.
 
         Without one they are taken back. A replica knows of that before this returns, where there is one: a
         failover must not grant what the worker calls by itself.
@@ -151,7 +151,7 @@ class ToolRequests:
         return [str(first[1]), *map(str, more or ())]
 
     async def figures(self) -> ToolRequestFigures:
-        """What there is now."""
+        """Count the requests and the executors that there are now."""
         told = json.loads(await self._run("figures"))
         return ToolRequestFigures(
             revisions={
@@ -185,7 +185,7 @@ class ToolRequests:
 
 
 def _seen(told: Any) -> Seen:
-    """What a worker is told. Executors may write these keys, so a state that is none counts as no request."""
+    """Read a request's state. Executors may write these keys, so an unknown state counts as no request."""
     state, reply, executor = told
     if state not in STATES:
         return Seen(state=RequestState.GONE)

@@ -1,4 +1,4 @@
-"""What workers do with tasks in Redis: claim them, write their journals, and end them.
+"""The tasks in Redis for workers: they claim them, write their journals, and end them.
 
 Every write checks the fencing token.
 """
@@ -272,7 +272,7 @@ class WorkerTasks(StoredTasks):
             raise LeaseLostError(claim.id)
 
     async def came(self, claim: Claim, call: str, taken: Collection[str]) -> Came | None:
-        """What came for this call, which waits for approval or a signal; none of the `taken` signals."""
+        """Return the answer for a call that waits for approval or a signal; none of the `taken` signals."""
         return read_came(claim, await self._run("came", claim.id, claim.token, call, *taken))
 
     async def _finished(self, claim: Claim, finish: Finish) -> str:

@@ -45,7 +45,7 @@ class Declaring(Protocol):
         """End what it holds open."""
 
     def placeholders(self, problem: str) -> Sequence[Tool]:
-        """What stands for them while they cannot be called; `problem` says why."""
+        """Return the tools that stand for them while they cannot be called; `problem` says why."""
 
 
 class Catalogue(Mapping[str, Tool]):
@@ -123,7 +123,7 @@ class Catalogue(Mapping[str, Tool]):
         self.troubles[name] = report
 
     def _combine(self) -> None:
-        """What the spec names itself goes before what a server declares."""
+        """Combine the tools; one that the spec names goes before one that a server declares."""
         found = {
             tool.config.name: replace(tool, entry=entry)
             for entry, tools in self._found.items()

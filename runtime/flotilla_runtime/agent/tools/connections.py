@@ -27,7 +27,7 @@ class Sent:
 
     @property
     def certainty(self) -> Certainty:
-        """What is known of a call that got no answer."""
+        """The certainty about a call that got no answer."""
         return Certainty.UNKNOWN if self.is_connected else Certainty.KNOWN
 
 
@@ -88,7 +88,7 @@ def _noting_connections() -> aiohttp.TraceConfig:
 
 
 def unsent(problem: Exception, host: str | None) -> str | None:
-    """What is told of a request for which no connection came about; None for any other error."""
+    """The problem of a request for which no connection came about; None for any other error."""
     if isinstance(problem, ForbiddenAddressError):
         return what_failed(problem)
     if isinstance(problem, aiohttp.ClientConnectorCertificateError):

@@ -1,4 +1,4 @@
-"""What servers declare of their tools, and why it cannot be used. Pure."""
+"""Checks of what servers declare of their tools. Pure."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -14,7 +14,7 @@ NO_ARGUMENTS: Final[Mapping[str, Any]] = {"type": "object", "properties": {}}
 
 
 class DeclarationError(Exception):
-    """What a server declares cannot be a tool. The message says why, and what to do."""
+    """A declaration of a server cannot be a tool. The message says why, and what to do."""
 
     def __init__(self, trouble: ToolTrouble, problem: str) -> None:
         super().__init__(problem)

@@ -164,7 +164,7 @@ class McpConnections:
         self._every: set[Held] = set()  # also those that are being ended
 
     async def tools(self) -> list[types.Tool]:
-        """What the server declares now. Raises NotOpenedError and MCPError."""
+        """List the tools that the server declares now. Raises NotOpenedError and MCPError."""
         self.end_idle()
         try:
             async with asyncio.timeout(OPEN_SECONDS):

@@ -153,7 +153,7 @@ class McpTools:
 
 
 def _failure(call: Call, exchange: Exchange, message: str, code: int) -> Answer:
-    """What an error of MCP, or of the connection below it, says of the call."""
+    """The answer of a call that ended with an error of MCP, or of the connection below it."""
     is_unsafe = call.effect is Effect.UNSAFE
     if exchange.problem is not None or code in NO_ANSWER_CODES or exchange.status in OF_A_PROXY:
         is_known = exchange.has_happened or exchange.is_refused

@@ -31,7 +31,7 @@ OF_MCP: Final = frozenset({"accept", "content-type"})
 
 @dataclass(slots=True)
 class Exchange:
-    """What came of one request of MCP. What is answered may have `most_bytes`; `received` is what came of it.
+    """One request of MCP and its end. Its answer may have `most_bytes`, of which `received` have come.
 
     `problem` is what went wrong below MCP, `status` that of the last answer. `may_pass` says that nothing was
     sent and another try may find a connection, `is_refused` that the request was turned away, `has_happened`

@@ -1,4 +1,4 @@
-"""What MCP servers declare and answer, as a tool's declaration and result. Pure."""
+"""Converts the declarations and results of MCP servers to those of tools. Pure."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ HASH_LENGTH: Final = 8
 
 
 def tool_name(entry: str, name: str) -> str:
-    """What the agent calls a server's tool: the entry's name and its own.
+    """The agent's name for a server's tool: the entry's name and its own.
 
     A name that no model's server would take is made shorter or cleaner, and a hash of it keeps it apart.
     """
@@ -61,7 +61,7 @@ def declared_tool(config: ToolConfig, told: types.Tool, reconcile: Any = None) -
 
 
 def value_of(result: types.CallToolResult) -> Any:
-    """What a call gave: its structured content if there is some, else its text, else its blocks."""
+    """The value of a result: its structured content if there is some, else its text, else its blocks."""
     if result.structured_content is not None:
         return result.structured_content
     blocks = [_block(block) for block in result.content]
@@ -71,7 +71,7 @@ def value_of(result: types.CallToolResult) -> Any:
 
 
 def problem_of(result: types.CallToolResult) -> str:
-    """What a tool says that went wrong."""
+    """The problem that a tool reports."""
     return shown(_texts(result.content) or "the tool failed and does not say why")
 
 

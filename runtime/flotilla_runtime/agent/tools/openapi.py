@@ -230,7 +230,7 @@ class _Reader:
 
 
 def origin_of(url: URL) -> tuple[str, str | None, int | None]:
-    """What decides which server a URL leads to."""
+    """The part of a URL that decides which server it leads to."""
     return url.scheme, url.host, url.port
 
 

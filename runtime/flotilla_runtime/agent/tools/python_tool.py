@@ -43,7 +43,7 @@ class PythonFunction:
         return self.arguments.model_json_schema()
 
     def problem_of(self, arguments: Mapping[str, Any]) -> str | None:
-        """What is wrong with these arguments."""
+        """The problem with these arguments, None for none."""
         try:
             self.arguments.model_validate(dict(arguments))
         except ValidationError as problem:
@@ -158,7 +158,7 @@ class Functions:
         return self.left_behind >= self._most
 
     async def result(self, call: Callable[[], Any], *, is_coroutine: bool, seconds: float) -> Any:
-        """What the function returns or raises; raises FunctionTimeoutError and NotBegunError.
+        """Run the function; return or raise what it does. Raises FunctionTimeoutError and NotBegunError.
 
         A plain function waits for a thread for as long as it may then run.
         """

@@ -16,7 +16,7 @@ class ProgramError(Exception):
 
 
 def referred(field: str, reference: str) -> Any:
-    """What `module:function` refers to; functions of classes are `module:Class.function`."""
+    """The function that `module:function` names; functions of classes are `module:Class.function`."""
     found = imported(field, reference, "function")
     if not callable(found):
         module_name, _, path = reference.partition(":")
@@ -25,7 +25,7 @@ def referred(field: str, reference: str) -> Any:
 
 
 def imported(field: str, reference: str, what: str) -> Any:
-    """What `module:attribute` refers to, which the messages call `what`; None where there is none."""
+    """The object that `module:attribute` names, which the messages call `what`; None where there is none."""
     module_name, colon, path = reference.partition(":")
     if not (module_name and colon and path):
         raise ProgramError(field, f"{reference!r} is not of the form module:{what}")

@@ -1,4 +1,4 @@
-"""What a tool gave, as JSON within its limit, and what is said of an Unsafe call that gave nothing. Pure."""
+"""Results of tools as JSON within their limits, and the problem of an Unsafe call without one. Pure."""
 
 import json
 from dataclasses import dataclass

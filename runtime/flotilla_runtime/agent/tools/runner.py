@@ -53,7 +53,7 @@ class ToolRunner:
 
     @property
     def threads(self) -> Threads:
-        """What the threads of plain functions are like now."""
+        """The state of the threads of plain functions."""
         return self._functions
 
     async def close(self) -> None:
@@ -79,7 +79,7 @@ class ToolRunner:
         return Reply(outcome=CallOutcome.INVALID, problem=f"this release cannot call the tool {call.target}")
 
     async def reconcile(self, call: Call) -> Reconciled | None:
-        """What is known of the call with this key; None if nobody knows.
+        """Find out whether the call with this key happened; None if nobody knows.
 
         An executor that was given the call may have kept its reply. Else the tool's `reconcile` is asked.
         """
@@ -136,7 +136,7 @@ class ToolRunner:
         return await self._returned(config, function.call, keywords, call.effect)
 
     async def say_whether_happened(self, call: Call) -> Reply:
-        """What a tool's `reconcile` in Python says of the call of which the arguments tell."""
+        """Ask a tool's `reconcile` in Python about the call that the arguments describe."""
         tool = self._tools.get(call.target)
         if tool is None or tool.reconcile is None:
             return Reply(outcome=CallOutcome.INVALID, problem=f"{call.target} has no reconcile in Python")
@@ -176,7 +176,7 @@ class ToolRunner:
 
 
 def _reconciled(told: Any) -> Reconciled | None:
-    """What an answer means: true, false, or an object with `happened` and perhaps `result`."""
+    """Read an answer: true, false, or an object with `happened` and perhaps `result`; None for any other."""
     result = None
     if isinstance(told, Mapping):
         result = told.get(RESULT)

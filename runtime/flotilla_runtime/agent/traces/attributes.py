@@ -1,4 +1,4 @@
-"""What spans say of tasks and calls, under the names that collectors know. Pure.
+"""Attributes of spans of tasks and calls, under the names that collectors know. Pure.
 
 They are those of OpenTelemetry's GenAI conventions, and beside them the few that Langfuse reads: who asked,
 the conversation, what kind of observation a span is, and what a call cost. Ours begin with `flotilla`.
@@ -65,7 +65,7 @@ def name_of(intent: Intended, model: ModelConnection | None) -> str:
 
 
 def of_task(task: str, fleet: str, tenant: str, conversation: str | None) -> dict[str, Value]:
-    """What every span of a task says, because a filter may see one span alone."""
+    """The attributes of every span of a task, because a filter may see one span alone."""
     told: dict[str, Value] = {TASK: task, FLEET: fleet, TRACE_NAME: fleet}
     if tenant:
         told[user.USER_ID] = tenant
@@ -76,7 +76,7 @@ def of_task(task: str, fleet: str, tenant: str, conversation: str | None) -> dic
 
 
 def of_agent(record: TaskRecord, fleet: str, status: TaskStatus, reason: str) -> dict[str, Value]:
-    """What the span of the task itself says."""
+    """The attributes of the span of the task itself."""
     return {
         OBSERVATION: "agent",
         gen_ai.GEN_AI_OPERATION_NAME: gen_ai.GenAiOperationNameValues.INVOKE_AGENT.value,
@@ -88,7 +88,7 @@ def of_agent(record: TaskRecord, fleet: str, status: TaskStatus, reason: str) ->
 
 
 def of_call(intent: Intended, done: Done, model: ModelConnection | None) -> dict[str, Value]:
-    """What the span of a call says, without what it was asked and answered."""
+    """The attributes of the span of a call, without its request and its answer."""
     told: dict[str, Value] = {
         OBSERVATION: OBSERVATIONS.get(intent.kind, "span"),
         CALL: intent.call,
@@ -130,12 +130,12 @@ def _of_model(intent: Intended, done: Done, model: ModelConnection | None) -> di
 
 
 def content_of_task(asked: str, result: Any) -> dict[str, Value]:
-    """What a task was asked, and its result."""
+    """The input of a task, and its result."""
     return {INPUT: asked, OUTPUT: _text(result)} if result is not None else {INPUT: asked}
 
 
 def content_of_call(intent: Intended, done: Done, request: Any) -> dict[str, Value]:
-    """What a call was asked and answered."""
+    """The request of a call, and its answer."""
     match intent.kind:
         case CallKind.MODEL:
             asked = message_documents(request.messages) if isinstance(request, ModelRequest) else None

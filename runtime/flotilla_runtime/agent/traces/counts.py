@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 
 class SpanEnd(StrEnum):
-    """What became of a span."""
+    """The outcome of a span."""
 
     SENT = "Sent"
     QUEUE_FULL = "QueueFull"
@@ -14,6 +14,6 @@ class SpanEnd(StrEnum):
 
 
 def spans_counter(name: str, registry: CollectorRegistry) -> Counter:
-    """What became of the spans of a process."""
+    """The counter of the spans of a process, by their outcome."""
     text = "Spans by what became of them: Sent, QueueFull, NotTaken."
     return Counter(name, text, ["outcome"], registry=registry)

@@ -59,7 +59,7 @@ class TaskTrace:
         return span_id(self.task, "submission")
 
     def traceparent(self, call: str) -> str:
-        """What is sent along with a call."""
+        """The header that is sent along with a call."""
         return traceparent(Parent(trace_id=self.trace_id, span_id=self.call(call)))
 
 

@@ -7,12 +7,12 @@ from flotilla_runtime.agent.models.journal_form import is_cut, text_of, tool_cal
 
 
 def message_documents(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What a model was asked."""
+    """The messages of a request to a model, in the form of the conventions."""
     return [{"role": str(message.get("role", "")), "parts": _parts(message)} for message in messages]
 
 
 def answer_document(value: Any) -> dict[str, Any]:
-    """What a model answered, as it stands in the journal."""
+    """The answer of a model, as it stands in the journal, in the form of the conventions."""
     text, calls = text_of(value), tool_calls_of(value)
     parts: list[dict[str, Any]] = [{"type": "text", "content": text}] if text else []
     parts += [_call(call.id, call.name, call.arguments_text) for call in calls]

@@ -42,7 +42,7 @@ NAMED_BY_TARGET: Final = frozenset(
 
 
 class SpanKind(StrEnum):
-    """Who is on the other side of a span: nobody, somebody that is called, somebody who calls."""
+    """The other side of a span: nobody, somebody that is called, somebody who calls."""
 
     INTERNAL = "Internal"
     CLIENT = "Client"
@@ -67,7 +67,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
-    """What spans say of a task's fleet. `models` are by the names that calls have."""
+    """The facts of a task's fleet for its spans. `models` are by the names that calls have."""
 
     name: str
     models: Mapping[str, ModelConnection] = field(default_factory=dict)
@@ -129,7 +129,7 @@ class TaskSpans:
         return None
 
     def ended(self, end: End) -> Iterator[Span]:
-        """What ends with the task: calls that were under way, the scopes, and the task itself."""
+        """Yield the spans that end with the task: calls under way, the scopes, and the task itself."""
         for intent in tuple(self._open.values()):
             cut = Done(at=end.at, call=intent.call, outcome=CallOutcome.CANCELLED, took_ms=0)
             if (span := self._called(cut)) is not None:

@@ -24,7 +24,7 @@ NONE: Final = Refusals()
 
 
 def after_reply(before: Refusals, *, is_refused: bool, now: float) -> Refusals:
-    """What a reply means. Refusals of calls that were under way during a pause do not make it longer."""
+    """Return the refusals after a reply. Those of calls under way during a pause do not make it longer."""
     if not is_refused:
         return NONE
     if now < before.until:

@@ -124,7 +124,7 @@ class Caller:
         self._tools = tools or ToolRunner({})
 
     async def reservation(self, call: Call, session: Session, budget: Budget) -> tuple[Call, Amount]:
-        """What the call can use at most, and the call cut to what context and budget leave."""
+        """Return the call cut to what context and budget leave, and the most that it can use."""
         if call.kind is not CallKind.MODEL or not isinstance(call.request, ModelRequest):
             return call, Amount()
         model = self._models[call.target]
@@ -149,7 +149,7 @@ class Caller:
             return Reply(outcome=CallOutcome.FAILED, problem=said, certainty=Certainty.UNKNOWN)
 
     async def reconcile(self, call: Call, session: Session) -> Reconciled | None:
-        """What the tool's `reconcile` knows of an Unsafe call with this key; None if nobody knows."""
+        """Ask the tool's `reconcile` whether an Unsafe call happened; None if nobody knows."""
         return await self._tools.reconcile(call)
 
     async def _made(self, call: Call, session: Session) -> Reply:

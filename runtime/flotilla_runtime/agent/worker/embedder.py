@@ -52,7 +52,7 @@ class QueryEmbedder:
         self._circuits = circuits
 
     def most(self, query: str) -> Amount:
-        """What it takes at most to embed a query."""
+        """The most that the embedding of a query can use."""
         tokens = text_bound(query)
         return Amount(tokens=tokens, nano_usd=self._cost(tokens) or 0)
 
@@ -100,7 +100,7 @@ class QueryEmbedder:
         return json.loads(read)
 
     def _read(self, answer: Any, expected_tokens: int) -> Embedding:
-        """What an answer gives. Raises ValueError for one without a vector."""
+        """Read the embedding in an answer. Raises BadAnswerError for one without a vector."""
         data = answer.get("data") if isinstance(answer, dict) else None
         first = data[0] if isinstance(data, list) and data else None
         vector = normalized(first.get("embedding")) if isinstance(first, dict) else None

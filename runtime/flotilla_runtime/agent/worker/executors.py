@@ -47,7 +47,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskingSettings:
-    """Who asks, which executors, how often it looks, and how many executors may be lost with a request.
+    """The process that asks, its executors, how often it looks, and how many may be lost with a request.
 
     Where the fleet has no executors, those of an older revision may still have calls of its tasks.
     """
@@ -75,7 +75,7 @@ class Executors:
     async def make(
         self, call: Call, name: str, kind: FunctionKind = FunctionKind.TOOL, *, most_kib: int
     ) -> Reply:
-        """What the function of the tool `name` gave; failures are replies."""
+        """Run the function of the tool `name`, and return its reply; failures are replies."""
         request = ToolRequest(
             id=named(call) if kind is FunctionKind.TOOL else f"{call.key}/{kind}/{new_request()}",
             kind=kind,
@@ -98,7 +98,7 @@ class Executors:
             raise
 
     async def kept(self, call: Call, *, most_kib: int) -> Reconciled | None:
-        """What is known of a call that an earlier run has asked for; None if nobody knows.
+        """Find out whether a call happened that an earlier run has asked for; None if nobody knows.
 
         One that an executor runs is waited for. What waits goes to executors of this worker's revision, or
         is taken back where there are none.
@@ -125,7 +125,7 @@ class Executors:
             await asyncio.wait(self._withdrawing, timeout=CLOSE_SECONDS)
 
     async def _end_of(self, request: ToolRequest) -> Seen:
-        """What became of a request. One that has gone is put again, unless it may have happened."""
+        """Wait for the end of a request. One that has gone is put again, unless it may have happened."""
         while True:
             end = await self._awaited_end(request.id, await self._asked(request, new_request()))
             if end.state is not RequestState.GONE or request.effect is Effect.UNSAFE:

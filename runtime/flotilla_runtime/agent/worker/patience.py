@@ -131,7 +131,7 @@ class PersistentJournal:
         return await self._patience.answered(lambda: self._store.children(ids))
 
     async def came(self, claim: Claim, call: str, taken: Collection[str]) -> Came | None:
-        """What came from outside for this call."""
+        """Return the answer from outside for this call, None for none yet."""
         return await self._patience.answered(lambda: self._store.came(claim, call, taken))
 
     async def suspend(self, claim: Claim, expected: int, waits: Waits) -> bool:

@@ -1,4 +1,4 @@
-"""What a call of a model reserves, and how long its answer may be. Pure.
+"""The reservation of a call of a model, and the most tokens of its answer. Pure.
 
 An answer may take what the context and the budget of the tree leave, and no more than its model's bound.
 Where little is left because other calls hold reservations, the call asks for a decent answer all the same: it
@@ -46,7 +46,7 @@ def reserved(
 
 
 def cost_of(usage: Usage, pricing: Pricing) -> int | None:
-    """What tokens cost, in billionths of a dollar; None if a price is unknown."""
+    """The cost of tokens, in billionths of a dollar; None if a price is unknown."""
     return cost_nano_usd(usage, models.Pricing(**pricing.model_dump()))
 
 

@@ -1,4 +1,4 @@
-"""What models write while they write it, shown to whoever watches the task.
+"""The text of models while they write it, shown to whoever watches the task.
 
 A worker keeps the text of each call under way. A few times a second it asks Redis, with one command for all
 its tasks, which of them are watched, and sends what these have not got yet: from the beginning, so who comes
@@ -74,7 +74,7 @@ class CallText:
         return bool(self._waiting) or self.is_new_try or (self.has_ended and self.is_shown)
 
     def pieces(self, room: int) -> list[Piece]:
-        """What is new, within so many characters; it counts as shown from now on."""
+        """Take the new text, at most so many characters; it counts as shown from now on."""
         if self.has_ended:
             return [Piece(call=self.call, number=self.number, ends=True)] if self.is_shown else []
         written = "".join(self._waiting).encode(errors="replace").decode()
@@ -98,7 +98,7 @@ class TaskTexts:
     shown: int = 0
 
     def told(self, task: str) -> TaskPieces:
-        """What is new of all calls. With the last call that was shown, all of it is dropped."""
+        """Take the new text of all calls. With the last call that was shown, all of it is dropped."""
         pieces: list[Piece] = []
         for call in self.calls:
             new = call.pieces(MOST_OF_A_TASK - self.shown)

@@ -69,7 +69,7 @@ class TracedCalls:
         self._spans = spans
 
     async def reservation(self, call: Call, session: Session, budget: Budget) -> tuple[Call, Amount]:
-        """What the call can use at most, and the call cut to what is left."""
+        """Return the call cut to what is left, and the most that it can use."""
         return await self._calls.reservation(call, session, budget)
 
     async def make(self, call: Call, session: Session) -> Reply:
@@ -81,7 +81,7 @@ class TracedCalls:
         )
 
     async def reconcile(self, call: Call, session: Session) -> Reconciled | None:
-        """What is known of an Unsafe call."""
+        """Find out whether an Unsafe call happened; None if nobody knows."""
         return await self._calls.reconcile(call, session)
 
 
@@ -145,7 +145,7 @@ class TracedJournal:
         return await self._journal.children(ids)
 
     async def came(self, claim: Claim, call: str, taken: Collection[str]) -> Came | None:
-        """What came from outside for this call."""
+        """Return the answer from outside for this call, None for none yet."""
         return await self._journal.came(claim, call, taken)
 
     async def suspend(self, claim: Claim, expected: int, waits: Waits) -> bool:
@@ -167,7 +167,7 @@ class TracedJournal:
 
 
 def _given_again(spans: TaskSpans, entries: Sequence[Entry]) -> list[Span]:
-    """What this run gives of what was written before it: its own wait, and what a lost run had."""
+    """The spans that this run gives for what was written before it: its own wait, and what a lost run had."""
     given: list[Span] = []
     has_left = True
     for entry in entries:

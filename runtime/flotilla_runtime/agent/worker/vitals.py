@@ -9,7 +9,7 @@ SILENT_AFTER_SECONDS: Final = 30.0
 
 
 class Vitals:
-    """What a worker or an executor has noted of itself lately."""
+    """The latest signs of life of a worker or an executor."""
 
     def __init__(self, threads: ThreadWatch, monotonic_seconds: Callable[[], float]) -> None:
         self._threads = threads

@@ -63,11 +63,11 @@ class MeasuredCalls:
         self._clock = clock
 
     async def reservation(self, call: Call, session: Session, budget: Budget) -> tuple[Call, Amount]:
-        """What the call can use at most, and the call cut to what is left."""
+        """Return the call cut to what is left, and the most that it can use."""
         return await self._calls.reservation(call, session, budget)
 
     async def reconcile(self, call: Call, session: Session) -> Reconciled | None:
-        """What is known of an Unsafe call; None if nobody knows."""
+        """Find out whether an Unsafe call happened; None if nobody knows."""
         return await self._calls.reconcile(call, session)
 
     async def make(self, call: Call, session: Session) -> Reply:

@@ -41,7 +41,7 @@ FIRST_VERSION: Final = "1"
 
 
 class Contexts(DefaultServerCallContextBuilder):
-    """What the SDK hands on of a request: for whom it is."""
+    """Builds the SDK's context of a request, which says for whom it is."""
 
     def build(self, request: Request) -> ServerCallContext:
         """The context of a request that was let in."""

@@ -213,7 +213,7 @@ class FleetAgent(RequestHandler):
 
 
 def _heard(given: AnswerText, event: Event) -> tuple[str, bool]:
-    """What is new of the answer, and whether it replaces what was given."""
+    """Return the new part of the answer, and whether it replaces what was given."""
     try:
         return given.heard(event), False
     except TextBrokenError:

@@ -92,7 +92,7 @@ def ended(record: TaskRecord) -> a2a.TaskStatusUpdateEvent:
 
 
 def artifacts_of(record: TaskRecord) -> list[a2a.Artifact]:
-    """What a task has made: the answer as text, and a result that has more than it as data."""
+    """The artifacts of a task: the answer as text, and a result that has more than it as data."""
     if record.status is not TaskStatus.SUCCEEDED:
         return []
     answer = a2a.Artifact(artifact_id=ANSWER, name=ANSWER, parts=[a2a.Part(text=answer_text(record.result))])

@@ -39,7 +39,7 @@ TEXT_PARTS: Final = ("text", "input_text", "output_text")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What a client asks for."""
+    """The request of a client."""
 
     submission: SubmitRequest
     history: tuple[Message, ...]

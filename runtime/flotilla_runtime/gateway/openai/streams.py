@@ -24,7 +24,7 @@ STOPPING_RETRY_SECONDS: Final = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
-    """What one stream needs: its task, and how to ask how it stands."""
+    """The task of one stream, and how to ask for its state."""
 
     sight: Sight
     fleet: str

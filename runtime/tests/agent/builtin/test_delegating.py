@@ -120,7 +120,7 @@ async def tree(models: Models, used: Program | None = None, **limits: Any) -> tu
 
 
 def seen(models: Models) -> list[str]:
-    """What the fleet's agent was last told of its calls."""
+    """The results of calls that the fleet's agent was last told."""
     return [str(one["content"]) for one in models.own[-1].messages if one["role"] == "tool"]
 
 

@@ -1,4 +1,4 @@
-"""What the built-in agents tell their model of what was said before, and what a task adds to it."""
+"""The history that the built-in agents give their model, and the messages that a task adds to it."""
 
 from dataclasses import replace
 from typing import Any

@@ -118,7 +118,7 @@ def answered(text: str | None = "VACUUM does.", number: int = 1, **fields: Any) 
 
 @dataclass(kw_only=True)
 class Played:
-    """What came of a task: the calls that were made, and how it ended."""
+    """The calls that a task made, and its end."""
 
     calls: ScriptedCalls
     task: Stored

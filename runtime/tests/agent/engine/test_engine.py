@@ -418,7 +418,7 @@ async def test_an_unknown_effect_suspends_the_task_until_somebody_resolves_it(
 )
 @pytest.mark.parametrize("change", ["gone", "other arguments"])
 async def test_a_tool_that_changed_meanwhile_leaves_what_became_of_its_call_unknown(change: str) -> None:
-    """What an MCP server declares may change while a task runs; its journal does not."""
+    """The declarations of an MCP server may change while a task runs; its journal does not."""
     store = await crashed_call(Effect.UNSAFE)
     tool = replace(tool_of("pay"), problem_of=lambda _: "wrong arguments")
     program = program_of(payer) if change == "gone" else program_of(payer, tool)

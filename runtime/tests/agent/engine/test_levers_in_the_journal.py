@@ -1,4 +1,4 @@
-"""What the levers leave in the journal: replays and the fleet's figures read it there.
+"""Traces of the levers in the journal: replays and the fleet's figures read them there.
 
 The levers themselves are tested in runtime/tests/agent/levers.
 """

@@ -119,7 +119,7 @@ def spawn(call: str, parent: str = PARENT) -> Intended:
 
 
 def told(written: Any) -> dict[str, Any]:
-    """What a write answers, but for the figures of a refusal's text."""
+    """The answer of a write, but for the figures of a refusal's text."""
     budget = written.budget
     return {
         "length": written.length,
@@ -290,7 +290,7 @@ async def asking_in_a_circle(both: Both) -> list[Any]:
 
 
 async def ending_an_actor(both: Both) -> list[Any]:
-    """What is kept of an actor and below it goes with its end, and nothing of it is kept again."""
+    """The state of an actor and below it goes with its end, and nothing of it is kept again."""
     await both.submit()
     claim, _ = await both.claim(PARENT)
     answers: list[Any] = []
@@ -373,7 +373,7 @@ def letter(name: str, **fields: Any) -> Post:
 
 
 async def checkpointing(both: Both) -> list[Any]:
-    """What a graph keeps: put, added, dropped, refused to a stale worker, and gone with the task."""
+    """A graph's checkpoints are put, added, dropped, refused to a stale worker, and gone with the task."""
     await both.submit()
     claim, _ = await both.claim(PARENT)
     one, two = '["c",1]', '["c",2]'

@@ -1,4 +1,4 @@
-"""What a run does where its caller's share of the store has no room, and with values that are kept apart."""
+"""Runs whose caller's share of the store has no room, and runs with values that are kept apart."""
 
 import asyncio
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What an agent keeps between tasks, crashed before and after every write; see also test_store_state.py."""
+"""The state of agents between tasks, crashed before and after every write; see also test_store_state.py."""
 
 from typing import Any
 

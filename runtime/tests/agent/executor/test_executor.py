@@ -1,4 +1,4 @@
-"""What an executor does with requests, on the queue in memory."""
+"""Requests at an executor, on the queue in memory."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""What is kept, under which names, and what counts as similar. Its use is in test_cached_calls.py."""
+"""Names of cached results, and the similarity of searches. Their use is in test_cached_calls.py."""
 
 import math
 from typing import Any

@@ -137,7 +137,7 @@ async def test_a_connection_is_used_again_after_a_good_answer() -> None:
 
 
 async def test_an_error_of_the_caller_is_the_callers() -> None:
-    """What `on_event` raises is neither swallowed nor taken for a time-out of the model."""
+    """An error of `on_event` is neither swallowed nor taken for a time-out of the model."""
 
     def wrong(_event: object) -> None:
         raise TimeoutError("the caller's own")

@@ -26,7 +26,7 @@ ENDPOINT = Endpoint(url="http://model/v1", model="smol", is_vllm=False)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Act:
-    """What the server does in one try: refuse it, or write so many tokens and then end or break off."""
+    """The act of the server in one try: it refuses, or writes so many tokens and then ends or breaks off."""
 
     status: int = 200
     tokens: int = 0

@@ -1,4 +1,4 @@
-"""What a call costs, what it may cost, how long its prompt is, and answers that have a schema."""
+"""Costs of calls and their bounds, lengths of prompts, and answers that have a schema."""
 
 import asyncio
 from collections.abc import Sequence
@@ -112,7 +112,7 @@ async def test_a_call_whose_allowance_is_spent_says_after_what() -> None:
     "When too little of it is left, more is reserved, up to the call's tries and time",
 )
 async def test_a_call_whose_allowance_is_spent_goes_on_with_more() -> None:
-    """What was spent is the caller's to settle: the reply tells what was used since."""
+    """The caller settles the tokens spent so far: the reply tells what was used since."""
     request = replace(ASK, prompt_tokens=10, max_tokens=20, allowance_tokens=40)
     told: list[tuple[int, int]] = []
 

@@ -1,4 +1,4 @@
-"""What each problem means for its call: whether another try may help, and how the call ends."""
+"""Problems and their calls: whether another try may help, and how the call ends."""
 
 import socket
 
@@ -56,7 +56,7 @@ SECRET = planted("sk")
 
 
 def refused_by_the_client(**headers: str) -> Exception:
-    """What the HTTP client says of headers that it cannot send."""
+    """The error of the HTTP client for headers that it cannot send."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises((httpx2.LocalProtocolError, UnicodeEncodeError)) as raised:

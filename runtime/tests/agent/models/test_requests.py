@@ -1,4 +1,4 @@
-"""What is sent, and the messages with which a conversation goes on."""
+"""Requests as they are sent, and the messages with which a conversation goes on."""
 
 from dataclasses import replace
 from typing import Any

@@ -64,7 +64,7 @@ class Parent:
 
 
 def printed(village: Village) -> list[Any]:
-    """What was printed: a call that is made again has the same key."""
+    """The lines that were printed: a call that is made again has the same key."""
     by_key = {call.key: call.request["seen"] for call in village.calls.asked if call.target == "print"}
     return list(by_key.values())
 
@@ -362,7 +362,7 @@ class Polite:
 
 
 async def greeted(ctx: Context, whom: str) -> str:
-    """What it answers, or why it takes no message."""
+    """The answer of an actor, or why it takes no message."""
     try:
         return str(await ctx.actor(whom, Polite).ask("hello"))
     except MessageRefusedError as refused:

@@ -70,7 +70,7 @@ async def example(monkeypatch: pytest.MonkeyPatch, config: WorkerConfig, task_in
 
 
 def answer_to(call: Call) -> Any:
-    """What a model says: a ticket's kind, the calls of a pipeline, or how its prompt began."""
+    """The answer of a model: a ticket's kind, the calls of a pipeline, or how its prompt began."""
     if call.request.response_schema is not None:
         kind = "bug" if call.target == "m" else "question"
         value = {"best": 2} if call.id.endswith("judge") else {"kind": kind}

@@ -84,7 +84,7 @@ async def slower_each(call: Call) -> Reply:
 
 @pytest.mark.holds("patterns.md", "A quorum, a race and a time-out come out alike in every replay")
 async def test_a_quorum_ends_the_rest_and_is_the_same_in_every_replay() -> None:
-    """What follows it has the same arguments in each run, else its task would end as Invalid."""
+    """The calls after it have the same arguments in each run, else its task would end as Invalid."""
     for story in await crashed_everywhere(lambda: Story(program_of(two_of_four, *TOOLS), slower_each)):
         result = story.result
         assert result["received"] >= 2

@@ -1,4 +1,4 @@
-"""Which of Redis' errors pass by themselves; that a real Redis says so is in test_store.py."""
+"""Errors of Redis that pass by themselves, and others; those of a real Redis are in test_store.py."""
 
 import ssl
 

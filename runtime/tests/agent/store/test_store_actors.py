@@ -192,7 +192,7 @@ async def test_an_end_gives_back_the_room_of_all_that_is_kept_below_it(store: Ta
 
 
 async def kept_in(store: TaskStore, tenant: str) -> list[Any]:
-    """What is kept of a tenant's actors, the keys in their order, and the bytes that are counted for it."""
+    """The stored state of a tenant's actors, the keys in their order, and the bytes counted for it."""
     client, prefix, space = store._client, store.keys.prefix, f"{tenant}:#actors"
     kept: Any = await client.hgetall(f"{prefix}state:{space}")
     names: Any = await client.zrange(f"{prefix}state-names:{space}", 0, -1)

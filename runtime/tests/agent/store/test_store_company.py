@@ -68,7 +68,7 @@ async def submitted(store: TaskStore, count: int) -> list[str]:
 
 
 async def claimed(store: TaskStore, worker: str, wanted: int = 500) -> list[Claim]:
-    """What a worker is granted that is the only one to take tasks."""
+    """The claims of a worker that is the only one to take tasks."""
     claims = await store.claim(worker, wanted)
     await store.leave(worker)
     return claims

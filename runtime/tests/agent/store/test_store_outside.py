@@ -1,4 +1,4 @@
-"""What comes from outside for a task, against a real Redis: decisions on its approvals, and signals."""
+"""Answers from outside for a task, against a real Redis: decisions on its approvals, and signals."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -86,7 +86,7 @@ async def test_a_task_that_waits_for_approval_is_found_and_goes_on_when_somebody
 
 
 async def to_approve(store: TaskStore) -> list[str]:
-    """What is found; the gateway asks of each whether there is still something to decide."""
+    """The tasks found; the gateway asks of each whether there is still something to decide."""
     found = await store.ids(None, None, 9, approvals=True)
     assert (await store.to_approve(found)).keys() == set(found)
     assert (await store.figures()).waiting_for_approval == len(found)

@@ -110,7 +110,7 @@ def test_large_values_are_kept_apart(entry: Any, is_apart: bool) -> None:
 
 @pytest.mark.attack("A tool or a caller answers with what stands for somebody's large text")
 def test_nobody_else_can_make_a_reference() -> None:
-    """What a tool answers stays its value, whatever it looks like."""
+    """The answer of a tool stays its value, whatever it looks like."""
     forged = {"payload": {"hash": "0" * 64, "bytes": 1}, "type": "DoneWithPayload"}
     entry = decode(encode(done(value=forged)))
     assert isinstance(entry, Done)

@@ -1,4 +1,4 @@
-"""Which worker is granted which task by its revision, and by the format of its journal, on a real Redis."""
+"""Grants of tasks to workers by revision, and by the format of the journal, on a real Redis."""
 
 import asyncio
 from collections.abc import AsyncIterator

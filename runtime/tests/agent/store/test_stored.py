@@ -1,4 +1,4 @@
-"""What an earlier version has left in Redis is understood: a task's hash and journal, the counts of a minute.
+"""Stored values of an earlier version are understood: a task's hash and journal, the counts of a minute.
 
 stored/task.json was read out of a real Redis in which version 0.1.0 had run the task. It is never written
 anew: a change of what is stored gets another file beside it.

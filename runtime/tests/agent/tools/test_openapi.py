@@ -1,4 +1,4 @@
-"""What an operation of an OpenAPI document takes, and the requests of its arguments; no server."""
+"""The arguments of an OpenAPI document's operation, and the requests that they make; no server."""
 
 from typing import Any
 

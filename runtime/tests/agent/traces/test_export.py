@@ -1,4 +1,4 @@
-"""What happens to spans whose receiver is away, slow, or no friend. Traces are in test_whole_traces.py."""
+"""Spans whose receiver is away, slow, or no friend. Traces are in test_whole_traces.py."""
 
 import sys
 import time

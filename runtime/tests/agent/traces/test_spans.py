@@ -1,4 +1,4 @@
-"""What spans say, for collectors and for Langfuse; their ids. Whole traces are in test_whole_traces.py."""
+"""Attributes and ids of spans, for collectors and Langfuse. Whole traces are in test_whole_traces.py."""
 
 import json
 from typing import Any

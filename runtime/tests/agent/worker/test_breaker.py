@@ -6,7 +6,7 @@ from flotilla_runtime.agent.worker.breaker import NONE, Refusals, after_reply, m
 
 
 def heard(*replies: tuple[float, bool]) -> Refusals:
-    """What replies at these times leave behind; True for a refusal."""
+    """The state that replies at these times leave behind; True for a refusal."""
     state = NONE
     for now, is_refused in replies:
         state = after_reply(state, is_refused=is_refused, now=now)

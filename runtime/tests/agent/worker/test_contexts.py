@@ -1,4 +1,4 @@
-"""What an endpoint's list of models says about a model's context, and endpoints that mean harm."""
+"""The context of a model in an endpoint's list of models, and endpoints that mean harm."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a worker does with calls that executors make, on the queue in memory."""
+"""Calls of a worker that executors make, on the queue in memory."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""What a worker shows of the text that models write, and to whom."""
+"""The text of models that a worker shows, and to whom."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ PROBLEM = ModelProblem(reason=ModelProblemReason.STALLED, message="it stopped")
 
 @dataclass
 class Screen:
-    """What was shown; `watching` are the tasks that somebody watches."""
+    """The pieces that were shown; `watching` are the tasks that somebody watches."""
 
     watching: set[str] = field(default_factory=set)
     shown: list[TaskPieces] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What a worker reports of the tools that servers declare, and how long it waits for them when it starts."""
+"""Reports of a worker on the tools that servers declare, and its wait for them when it starts."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -41,7 +41,7 @@ class Declared:
 
 
 class Reports:
-    """What was told; the first `failures` times nobody listens."""
+    """The reports that were told; the first `failures` times nobody listens."""
 
     def __init__(self, failures: int = 0) -> None:
         self.told: list[tuple[list[str], list[str]]] = []

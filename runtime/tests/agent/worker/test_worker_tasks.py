@@ -1,4 +1,4 @@
-"""What a worker in this process does with tasks that it cannot run, or not now, on a real Redis.
+"""Tasks that a worker in this process cannot run, or not now, on a real Redis.
 
 Outages of Redis are in test_worker.py, lost workers in test_store_company.py.
 """
