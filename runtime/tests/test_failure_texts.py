@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import ssl
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -21,6 +22,7 @@ from flotilla_runtime.agent.errors import StoreUnavailableError
 from flotilla_runtime.agent.store.redis_errors import redis_said
 from flotilla_runtime.contract.failure_texts import trace_of, what_failed, without
 from leaks.planted import planted
+from router_support.certificates import write_pair
 
 HUSH = planted("hush")
 NOWHERE = "127.0.0.1:1"
@@ -138,6 +140,21 @@ def test_what_is_known_of_a_failure_is_told() -> None:
     error = httpx2.ConnectError("x")
     error.__cause__ = OSError(113, "x")
     assert what_failed(error) == "ConnectError (No route to host)"
+
+
+def test_an_untrusted_certificate_is_told_through_a_library_that_hides_its_causes(tmp_path: Path) -> None:
+    write_pair(tmp_path, name="localhost")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "tls.pem", tmp_path / "tls.pem.key")
+
+    async def asked() -> str:
+        server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context)
+        async with server, httpx2.AsyncClient() as client:
+            with pytest.raises(httpx2.ConnectError) as error:
+                await client.get(f"https://localhost:{server.sockets[0].getsockname()[1]}/")
+            return what_failed(error.value)
+
+    assert asyncio.run(asked()) == "ConnectError (the certificate is not trusted: self-signed certificate)"
 
 
 def test_what_a_server_sends_back_is_told_without_our_secret() -> None:

@@ -51,7 +51,9 @@ def causes_of(error: BaseException) -> Iterator[BaseException]:
         if found is None:
             return
         yield found
-        found = found.__cause__ or _wrapped(found) or (None if found.__suppress_context__ else found.__context__)
+        found = (
+            found.__cause__ or _wrapped(found) or (None if found.__suppress_context__ else found.__context__)
+        )
 
 
 def _wrapped(error: BaseException) -> BaseException | None:
@@ -68,7 +70,8 @@ def _details(error: BaseException) -> Iterator[str]:
     if of_system is not error and isinstance(host := getattr(error, "host", None), str):
         yield f"{host}:{getattr(error, 'port', '')}"
     if isinstance(of_system, ssl.SSLCertVerificationError):
-        yield getattr(of_system, "verify_message", "") or "the certificate is not trusted"
+        why = getattr(of_system, "verify_message", "")
+        yield "the certificate is not trusted" + (f": {why}" if why else "")
     elif isinstance(of_system, socket.gaierror):
         yield "the name has no address"
     elif isinstance(of_system, OSError) and is_ours(of_system):

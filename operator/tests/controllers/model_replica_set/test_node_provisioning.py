@@ -15,7 +15,12 @@ from tests.controllers.model_replica_set.stage import GPU, PRODUCT, Stage
 from tests.support.kinds import BIND_TIMEOUT_SECONDS
 from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.apiserver, pytest.mark.rare, pytest.mark.xdist_group("karpenter"), pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.apiserver,
+    pytest.mark.rare,
+    pytest.mark.xdist_group("karpenter"),
+    pytest.mark.timeout(900),
+]
 
 PRIORITY_CLASS: dict[str, Any] = {
     "apiVersion": "scheduling.k8s.io/v1",
