@@ -191,7 +191,7 @@ class Cache(ApiModel):
 
 
 class CallerLimits(ApiModel):
-    """What one caller of the task API may take."""
+    """Limits of each caller of the task API."""
 
     queue_percent: Annotated[int, Field(ge=1, le=100)] = 80
     """How much of `spec.queue.maxWaiting`, and of the bytes that Redis may hold, the tasks of one caller may
@@ -215,7 +215,8 @@ class A2AFrontEnd(ApiModel):
     enabled: bool = False
     """Whether `/a2a` is served, to the same callers, and `/.well-known/agent-card.json`, to everybody."""
     description: Description | None = None
-    """What the agent can do, for other agents. It stands in the agent's card. Absent: the fleet's name."""
+    """Description of the agent for other agents, in the agent's card: the work that it can do. Absent: the
+    fleet's name."""
 
 
 class GatewayAuthentication(ApiModel):
@@ -266,7 +267,7 @@ class Gateway(ApiModel):
     tls: Tls | None = None
     """Certificate with which the task API speaks HTTPS (TLS 1.2 or newer). Absent: HTTP."""
     caller_limits: CallerLimits = CallerLimits()
-    """What one caller may take, so that others are served too."""
+    """Limits of each caller, so that others are served too."""
     open_ai: OpenAIFrontEnd = OpenAIFrontEnd()
     """The task API in the form of OpenAI's."""
     a2a: A2AFrontEnd = A2AFrontEnd()
@@ -313,7 +314,7 @@ class Telemetry(ApiModel):
 
 
 class AgentFleetSpec(ApiModel):
-    """What the user wants."""
+    """Desired state of a fleet."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -409,9 +410,9 @@ class AgentFleetSpec(ApiModel):
     queue: Queue = Queue()
     """Where tasks are stored, and for how long."""
     recovery: Recovery = Recovery()
-    """What happens to the tasks of a lost worker: another worker takes them over."""
+    """Rules for the tasks of a lost worker: another worker takes them over."""
     update: Update = Update()
-    """What happens to running tasks when what makes a revision changes: agent, agents, image, tools,
+    """Rules for running tasks when something that makes a revision changes: agent, agents, image, tools,
     validators, models or indexes."""
     rate_limits: Annotated[tuple[RateLimit, ...], MapList("name"), Field(max_length=32)] = ()
     """Limits on calls of models and tools, for all workers together. Models and tools name them as
@@ -435,6 +436,6 @@ class AgentFleet(ApiObject):
     lost, another one takes its tasks over."""
 
     spec: AgentFleetSpec
-    """What you want: the agent, its models and indexes, and how its tasks are run."""
+    """Desired state: the agent, its models and indexes, and how its tasks are run."""
     status: AgentFleetStatus = AgentFleetStatus()
-    """What the operator last saw: pods, tasks and conditions. The operator writes it."""
+    """State that the operator last saw: pods, tasks and conditions. The operator writes it."""

@@ -1,4 +1,4 @@
-"""What an AgentFleet's agent is and what it calls: models, indexes and tools."""
+"""Agent of an AgentFleet, and the models, indexes and tools that it calls."""
 
 from enum import StrEnum
 from typing import Annotated, Any
@@ -276,7 +276,7 @@ class SqlTool(ApiModel):
 
 
 class Reconcile(ApiModel):
-    """Who knows whether an Unsafe call happened."""
+    """Source that knows whether an Unsafe call happened."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -332,8 +332,8 @@ class Tool(ApiModel):
     name: PartName
     """Name of the tool for the agent."""
     description: Description | None = None
-    """What the tool does, for the model. With `mcp` it stands before what the server says of each tool.
-    Absent: what a Python function, an OpenAPI document or an MCP server says, else nothing."""
+    """Description of the tool for the model. With `mcp` it stands before the server's own description of each
+    tool. Absent: the description of a Python function, an OpenAPI document or an MCP server, else nothing."""
     parameters: JsonSchemaOfArguments | None = None
     """JSON Schema of the arguments, for example `{type: object, properties: {city: {type: string}}}`. A
     Python function, an OpenAPI document and an MCP server bring their own. Absent: the tool takes no
@@ -354,7 +354,7 @@ class Tool(ApiModel):
     `idempotency_key`, if it takes one, and an MCP tool as `flotilla.dev/idempotency-key` in `_meta`. Unsafe:
     no; the task waits until `reconcile` or a person says whether the call happened."""
     reconcile: Reconcile | None = None
-    """Who is asked whether an Unsafe call happened. Absent: a person resolves the call."""
+    """Source that is asked whether an Unsafe call happened. Absent: a person resolves the call."""
     approval: Approval = Approval.NEVER
     """Whether a person must agree to a call. Never: no. Always: to each call, within a day; who may approve
     reads its arguments. Somebody who refuses, or nobody who agrees, is told to the agent."""

@@ -25,7 +25,7 @@ class SubAgent(ApiModel):
     name: PartName
     """Name of the agent. No entry of `spec.tools` has it: to the model, both are tools."""
     description: Description
-    """What the agent can do, for the model that calls it."""
+    """Description of the agent for the model that calls it: the work that it can do."""
     prompt: Prompt
     """System prompt of the agent. It is the built-in agent, with the fleet's `agent.retrieval`."""
     role: Role = "Default"
@@ -63,8 +63,8 @@ class Judge(ApiModel):
     role: Role = "Judge"
     """Role of the model: an entry of `spec.models`."""
     prompt: Prompt
-    """What the model judges by. It gets the task's input and the result, and says whether the result is
-    accepted, and why not."""
+    """Instructions that the model judges by. It gets the task's input and the result, and says whether the
+    result is accepted, and why not."""
 
 
 class Validator(ApiModel):

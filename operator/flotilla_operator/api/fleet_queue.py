@@ -19,7 +19,7 @@ from flotilla_operator.api.pods import PodOptionsWithResources, PodRules
 
 
 class RedisMode(StrEnum):
-    """Which Redis stores the tasks."""
+    """Redis that stores the tasks."""
 
     MANAGED = "Managed"
     EXTERNAL = "External"
@@ -116,7 +116,7 @@ class Redis(ApiModel):
     sentinel: Sentinel | None = None
     """How the primary is found. Required with topology Sentinel."""
     deletion_policy: DeletionPolicy = DeletionPolicy.RETAIN
-    """What happens to the claim of mode Managed when the fleet is deleted. Retain: it is kept. Delete: it is
+    """Action on the claim of mode Managed when the fleet is deleted. Retain: it is kept. Delete: it is
     deleted."""
 
 
@@ -167,7 +167,7 @@ class Queue(ApiModel):
 
 
 class Recovery(ApiModel):
-    """What happens to the tasks of a lost worker."""
+    """Rules for the tasks of a lost worker."""
 
     lease_seconds: Annotated[int, Field(ge=1, le=300)] = 5
     """How long a worker may be silent, in seconds, before other workers take over its tasks."""
@@ -180,7 +180,7 @@ class Recovery(ApiModel):
 
 
 class Update(ApiModel):
-    """What happens to running tasks when the agent changes."""
+    """Rules for running tasks when the agent changes."""
 
     deadline_seconds: Annotated[int, Field(ge=0, le=604_800)] = 3600
     """How long tasks of an older revision keep workers of their own, in seconds. Those that are left then go

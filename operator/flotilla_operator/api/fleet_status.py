@@ -1,4 +1,4 @@
-"""What the status of an AgentFleet shows."""
+"""Status of an AgentFleet."""
 
 from typing import Annotated
 
@@ -69,7 +69,7 @@ class TasksStatus(ApiModel):
 
 
 class StoreStatus(ApiModel):
-    """What the tasks take of Redis."""
+    """Use of Redis by the tasks."""
 
     used_mib: float | None = None
     """Memory that Redis uses, in MiB."""
@@ -93,7 +93,7 @@ class LatencyStatus(ApiModel):
 
 
 class AgentFleetStatus(Status):
-    """What the operator last saw."""
+    """State that the operator last saw."""
 
     conditions: Conditions = ()
     """State of the fleet, one condition for each aspect. SpecValid: the operator can act on the spec.
@@ -125,7 +125,7 @@ class AgentFleetStatus(Status):
     tasks: TasksStatus | None = None
     """Counts of tasks, now and over the last hour. Absent while no gateway reports."""
     store: StoreStatus | None = None
-    """What the tasks take of Redis. Absent while no gateway reports."""
+    """Use of Redis by the tasks. Absent while no gateway reports."""
     latency: LatencyStatus | None = None
     """How long the tasks took that ended in the last hour. Empty when none ended."""
     goodput_per_minute: float | None = None
@@ -143,7 +143,7 @@ class AgentFleetStatus(Status):
     """Share of searches and calls of Pure tools that the cache answered, from 0 to 1, in the tasks that ended
     in the last hour. Absent when there were none, or when `spec.cache` keeps nothing."""
     bottleneck: ShortText | None = None
-    """What slows tasks down most, over the last hour. None: no task waits, and hardly any has waited.
+    """Cause that slows tasks down most, over the last hour. None: no task waits, and hardly any has waited.
     Workers: all workers are busy, and `workers.maxReplicas` of them run. ToolExecutors: the same of tool
     executors, and calls wait for one. Model/NAME: tasks wait because this model has no room for more.
     Model/NAME, Index/NAME, Tool/NAME: tasks spend most of their time with this model, index or tool.

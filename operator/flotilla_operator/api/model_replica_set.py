@@ -45,7 +45,7 @@ RevisionText = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[-A
 
 
 class Task(StrEnum):
-    """What a model does."""
+    """Task of a model."""
 
     GENERATE = "Generate"
     EMBED = "Embed"
@@ -566,7 +566,7 @@ class Update(ApiModel):
 
 
 class Traffic(ApiModel):
-    """What callers send."""
+    """Properties of the requests that callers send."""
 
     shared_prefix_tokens: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     """Length of the text that all prompts begin with, in tokens, for example a system prompt and descriptions
@@ -649,7 +649,7 @@ class Pricing(ApiModel):
 
 
 class ModelReplicaSetSpec(ApiModel):
-    """What the user wants."""
+    """Desired state of a set."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -732,7 +732,8 @@ class ModelReplicaSetSpec(ApiModel):
     """How many replicas run. `kubectl scale` and your own autoscalers, such as an HPA, set this field too. It
     is ignored while `autoscaling` is set."""
     traffic: Traffic = Traffic()
-    """What callers send. Flotilla only computes figures with it; a change replaces no replica."""
+    """Properties of the requests that callers send. Flotilla only computes figures with them; a change
+    replaces no replica."""
     slo: Slo | None = None
     """The service level objective (SLO): the times that answers must meet, and the share of answers that must
     meet them. An update is rolled back when the new revision misses the SLO and the old one met it. Absent:
@@ -833,7 +834,7 @@ class NodeProvisioningStatus(ApiModel):
     """How many attempts in a row ended after `spec.placement.nodeProvisioning.timeoutSeconds` without room
     for a replica."""
     last_timeout: LongText | None = None
-    """What was missing when the last attempt ended."""
+    """Nodes that were missing when the last attempt ended."""
     retry_time: Time | None = None
     """When the next attempt begins."""
 
@@ -1027,7 +1028,7 @@ class RolloutStatus(ApiModel):
 
 
 class CapacityStatus(ApiModel):
-    """What one replica can hold and how long it takes to start."""
+    """Capacity of one replica, and the time that it takes to start."""
 
     kv_bytes_per_token: int | None = None
     """Size of one token in the KV cache, in bytes, on all accelerators of a replica together."""
@@ -1070,7 +1071,7 @@ class BackoffStatus(ApiModel):
     """Kind of the last failure. GroupFailed: a replica stopped working. GroupIncomplete: pods of a replica
     are missing. Any other: why the API server refused its pods, for example QuotaExceeded."""
     message: LongText | None = None
-    """Which replica failed, and why."""
+    """Name of the replica that failed, and the cause."""
 
 
 class RefusedPodsStatus(ApiModel):
@@ -1125,15 +1126,15 @@ class ScalingDecision(ApiModel):
 
 
 class AutoscalingStatus(ApiModel):
-    """What the autoscaler does."""
+    """State of the autoscaler."""
 
     owner: ShortText | None = None
-    """Who sets the number of replicas. Flotilla: the operator does, by `spec.autoscaling`. There is no other
-    value in this release."""
+    """Component that sets the number of replicas. Flotilla: the operator does, by `spec.autoscaling`. There
+    is no other value in this release."""
     mode: ShortText | None = None
-    """What decided the number of replicas last. Held: a request waits and no replica runs, so one is started.
-    Busy: the routers have requests, so the replica stays. Quiet: they have had none, but not yet for
-    `scaleToZeroAfterSeconds`, so it stays. Idle: they have had none for that long, so it is removed.
+    """Reason for the number of replicas that was decided last. Held: a request waits and no replica runs, so
+    one is started. Busy: the routers have requests, so the replica stays. Quiet: they have had none, but not
+    yet for `scaleToZeroAfterSeconds`, so it stays. Idle: they have had none for that long, so it is removed.
     Starting: the replica is not ready, or has not been ready for that long, so it stays. NoRequest: no
     replica runs and no request waits. NeverReady: the replica did not become ready in time, so it is removed.
     NeverToZero: `scaleToZeroAfterSeconds` is absent, so the replica stays. NoFigures: a router does not
@@ -1143,7 +1144,7 @@ class AutoscalingStatus(ApiModel):
 
 
 class ModelReplicaSetStatus(Status):
-    """What the operator last saw."""
+    """State that the operator last saw."""
 
     conditions: Conditions = ()
     """State of the set, one condition for each aspect. SpecValid: everything that the spec names exists, and
@@ -1186,7 +1187,7 @@ class ModelReplicaSetStatus(Status):
     """Why the API server refused the pods that the set tried last. Absent when it accepted them, and when no
     replica waits for its pods."""
     capacity: CapacityStatus | None = None
-    """What one replica can hold and how long it takes to start. Figures that are not known are absent.
+    """Capacity of one replica, and the time that it takes to start. Figures that are not known are absent.
     docs/capacity.md in Flotilla's repository explains the arithmetic."""
     load: LoadStatus | None = None
     """Requests and sessions of the set, as its routers report them. Absent when no router reports."""
@@ -1194,7 +1195,7 @@ class ModelReplicaSetStatus(Status):
     """The state of the newest update. A revision is a hash over the fields of the spec that engine pods are
     made from; a change of one of them makes a new revision and starts an update."""
     autoscaling: AutoscalingStatus | None = None
-    """What the autoscaler does. Absent without `spec.autoscaling`."""
+    """State of the autoscaler. Absent without `spec.autoscaling`."""
     cost_per_hour_usd: Annotated[float | None, NotYetReported()] = None
     """Cost of all replicas for an hour, in USD."""
 
@@ -1206,6 +1207,6 @@ class ModelReplicaSet(ApiObject):
     requests first, within a deadline."""
 
     spec: ModelReplicaSetSpec
-    """What you want: the model, its replicas and how they are run."""
+    """Desired state: the model, its replicas and how they are run."""
     status: ModelReplicaSetStatus = ModelReplicaSetStatus()
-    """What the operator last saw: replicas, load, capacity and conditions. The operator writes it."""
+    """State that the operator last saw: replicas, load, capacity and conditions. The operator writes it."""

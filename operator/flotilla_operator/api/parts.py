@@ -257,7 +257,7 @@ class Storage(ApiModel):
 
 
 class DeletionPolicy(StrEnum):
-    """What happens to the data when its object is deleted."""
+    """Action on the data when its object is deleted."""
 
     RETAIN = "Retain"
     DELETE = "Delete"

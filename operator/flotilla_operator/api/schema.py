@@ -52,9 +52,7 @@ class Unreported:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Part:
-    """What holds for a whole subtree of the schema: whether it has defaults, and what its descriptions begin
-    with.
-    """
+    """Settings of a whole subtree of the schema: whether it has defaults, and how its descriptions begin."""
 
     defaults: bool
     prefix: str = ""

@@ -38,7 +38,7 @@ PATH_FORM = (
 
 
 class MilvusMode(StrEnum):
-    """Which Milvus stores the index."""
+    """Milvus that stores the index."""
 
     LITE = "Lite"
     STANDALONE = "Standalone"
@@ -329,17 +329,17 @@ class Freshness(ApiModel):
 
 
 class Retention(ApiModel):
-    """Which data is kept."""
+    """Rules for the data to keep."""
 
     generations: Annotated[int, Field(ge=1, le=10)] = 2
     """How many of the generations that were served are kept in Milvus, the active one included."""
     deletion_policy: DeletionPolicy = DeletionPolicy.RETAIN
-    """What happens to the index's data when this object is deleted. Retain: with mode Lite, the claim of
-    Milvus Lite is kept, and with mode External, the collections in your Milvus. Delete: they are deleted."""
+    """Action on the index's data when this object is deleted. Retain: with mode Lite, the claim of Milvus
+    Lite is kept, and with mode External, the collections in your Milvus. Delete: they are deleted."""
 
 
 class VectorIndexSpec(ApiModel):
-    """What the user wants."""
+    """Desired state of an index."""
 
     milvus: Milvus = Milvus()
     """The Milvus vector database that stores the index."""
@@ -443,7 +443,7 @@ class KeysStatus(ApiModel):
 
 
 class VectorIndexStatus(Status):
-    """What the operator last saw."""
+    """State that the operator last saw."""
 
     conditions: Conditions = ()
     """State of the index, one condition for each aspect. SpecValid: the operator can act on the spec.
@@ -491,6 +491,7 @@ class VectorIndex(ApiObject):
     and has passed its checks."""
 
     spec: VectorIndexSpec
-    """What you want: the documents, the embedding model and how the index is built and served."""
+    """Desired state: the documents, the embedding model and how the index is built and served."""
     status: VectorIndexStatus = VectorIndexStatus()
-    """What the operator last saw: generations, builds, documents and conditions. The operator writes it."""
+    """State that the operator last saw: generations, builds, documents and conditions. The operator writes
+    it."""

@@ -13,7 +13,7 @@ from enum import StrEnum
 
 
 class ZeroReason(StrEnum):
-    """What decided the number of replicas."""
+    """Reason for the number of replicas."""
 
     NO_FIGURES = "NoFigures"
     HELD = "Held"
@@ -28,7 +28,7 @@ class ZeroReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZeroSignals:
-    """What the set's routers report together, and for how long all of its replicas have been ready.
+    """Signals that the set's routers report together, and how long all of its replicas have been ready.
 
     `idle_seconds` is None while a router does not answer; `ready_seconds` is None while a replica is not
     ready.

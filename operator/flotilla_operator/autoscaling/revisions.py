@@ -92,12 +92,12 @@ def decide_revisions(
 
 
 def _first(one: Older) -> int:
-    """The one worker that whoever has a task gets."""
+    """Return 1 while the revision has tasks, so that one worker stays for them, and else 0."""
     return 1 if one.tasks else 0
 
 
 def _share(one: Older, policy: WorkerPolicy, left: int) -> int:
-    """What an older revision gets where `left` are left beside the first one of each."""
+    """Return an older revision's workers, with `left` remaining beside the first worker of each."""
     if one.tasks is None:
         return one.current
     busy = -(-one.tasks // policy.concurrency)

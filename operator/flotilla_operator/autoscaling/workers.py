@@ -18,7 +18,7 @@ QUIET_SECONDS: Final = 60.0  # a worker starts in a few seconds, so a minute out
 
 
 class WorkersReason(StrEnum):
-    """What decided the number of workers."""
+    """Reason for the number of workers."""
 
     NO_FIGURES = "NoFigures"
     IDLE = "Idle"
@@ -31,7 +31,7 @@ class WorkersReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSignals:
-    """What the gateway reports of the queue; `admitted` tasks may be at work, None is any number."""
+    """Figures that the gateway reports of the queue; an `admitted` of None means no limit."""
 
     waiting: int
     in_flight: int
@@ -74,7 +74,7 @@ class Need:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerMemory:
-    """What the tasks needed in the quiet window. A restart forgets it, which only delays scaling down."""
+    """Needs of the quiet window. A restart forgets them, which only delays scaling down."""
 
     needs: Sequence[Need] = field(default=())
 
@@ -132,7 +132,7 @@ def decide(
 
 
 def _need(signals: WorkerSignals, policy: WorkerPolicy) -> tuple[int, WorkersReason]:
-    """What the present tasks need, within the bounds."""
+    """Return the number of workers that the present tasks need, within the bounds, and the reason."""
     tasks = signals.at_work
     asked = -(-tasks // policy.concurrency)
     reason = WorkersReason.TASKS if tasks else WorkersReason.IDLE

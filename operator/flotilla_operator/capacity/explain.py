@@ -30,7 +30,7 @@ def explained(
 
 
 def heads_not_divided(shape: ModelShape, parallel: Parallel) -> str:
-    """Which values of tensor parallelism the model's heads allow."""
+    """Say which values of tensor parallelism the model's heads allow."""
     able = ", ".join(str(tensor) for tensor in range(1, 17) if divides_heads(shape, tensor))
     return (
         f"spec.parallelism.tensor is {parallel.tensor}, but the model's {shape.attention_heads} attention "

@@ -89,7 +89,7 @@ class Fit:
 
     @property
     def kv_bytes(self) -> int:
-        """What is left for the KV cache beside the weights."""
+        """Memory that is left for the KV cache beside the weights."""
         return max(0, self.for_model_bytes - self.weight_bytes)
 
     @property
@@ -112,7 +112,7 @@ class Fit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remedies:
-    """What would make the model fit. Each one alone suffices; None or False means that it does not help."""
+    """Changes that make the model fit, each one alone; None or False marks one that does not help."""
 
     parallel: Parallel | None
     max_model_len: int | None
@@ -171,7 +171,7 @@ def smallest(shape: ModelShape, accelerator: Accelerator, wanted: Wanted, per_no
 def remedies(
     shape: ModelShape, accelerator: Accelerator, wanted: Wanted, parallel: Parallel, per_node: int
 ) -> Remedies:
-    """What would make the model fit: other parallelism, shorter sequences, or an 8-bit KV cache."""
+    """Find changes that make the model fit: parallelism, shorter sequences or an 8-bit KV cache."""
     small_numbers = replace(wanted, kv_number_bytes=FP8_BYTES)
     keeps_more = kv_bytes_per_token(shape, wanted.kv_number_bytes) > kv_bytes_per_token(shape, FP8_BYTES)
     return Remedies(

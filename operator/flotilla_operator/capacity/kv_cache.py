@@ -1,4 +1,4 @@
-"""What a sequence takes in the KV cache, and how many sequences fit.
+"""Size of a sequence in the KV cache, and the number of sequences that fit.
 
     bytes per token = 2 · layers · kv_heads · head_dim · bytes of a number
 

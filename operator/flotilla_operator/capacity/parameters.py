@@ -113,7 +113,7 @@ def dtype_bytes(fields: Fields) -> float | None:
 
 
 def loaded_bytes(parameters: Parameters, sizes: NumberSizes) -> int:
-    """What the parameters take on all accelerators together."""
+    """Return the size of the parameters on all accelerators together."""
     return round(
         parameters.table * parameters.tables * HALF_BYTES
         + parameters.layers * sizes.layers

@@ -44,7 +44,7 @@ log = structlog.get_logger(__name__)
 
 
 class Change(StrEnum):
-    """What happened to an object in the store."""
+    """Change of an object in the store."""
 
     PUT = "Put"
     REMOVED = "Removed"

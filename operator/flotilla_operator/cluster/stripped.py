@@ -1,4 +1,4 @@
-"""What the caches keep of an object: all of our own kinds and their children, and little of anything else.
+"""Strip objects before they are cached: our own kinds and their children stay whole, others keep little.
 
 Everybody who may create pods or ConfigMaps in the cluster would otherwise decide how much memory the operator
 needs. Of a stranger's object the name, the UID and the owners are kept, since its name may be one that we
@@ -138,7 +138,7 @@ def _nothing(_: Manifest) -> Manifest:
 
 
 def _pod(pod: Manifest) -> Manifest:
-    """What placement reads of a pod; of one with our labels also what its kubelet reports."""
+    """Keep the fields of a pod that placement reads, and for pods with our labels the whole status."""
     spec, status = pod.get("spec") or {}, pod.get("status") or {}
     kept = _only(spec, POD_SPEC)
     for part in ("containers", "initContainers"):

@@ -14,7 +14,7 @@ from flotilla_operator.objects.resources import Key, Manifest, ObjectRef
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What releases added to a pod template: the names of all, and the manifest with only some of them.
+    """Parts that releases added to a pod template: the names of all, and the manifest with only some of them.
 
     `with_only` ignores names that it does not know.
     """
@@ -139,7 +139,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acts:
-    """What a reconcile does.
+    """Actions of a reconcile.
 
     `finalizers` is the whole list of our finalizers; None leaves them unchanged. `look_again_seconds` is the
     time until the next reconcile when nothing changes. `wakes` names other objects that this decision
@@ -154,7 +154,7 @@ class Acts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """What a reconcile says once its writes are answered; a `status` of None leaves the status unchanged."""
+    """Reports of a reconcile after its writes; a `status` of None leaves the status unchanged."""
 
     status: Mapping[str, Any] | None = None
     events: Sequence[Event] = ()

@@ -16,7 +16,7 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What a check says of a condition; most checks object, so its status is False.
+    """Result of a check about a condition; most checks object, so its status is False.
 
     With `counts` False it only informs and does not affect Ready.
     """

@@ -11,7 +11,7 @@ from flotilla_operator.objects.owners import Owner
 
 
 class ClaimReason(StrEnum):
-    """What happens to the claim, and why."""
+    """Action on a claim, and its reason."""
 
     APPLIED = "Applied"
     ADOPTED = "Adopted"  # it was retained, and is to be deleted with its owner
@@ -19,7 +19,7 @@ class ClaimReason(StrEnum):
 
 
 def claim_reason(claim: LiveObject | None, owner: Owner, *, retained: bool, ours: bool) -> ClaimReason:
-    """What happens to the claim. One that is not `ours` is applied too, which the writer then refuses."""
+    """Decide the action on a claim. One that is not `ours` is applied, which the writer then refuses."""
     if claim is None or not ours:
         return ClaimReason.APPLIED
     if claim.controller_uid is None and not retained:

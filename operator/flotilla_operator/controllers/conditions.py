@@ -38,7 +38,7 @@ class Truth(StrEnum):
 
 
 class MendedBy(StrEnum):
-    """What ends a condition that is not true."""
+    """Way in which a condition that is not true ends."""
 
     TIME = "Time"
     PERSON = "Person"

@@ -120,7 +120,7 @@ class World:
 
 
 class Controller(Protocol[Facts, Decision]):
-    """What one kind must provide."""
+    """Interface of the controller of one kind."""
 
     @property
     def resource(self) -> Resource:
@@ -143,7 +143,7 @@ class Controller(Protocol[Facts, Decision]):
         """Everything that a decision needs, read from the caches, without list calls or writes."""
 
     def decide(self, facts: Facts, now: datetime) -> Decision:
-        """What is wanted; a pure function."""
+        """Decide the desired state; a pure function."""
 
     def act(self, facts: Facts, decision: Decision, now: datetime) -> Acts:
         """The writes that lead there."""
@@ -155,7 +155,7 @@ class Controller(Protocol[Facts, Decision]):
         """How the object follows what its pods report until its next reconcile."""
 
     def left_behind(self, key: Key, world: World) -> Sequence[Delete]:
-        """What is deleted once the object is gone, because no owner reference takes it along."""
+        """Return the deletes for an object that is gone: of objects that no owner reference takes along."""
 
     def carried_out(self, manifest: Manifest) -> None:
         """Called when the writes of this object are done or refused; the caches hold the results."""

@@ -76,7 +76,7 @@ def corrected(
     now: datetime,
     rests_on: Mapping[str, frozenset[ObjectRef]] | None = None,
 ) -> Told:
-    """What is told, corrected by the refused writes.
+    """Correct the reports of a reconcile by its refused writes.
 
     The refusals are reported in Ready and in events. `rests_on` maps an event's subject or a condition's type
     to the writes on which it depends. When one of these writes is refused, the event is left out and the

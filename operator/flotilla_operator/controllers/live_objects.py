@@ -1,4 +1,4 @@
-"""What a kind knows of an object in the cluster that has the name of one of its parts.
+"""Object in the cluster that has the name of one of a kind's parts.
 
 It is read from the manifest while observing, so a decision sees values and no manifest.
 """
@@ -37,7 +37,7 @@ class LiveObject:
 
 
 def live_object(manifest: Manifest) -> LiveObject:
-    """What is read of an object."""
+    """Read an object from its manifest."""
     metadata = manifest["metadata"]
     spec, status = manifest.get("spec") or {}, manifest.get("status") or {}
     template = (spec.get("template") or {}).get("metadata") or {}

@@ -1,4 +1,4 @@
-"""What an object names and cannot use: something that does not exist, or that is not as it must be."""
+"""Fault of a reference: its object does not exist, or is not as it must be."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -32,7 +32,7 @@ class NamedClaim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unaskable:
-    """What a field would have copied into a volume, and which no annotation of a claim allows."""
+    """Content that a field would have copied into a volume, and that no annotation of a claim allows."""
 
     field: str
     what: str

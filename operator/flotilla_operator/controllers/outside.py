@@ -1,4 +1,4 @@
-"""What the operator's parts reach outside their process, and where time and chance come from.
+"""Boundary of the operator's process: the network, the time and random numbers.
 
 `Network` is the real one. Scenes, which are tests of the whole operator without a network, hand in their own:
 then no part opens a socket, starts a thread or reads a clock.
@@ -83,7 +83,7 @@ class Outside(Protocol):
         """A watch of our own kinds, which passes each event on."""
 
     def fetcher(self, config: OperatorConfig) -> Fetcher:
-        """What asks the pods that are scraped."""
+        """Return a client that asks the pods that are scraped."""
 
     async def serve(self, application: web.Application, port: int, stack: AsyncExitStack) -> None:
         """Serve probes or metrics until the stack is closed."""

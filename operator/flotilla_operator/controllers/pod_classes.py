@@ -28,7 +28,7 @@ class NamedClass:
 
     @property
     def missing(self) -> str:
-        """What to say where the class does not exist."""
+        """Message for a class that does not exist."""
         return f"{self.field}: there is no {self.resource.kind} {self.name!r}; create it or name another"
 
 

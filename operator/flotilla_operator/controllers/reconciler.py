@@ -67,7 +67,7 @@ class Hands:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """What a reconcile does, and what it tells when the answers are there."""
+    """Writes of a reconcile, and its reports once the answers are there."""
 
     acts: Acts
     tell: Callable[[Sequence[RefusedWrite]], Told]

@@ -30,7 +30,7 @@ class ScaleDecision(Protocol):
 
     @property
     def reason(self) -> str:
-        """What decided it."""
+        """Return the reason for the decision."""
 
     @property
     def shares(self) -> Hashable:
@@ -39,7 +39,7 @@ class ScaleDecision(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Steered:
-    """What the latest answers lead to.
+    """Result of the latest answers.
 
     `decision` is None where nothing is scaled. `memory` is given to the next call. `figures` are those that
     the status would show; they are only compared.
@@ -67,14 +67,14 @@ class Steering(Protocol):
 
     @property
     def report(self) -> type[BaseModel]:
-        """What the pods answer with."""
+        """Return the model of the pods' answers."""
 
     @property
     def taken(self) -> ScaleDecision | None:
         """The decision that the reconcile went by."""
 
     def step(self, answers: Sequence[Answered[Any] | None], memory: Any, now: datetime) -> Steered:
-        """What these answers, one for each target, lead to; None stands for an unknown one."""
+        """Return the result of these answers, one for each target; None stands for an unknown one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,5 +183,5 @@ class SteeringLoop:
 
 
 def number_and_reason(decision: ScaleDecision | None) -> tuple[Hashable, ...] | None:
-    """What a change of which wakes the object."""
+    """Return the part of a decision whose change wakes the object."""
     return None if decision is None else (decision.wanted, decision.reason, decision.shares)

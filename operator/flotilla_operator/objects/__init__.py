@@ -1,4 +1,4 @@
-"""What every package may know of Kubernetes' objects: references, owners, quantities, hashes and times.
+"""Kubernetes' objects, as every package may know them: references, owners, quantities, hashes and times.
 
-And when a request that failed is repeated.
+Also decides when a request that failed is repeated.
 """

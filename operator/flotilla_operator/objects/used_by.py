@@ -1,4 +1,4 @@
-"""Which objects may use a Secret or a claim: its annotation `flotilla.dev/used-by`.
+"""Annotation `flotilla.dev/used-by`: the objects that may use a Secret or a claim.
 
 `AgentFleet/support, ModelReplicaSet/llama`: objects of the same namespace, whose spec may name it. It is for
 what pods mount and do not send; where values may be sent says `send_to`.

@@ -17,7 +17,7 @@ from flotilla_operator.placement.topology import Node, Taint, Toleration
 
 @dataclass(frozen=True, slots=True)
 class NodeConstraints:
-    """What a group asks of a node apart from amounts. All groups of one set have the same."""
+    """Constraints of a group on a node apart from amounts. All groups of one set have the same."""
 
     node_selector: tuple[tuple[str, str], ...]
     tolerations: tuple[Toleration, ...]

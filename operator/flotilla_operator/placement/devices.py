@@ -54,7 +54,7 @@ class DeviceAsk:
 
 @dataclass(frozen=True, slots=True)
 class DeviceClass:
-    """What a device class selects: devices of one driver that have certain attributes."""
+    """Selection of a device class: devices of one driver that have certain attributes."""
 
     name: str
     driver: str | None

@@ -65,7 +65,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """What one pod holds on one node. With `of_pod` false: devices, counted apart from their pod."""
+    """Amounts that one pod holds on one node. With `of_pod` false: devices, counted apart from their pod."""
 
     node: str
     requests: Amounts

@@ -1,4 +1,4 @@
-"""What groups that ask for the same have in common: it holds for a whole plan, whatever is given away.
+"""Kinds of groups that ask for the same, with the facts that hold for a whole plan.
 
 Which nodes refuse a kind, and what each node could hold if nothing ran, is computed once for each kind. The
 owner is no part of a kind, so sets of different owners share what is known of theirs.
@@ -25,7 +25,7 @@ Reasons = Sequence[RefusalReason | None]  # for each node the reason against it
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What two groups must have in common to be of one kind."""
+    """Properties that two groups must share to be of one kind."""
 
     constraints: NodeConstraints
     left_out: frozenset[str]
@@ -50,7 +50,7 @@ class Needs:
 
 
 class Kind:
-    """What holds for every group that asks the same. Kinds are compared by identity."""
+    """Facts that hold for every group that asks for the same. Kinds are compared by identity."""
 
     def __init__(self, needs: Needs, group: Group, kinds: "Kinds") -> None:
         self.needs = needs

@@ -37,7 +37,7 @@ class Ledger:
 
     @property
     def loads(self) -> Free:
-        """What is free on each node now."""
+        """Free amounts on each node now."""
         return self._loads
 
     def kind(self, group: Group) -> Kind:

@@ -1,4 +1,4 @@
-"""What is free on each node while one plan is made; each plan has its own.
+"""Free amounts on each node while one plan is made; each plan has its own.
 
 Nodes are sorted into buckets by their number of free accelerators, so the node with the fewest left is found
 without looking at all others. Whoever only reads is given `Free`, which has no method that changes anything.
@@ -21,7 +21,7 @@ class Free:
         self._buckets: dict[str, Buckets] = {}
 
     def free(self, position: int, resource: str) -> int:
-        """What is free of a resource on this node; negative when pods ask for more than the node has."""
+        """Return the free amount of a resource; negative when pods ask for more than there is."""
         return self._free[position].get(resource, 0)
 
     def lacks(self, position: int, requests: Amounts) -> frozenset[str]:
@@ -53,7 +53,7 @@ class Free:
             yield from buckets[amount]
 
     def total(self, resource: str) -> int:
-        """What is free on all nodes together."""
+        """Return the free amount on all nodes together."""
         return sum(amount * len(nodes) for amount, nodes in self._of(resource).items() if amount > 0)
 
     def exceeds(self, other: "Free") -> bool:
@@ -85,7 +85,7 @@ class Free:
 
 
 class Loads(Free):
-    """What is free on each node, less what is taken."""
+    """Free amounts on each node, less those that are taken."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         super().__init__([node.allocatable for node in snapshot.topology.nodes])

@@ -52,7 +52,7 @@ def toleration_of(manifest: Manifest) -> Toleration:
 
 
 def pod_requests(spec: Manifest) -> dict[str, int]:
-    """What a pod asks of its node, as the scheduler counts it.
+    """Return the requests of a pod to its node, as the scheduler counts them.
 
     That is what containers and sidecars need together, or the peak of an init container.
     """
@@ -70,7 +70,7 @@ def pod_requests(spec: Manifest) -> dict[str, int]:
 
 
 def pinned_node(spec: Manifest) -> str | None:
-    """The one node that a pod's required node affinity names, whether or not the pod is bound to it."""
+    """Return the node to which a pod's required node affinity pins it, bound or not; else None."""
     affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
     terms = (affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}).get(
         "nodeSelectorTerms"
@@ -86,7 +86,7 @@ def pinned_node(spec: Manifest) -> str | None:
 
 
 def claim_of(pod: Manifest) -> Claim | None:
-    """What a pod holds on the node that it is bound or pinned to; None when it has no node or has ended."""
+    """Return the claim of a bound or pinned pod; None when it has no node or has ended."""
     if (pod.get("status") or {}).get("phase") in FINISHED:
         return None
     node = pod["spec"].get("nodeName") or pinned_node(pod["spec"])

@@ -1,4 +1,4 @@
-"""Which moves of running replicas would raise the placement score, and what each move costs.
+"""Moves of running replicas that would raise the placement score, each with its cost.
 
 A move restarts a whole replica, so only moves that raise the score are listed, those first that gain the most
 for each accelerator that restarts. Two kinds are tried: one replica to the place that it would get today, and

@@ -1,4 +1,4 @@
-"""What is asked of a node autoscaler: for which replicas placeholders are wanted, and what came of it.
+"""Requests to a node autoscaler: the replicas that placeholders are wanted for, and the results.
 
 How asking has gone is kept in the status, so a new leader does not ask again at once where the last one gave
 up. A change of the spec starts over.
@@ -47,7 +47,7 @@ class Asking:
 
     @property
     def message(self) -> str:
-        """What is asked for, or what did not come and when it is tried again."""
+        """Say how many placeholders ask for nodes, or what did not come and when the operator asks again."""
         done = self.provisioning
         if not self.pausing:
             verb = "pod asks" if done.standing == 1 else "pods ask"
@@ -63,7 +63,7 @@ class Asking:
 def ask_for_nodes(
     outlook: Outlook, held: Sequence[Placeholder], starting: int, now: datetime
 ) -> Asking | None:
-    """What to do about the set's refused replicas; None where nothing is or was asked for.
+    """Decide about placeholders for the set's refused replicas; None where nothing is or was asked for.
 
     `held` are the placeholders that exist. `starting` replicas get their pods now.
     """

@@ -48,7 +48,7 @@ class Backoff:
 
     @property
     def message(self) -> str:
-        """What failed last and why, as short as the status wants it."""
+        """Last failure and its cause, within the limit of the status."""
         return f"{self.group}: {self.why}"[:MESSAGE_LIMIT] if self.group else self.why[:MESSAGE_LIMIT]
 
     @property
@@ -72,7 +72,7 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefusedPods:
-    """What the API server said when it refused the pods that the set tried last.
+    """Last refusal of the API server to create the set's pods.
 
     It is `counted` once a backoff has counted it as a failure.
     """

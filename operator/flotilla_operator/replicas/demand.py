@@ -1,4 +1,4 @@
-"""What a set asks of placement: its groups, the next step of its turnover, and the groups that wait.
+"""Demand of a set on placement: its groups, the next step of its turnover, and the groups that wait.
 
 The same function serves a set and all others, so every reconcile sees the same queue: older and more urgent
 groups are served first, whichever set is looked at first. A waiting group keeps its name and the time it
@@ -56,7 +56,7 @@ def demand_of(
     now: datetime,
     lacks: bool = False,
 ) -> Demand:
-    """What a set with these judged groups wants, and the groups that it waits for.
+    """Return the demand of a set with these judged groups, the groups that it waits for included.
 
     A set that `lacks` something that its spec names starts no groups, so it replaces none either.
     """
@@ -217,7 +217,7 @@ def only_on(group: Group, nodes: Sequence[str], around: Surroundings) -> Group:
 
 
 def group_asked(seen: IntendedSet, demand: Demand, around: Surroundings, now: datetime) -> Group | None:
-    """What a replica of the set asks of placement; None without an accelerator."""
+    """Return a replica's ask to placement; None without an accelerator."""
     if seen.asks is None:
         return None
     asked: Group = replace(

@@ -1,4 +1,4 @@
-"""What is known of one set: values that policies read and never change."""
+"""Facts of one set: values that policies read and never change."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,7 +43,7 @@ class FailedPin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouterLoad:
-    """What the routers report together; a figure that is not known is None.
+    """Figures that the routers report together; a figure that is not known is None.
 
     `unusable` maps pods to which no request is sent to the problem. `used` names the groups to which a router
     sends requests, or of which one has requests.

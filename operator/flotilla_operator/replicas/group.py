@@ -136,7 +136,7 @@ class Member:
 
     @property
     def claim(self) -> Claim | None:
-        """What it holds of its node beside devices; None when it has no node or has ended."""
+        """Claim on its node, without devices; None when it has no node or has ended."""
         if self.node is None or self.finished is not None:
             return None
         held = {name: amount for name, amount in self.asks.items() if name not in self.devices}
@@ -144,13 +144,13 @@ class Member:
 
     @property
     def not_bound_because(self) -> str:
-        """What the scheduler says while the pod has no node."""
+        """Message of the scheduler while the pod has no node."""
         return self.scheduler_says if self.phase is Phase.BINDING else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupIdentity:
-    """What a group that starts has of its own.
+    """Identity of a group that starts.
 
     `nodes` has one node for each stage; it is empty where the scheduler chooses. `waiting_since` keeps the
     group's age in the queue, in case it is released and must wait again.

@@ -1,4 +1,4 @@
-"""What one accelerator of a set has: from the spec, or from the nodes that could hold a replica.
+"""Memory and number of a set's accelerators: from the spec, or from the nodes that could hold a replica.
 
 Nodes with NVIDIA's feature discovery have a label that says it. If their labels differ, or one has none, the
 memory is unknown: a guess could refuse a model that fits.

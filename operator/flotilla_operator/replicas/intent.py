@@ -1,4 +1,4 @@
-"""What is in force for a set: its spec or its last good one, and how many replicas of it."""
+"""Intent in force for a set: its spec or its last good one, and the number of replicas."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,7 +22,7 @@ class IntentReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intent:
-    """What is in force. The user's spec is never changed for it."""
+    """Form and number of replicas that are in force. The user's spec is never changed for it."""
 
     form: Form
     replicas: int
@@ -110,7 +110,7 @@ class IntendedSet:
 
 
 def intent_of(facts: SetFacts, scaled: ZeroDecision | None) -> Intent:
-    """What is in force.
+    """Return the intent in force.
 
     Without a fresh decision of autoscaling the last one stays. After a failure the last good revision is in
     force until the spec changes, once the API server has given leave.

@@ -1,4 +1,4 @@
-"""What a set remembers from one reconcile to the next."""
+"""Memory of a set from one reconcile to the next."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ class Startup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remembered:
-    """What the status keeps. Every field has its value of a new set as default.
+    """State that the status keeps. Every field has its value of a new set as default.
 
     `of_this_spec` is false while the status is about an older spec. `invalid` says that a person must change
     the spec before the set gets pods. `wanted` is the number of replicas that was decided last, and `waiting`

@@ -1,4 +1,4 @@
-"""What `flotilla.dev/rebalance` asks for and how far it has come, as kept in the set's status.
+"""Request of `flotilla.dev/rebalance` and its progress, as kept in the set's status.
 
 Each value of the annotation is answered once: its moves are planned once, and nothing more is done until the
 value changes. `show:` or `apply:` followed by any text is a new value, so the same can be asked again. A move
@@ -14,7 +14,7 @@ from enum import StrEnum
 
 
 class Mode(StrEnum):
-    """What the annotation asks for."""
+    """Mode that the annotation asks for."""
 
     SHOW = "show"
     APPLY = "apply"
@@ -66,7 +66,7 @@ class Rebalance:
 
     @property
     def mode(self) -> Mode | None:
-        """What is asked for; None when the value is not valid."""
+        """Mode that is asked for; None when the value is not valid."""
         word = self.asked.partition(":")[0]
         return Mode(word) if word in tuple(Mode) else None
 

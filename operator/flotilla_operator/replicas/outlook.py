@@ -1,4 +1,4 @@
-"""What the stages after placement judge: a set, what it wants, and where its waiting groups can go."""
+"""Input of the stages after placement: a set, its demand, and the places of its waiting groups."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -49,7 +49,7 @@ class Placeholder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unplaced:
-    """What has no node: `replicas` that fit nowhere, each of `stages` stages.
+    """Replicas without a node: `replicas` that fit nowhere, each of `stages` stages.
 
     `starting` counts the replicas on the way to their nodes. With `held_back`, `replicas` counts all that
     wait, because nobody knows how many of them fit.
@@ -85,7 +85,7 @@ class Attempts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provisioning:
-    """What to do: placeholders to create, to delete and to keep."""
+    """Placeholders to create, to delete and to keep."""
 
     create: tuple[PlaceholderId, ...] = ()
     remove: tuple[Placeholder, ...] = ()

@@ -28,7 +28,7 @@ NEITHER = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rebalancing:
-    """What to remember after this step, what was remembered before it, and when to look again.
+    """State after this step, the state before it, and the time of the next look.
 
     `before` is None where nothing is asked for.
     """

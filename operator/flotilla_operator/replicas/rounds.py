@@ -39,7 +39,7 @@ from flotilla_operator.replicas.surroundings import Surroundings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What one set asks for: its waiting groups in the order in which they wait, and where its others are."""
+    """Asks of one set: its waiting groups in their order, and the places of its other groups."""
 
     groups: tuple[Group, ...] = ()
     standing: tuple[Standing, ...] = ()
@@ -47,7 +47,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asks:
-    """What a set sees of all asks.
+    """Asks of all sets, as one set sees them.
 
     `others` holds those of the other sets, by their full names; `own` is what the set itself asked for last.
     `version` grows whenever a set asks for what the last round did not foresee.
@@ -156,7 +156,7 @@ class Round:
 
     @cached_property
     def _left(self) -> Loads:
-        """What the round leaves free."""
+        """Amounts that the round leaves free."""
         loads = Loads(self.snapshot)
         _take(loads, self.placement.bindings, self.snapshot.topology.positions)
         return loads
@@ -164,7 +164,7 @@ class Round:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Room:
-    """What a set asks for and where it goes. `made` is the new round, if the last one did not answer.
+    """Asks of a set and their placement. `made` is the new round, if the last one did not answer.
 
     There is no placement for a set that asks for nothing.
     """
@@ -188,7 +188,7 @@ def room_for(
 
 
 def asked_by(me: IntendedSet, demand: Demand, around: Surroundings, now: datetime) -> Asked:
-    """What a set asks for."""
+    """Return the asks of a set."""
     return Asked(
         groups=tuple(placement_groups(me, demand, around, now)), standing=tuple(standing_groups(me, demand))
     )
@@ -209,7 +209,7 @@ def may_ask(spec: ModelReplicaSetSpec, memory: Remembered, pods: int) -> bool:
 
 
 def asked_by_another(other: IntendedSet, around: Surroundings, now: datetime) -> Asked:
-    """What another set asks for, as its facts alone show it.
+    """Return the asks of another set, as its facts alone show them.
 
     A group of which not all pods are observed yet, because they are being created, still waits as before.
     """

@@ -36,7 +36,7 @@ def scale(facts: SetFacts, last: ZeroDecision | None) -> ZeroDecision | None:
 
 
 def zero_signals(load: RouterLoad, ready_since: datetime | None, now: datetime) -> ZeroSignals | None:
-    """What the routers report, as input of the decision; None when no router answers."""
+    """Return the routers' figures as input of the decision; None when no router answers."""
     if load.waiting is None or load.running is None:
         return None
     return ZeroSignals(

@@ -1,4 +1,4 @@
-"""What a waiting replica requires of nodes, as its placeholders request it of a node autoscaler."""
+"""Requirements of a waiting replica on nodes, as its placeholders request them of a node autoscaler."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from flotilla_operator.objects.quantities import Amounts
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlaceholderShape:
-    """What a waiting replica requires of nodes, as its placeholders request it.
+    """Requirements of a waiting replica on nodes, as its placeholders request them.
 
     One of the `product_labels` of a node must have one of the values in `products`. `pack_within` and
     `spread_across` are set only where they are required.

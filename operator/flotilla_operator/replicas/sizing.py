@@ -1,4 +1,4 @@
-"""What a replica's memory holds, and whether the model fits: facts reported by pods, compared with the spec.
+"""Size of a replica's memory, and the verdict on the model: facts reported by pods, compared with the spec.
 
     facts      from the init containers of this revision's pods, or what the status keeps of the same source
     memory     from hardware.py
@@ -47,7 +47,7 @@ CHANGE_MEMORY = frozenset(
 
 
 class MisfitReason(StrEnum):
-    """What a person must change."""
+    """Reason that a person must mend."""
 
     MODEL_DOES_NOT_FIT = "ModelDoesNotFit"
     TENSOR_DOES_NOT_DIVIDE_HEADS = "TensorDoesNotDivideHeads"
@@ -63,7 +63,7 @@ class Misfit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizing:
-    """What is known of the memory of one replica; a figure that is not known is None.
+    """Known figures of the memory of one replica; a figure that is not known is None.
 
     `ignored_prefix` says why the prefix that callers share is ignored, where it is. `misfit` is the verdict
     that the model does not fit.
@@ -97,7 +97,7 @@ def sized(
     reported: contract.ModelFacts | None,
     around: Surroundings,
 ) -> Sizing:
-    """What is known of a set's memory; `reported` is what pods of the revision in force say of the model."""
+    """Compute the figures of a set's memory; `reported` are the facts of the revision in force."""
     form = me.intent.form
     memory_gib = memory_gib_of(form, around)
     shape = _shape_known(me, reported)
@@ -191,7 +191,7 @@ def _sizing(served: Served) -> Sizing:
 
 
 def _misfit(served: Served, per_node: int) -> Misfit | None:
-    """What keeps the engine from starting, as a sentence that says what would fit."""
+    """Return the reason why the engine cannot start, as a sentence that says what would fit."""
     shape, parallel = served.shape, served.parallel
     if not divides_heads(shape, parallel.tensor):
         return Misfit(

@@ -49,7 +49,7 @@ from flotilla_runtime import contract
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetSeen:
-    """What the next step of a set depends on.
+    """Input of a set's next step.
 
     `asks` is what all sets ask for; `last_round` says where their groups went last. `scaled` is the last
     decision of autoscaling. `model_facts` holds what pods report of the model, by revision. `hold_devices`
@@ -72,7 +72,7 @@ class SetSeen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """What is wanted of a set now.
+    """Next step of a set.
 
     `me` is the set as it is in force. `started` groups get their pods, `waiting` ones keep waiting. `ended`
     groups lose theirs. `rebalancing` is None while the set is paused.

@@ -13,7 +13,7 @@ from flotilla_operator.placement.score import Scorer
 
 @dataclass(frozen=True, kw_only=True)
 class Surroundings:
-    """What is the same for every set.
+    """Surroundings that all sets share.
 
     `promised` names, by set UID, the groups that were just given room and of which not all pods have been
     observed yet. `gone` are nodes of which it is certain that they do not exist any more; a node may be
@@ -46,12 +46,12 @@ class Surroundings:
         return None if position is None else self.snapshot.topology.nodes[position]
 
     def free(self, node: str, resource: str) -> int | None:
-        """What a node has free of a resource after all claims; None when the node does not exist."""
+        """Return the free amount of a node's resource after all claims; None for an unknown node."""
         position = self.snapshot.topology.positions.get(node)
         return None if position is None else self._scorer.loads.free(position, resource)
 
     def held(self, node: str, resource: str) -> int:
-        """What pods and claims hold of a node's resource; 0 when the node does not exist."""
+        """Return the amount of a node's resource that is held; 0 for an unknown node."""
         there, free = self.node(node), self.free(node, resource)
         return 0 if there is None or free is None else there.allocatable.get(resource, 0) - free
 

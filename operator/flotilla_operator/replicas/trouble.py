@@ -1,4 +1,4 @@
-"""What keeps a replica from making progress, and when a start is slow."""
+"""Reasons why a replica makes no progress, and the times after which a start is slow."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -39,7 +39,7 @@ SLOW_TIMES_USUAL = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trouble:
-    """What keeps a group's pod from making progress."""
+    """Reason why a group's pod makes no progress."""
 
     reason: TroubleReason
     message: str

@@ -15,7 +15,7 @@ from flotilla_operator.workloads.tolerations import tolerations_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Marks:
-    """What asks for new pods beside the spec: `flotilla.dev/refresh`, and the time of the engines' key."""
+    """Marks that ask for new pods: `flotilla.dev/refresh`, and the time of the engines' key."""
 
     refresh: str = ""
     key_made_anew: str = ""

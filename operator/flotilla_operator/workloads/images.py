@@ -9,7 +9,7 @@ from flotilla_operator.workloads.template_parts import ALL_PARTS, TemplatePart
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Images:
-    """What the chart sets for all pods: the image of each part, and how the kubelet pulls them.
+    """Settings of the chart for all pods: the image of each part, and how the kubelet pulls them.
 
     Engines for accelerators and CPUs differ. `milvus` is empty where the chart names none.
     `accelerator_tolerations` are those of core/v1 that pods with accelerators get beside their own.

@@ -1,4 +1,4 @@
-"""Who may connect to which ports of a component's pods, as rules of a NetworkPolicy (networking.k8s.io/v1).
+"""Rules of NetworkPolicies (networking.k8s.io/v1): peers that may connect to a component's ports.
 
 Ports for callers are open to everybody, because callers come from anywhere. Ports for metrics are open to
 everybody until the chart's `monitoring.namespaceSelector` names who scrapes. Probes come from the node,

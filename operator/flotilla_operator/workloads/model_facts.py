@@ -41,7 +41,7 @@ def reported(pods: Sequence[Mapping[str, Any]]) -> contract.ModelFacts | None:
 
 
 def reported_by_revision(pods: Sequence[Mapping[str, Any]]) -> dict[str, contract.ModelFacts]:
-    """What the pods of each revision report of their model."""
+    """Return the model's facts that the pods of each revision report."""
     by_revision: dict[str, list[Mapping[str, Any]]] = {}
     for pod in pods:
         revision = (pod["metadata"].get("labels") or {}).get(contract.LABEL_REVISION)

@@ -246,7 +246,7 @@ def pod_disruption_budget(child: Child, *, selector: Mapping[str, str], min_avai
 def network_policy(
     child: Child, *, selector: Mapping[str, str], ingress: Sequence[Manifest], may_connect: bool = True
 ) -> Manifest:
-    """Who may connect to the selected pods; peers and ports as in networking.k8s.io/v1.
+    """Build a NetworkPolicy for the selected pods; peers and ports as in networking.k8s.io/v1.
 
     Unless they `may_connect`, the pods may open no connection themselves, not even to look up a name.
     """

@@ -57,7 +57,7 @@ def is_placeholder(pod: Mapping[str, Any]) -> bool:
 
 
 def placeholder_of(pod: Mapping[str, Any]) -> Placeholder:
-    """What a placeholder pod shows."""
+    """Read a placeholder from its pod."""
     metadata = pod["metadata"]
     annotations = metadata.get("annotations") or {}
     stage = annotations.get(ANNOTATION_STAGE, "0")

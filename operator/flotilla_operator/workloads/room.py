@@ -1,4 +1,4 @@
-"""What a replica asks of nodes, as a value that placement takes."""
+"""Ask of a replica to nodes, as a value that placement takes."""
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.objects.owners import Owner
@@ -11,7 +11,7 @@ from flotilla_operator.workloads.images import Images
 
 
 def asked_by(owner: Owner, spec: ModelReplicaSetSpec, images: Images) -> Group | None:
-    """What any replica of this spec asks of nodes; None without an accelerator.
+    """Return the ask of any replica of this spec to nodes; None without an accelerator.
 
     It is read from a rendered pod, so what is asked and what is created cannot differ.
     """

@@ -1,4 +1,4 @@
-"""What all replicas of a set serve while replicas of several revisions exist.
+"""Models and adapters that all replicas of a set serve while replicas of several revisions exist.
 
 A router does not know revisions, and an engine answers 404 for a name that it does not serve. So a new
 adapter is listed only once the last replica without it is gone, and a removed one is taken off the list
@@ -20,13 +20,13 @@ class Served:
 
 
 def served_by(spec: ModelReplicaSetSpec) -> Served:
-    """What the replicas of this spec serve."""
+    """Return the models that the replicas of this spec serve."""
     adapters = (adapter.name for adapter in spec.engine.adapters)
     return Served(models=(spec.model.name, *adapters), max_num_seqs=spec.engine.max_num_seqs)
 
 
 def served_by_all(wanted: Served, others: Iterable[Served]) -> Served:
-    """What all of these serve, in the order of `wanted`; no names while a model is renamed."""
+    """Return the models that all of these serve, in the order of `wanted`; none during a renaming."""
     others = tuple(others)
     return Served(
         models=tuple(name for name in wanted.models if all(name in other.models for other in others)),

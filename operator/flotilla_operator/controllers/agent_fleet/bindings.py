@@ -28,7 +28,7 @@ class LiveBinding:
 
 
 def live_binding(manifest: Manifest) -> LiveBinding:
-    """What is read of a binding."""
+    """Read a binding from its manifest."""
     return LiveBinding(
         live=live_object(manifest),
         role=(manifest.get("roleRef") or {}).get("name"),

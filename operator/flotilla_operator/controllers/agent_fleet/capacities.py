@@ -1,4 +1,4 @@
-"""What a ModelReplicaSet has room for, as admission counts it. Pure."""
+"""Capacity of a ModelReplicaSet, as admission counts it. Pure."""
 
 from typing import Any
 

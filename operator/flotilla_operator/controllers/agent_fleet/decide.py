@@ -49,7 +49,7 @@ class PartReason(StrEnum):
 
 
 class LookReason(StrEnum):
-    """What decides when the fleet is looked at again."""
+    """Reason for the time of the next look at the fleet."""
 
     SECRET_MISSING = "SecretMissing"  # noqa: S105 - no secret
     WORKERS_UNREADY = "WorkersUnready"  # a pod that starts or fails tells no more when its tasks must go over
@@ -59,7 +59,7 @@ class LookReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What is wanted of a fleet now, and what to remember of it. A paused fleet is only reported on."""
+    """Desired state of a fleet, and the memory to keep of it. A paused fleet is only reported on."""
 
     paused: bool
     password: PasswordDecision
@@ -197,7 +197,7 @@ def admitted_of(figures: contract.FleetStatus | None) -> int | None:
 
 
 def signals_of(figures: contract.FleetStatus | None, rollout: Rollout) -> WorkerSignals | None:
-    """What the workers of the revision in force do: all but the tasks of older ones with own workers."""
+    """Return the load of the revision in force, without tasks of older revisions' own workers."""
     if figures is None:
         return None
     own = [found for one in rollout.kept if (found := tasks_of(figures, one.revision)) is not None]

@@ -19,7 +19,7 @@ from flotilla_runtime import contract
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutorFacts:
-    """What the number of executors is decided from; `replicas` are those that were wanted, by revision."""
+    """Input of the number of executors; `replicas` are the numbers wanted so far, by revision."""
 
     spec: AgentFleetSpec
     figures: contract.FleetStatus | None

@@ -1,4 +1,4 @@
-"""What the gateways' figures say of a fleet. Pure; figures are rounded, so that noise causes no write."""
+"""Status of a fleet from its gateways' figures, rounded so that noise causes no write. Pure."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def judged_tasks(figures: contract.FleetStatus) -> int:
 
 
 def figures_status(figures: contract.FleetStatus, spec: AgentFleetSpec) -> dict[str, Any]:
-    """What the status shows of the gateways' figures."""
+    """Return the part of the status that shows the gateways' figures."""
     completed, judged = completed_tasks(figures), judged_tasks(figures)
     ended = sum(figures.ended.values())
     looked_up = figures.cache_hits + figures.cache_misses
@@ -73,7 +73,7 @@ def waits_for_executors(figures: contract.FleetStatus, spec: AgentFleetSpec) -> 
 
 
 def bottleneck(figures: contract.FleetStatus, spec: AgentFleetSpec) -> str:
-    """What limits the fleet, judged by where the tasks of the last hour spent their time.
+    """Name the bottleneck of the fleet, judged by where the tasks of the last hour spent their time.
 
     "ToolExecutors" when `maxReplicas` tool executors would be fully occupied, and calls wait for one.
     "None" while no task waits and the tasks spent less than a tenth of their time waiting, in the queue or

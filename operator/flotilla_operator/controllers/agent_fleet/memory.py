@@ -1,4 +1,4 @@
-"""What the controller remembers of fleets between reconciles; losing all of it in a restart does no harm."""
+"""Memory of the controller of fleets between reconciles; losing all of it in a restart does no harm."""
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
@@ -21,19 +21,19 @@ class PasswordSeen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetMemory:
-    """What is remembered of one fleet; `password` is None before it is first looked for."""
+    """Memory of one fleet; `password` is None before it is first looked for."""
 
     password: PasswordSeen | None = None
 
 
 @dataclass(slots=True)
 class Memory:
-    """What is remembered, by the UID of the fleet."""
+    """Memory of all fleets, by UID."""
 
     fleets: dict[str, FleetMemory] = field(default_factory=dict)
 
     def of(self, uid: str) -> FleetMemory:
-        """What is remembered of one fleet."""
+        """Return the memory of one fleet."""
         return self.fleets.get(uid, FleetMemory())
 
     def note(self, uid: str, memory: FleetMemory) -> None:

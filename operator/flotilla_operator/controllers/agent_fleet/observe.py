@@ -150,7 +150,7 @@ def _namespace_uid(owner: Owner, caches: Caches) -> str | None:
 
 
 def binding_of(namespace: str, name: str, world: World) -> LiveBinding | None:
-    """What has the name of the fleet's binding. In a namespace that is not watched, nobody looks."""
+    """Return the object that has the name of the fleet's binding; None in a namespace that is not watched."""
     watched = world.config.watch_namespaces
     if watched and namespace not in watched:
         return None
@@ -245,7 +245,7 @@ def figures_of(answers: Sequence[Answered[contract.FleetStatus] | None]) -> cont
 def certificate_problem_of(
     answers: Sequence[Answered[contract.FleetStatus] | None], spec: AgentFleetSpec
 ) -> str | None:
-    """What the newest of the answers says that names a problem. Each pod has loaded the files itself."""
+    """Return the certificate problem that the newest answer names; each pod loads its files itself."""
     if spec.gateway.tls is None:
         return None
     problems = (answered.answer.certificate_problem for answered in newest_first(answers))

@@ -35,7 +35,7 @@ class PasswordReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PasswordDecision:
-    """Which secrets with passwords are made now, and what to remember of it.
+    """Decision about passwords: the Secrets to create now, and the memory to keep of it.
 
     `recorded` is the time that the pod templates get. It is None while the first passwords are in use.
     """
@@ -47,7 +47,7 @@ class PasswordDecision:
 
 
 def password_decision(observed: Observed, now: datetime) -> PasswordDecision:
-    """What becomes of the password. A Redis of the user's has one that is not ours."""
+    """Decide about the password. A Redis that the user runs has a password that is not ours."""
     if observed.spec.queue.redis.mode is not RedisMode.MANAGED:
         return PasswordDecision(reason=PasswordReason.OF_THE_USERS)
     redis = observed.part(STATEFUL_SETS.kind, workloads.redis(observed.owner).name)

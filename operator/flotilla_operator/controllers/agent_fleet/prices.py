@@ -1,4 +1,4 @@
-"""What a fleet's models cost, and how long their calls may take. Pure."""
+"""Prices of a fleet's models, and time-outs of their calls. Pure."""
 
 from flotilla_operator.api.fleet_agent import FleetModel
 from flotilla_operator.api.model_replica_set import Pricing

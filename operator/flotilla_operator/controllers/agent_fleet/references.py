@@ -62,7 +62,7 @@ CLASS_MISSING = {
 
 @dataclass(slots=True)
 class Found:
-    """What was found so far; each reference adds to it."""
+    """References found so far; each one adds to it."""
 
     models: list[contract.ModelConnection] = field(default_factory=list)
     capacities: list[contract.ModelCapacity] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What a fleet's own status remembers: its conditions, its revision, and since when others are older ones."""
+"""Memory of a fleet in its status: conditions, revision, and the ages of older revisions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from flotilla_operator.objects.times import parsed_timestamp
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remembered:
-    """What the last reconcile wrote; empty for a new fleet."""
+    """State that the last reconcile wrote; empty for a new fleet."""
 
     conditions: Sequence[Mapping[str, Any]] = ()
     revision: str | None = None
@@ -22,7 +22,7 @@ class Remembered:
 
 
 def remembered(manifest: Manifest) -> Remembered:
-    """What the status of this fleet remembers."""
+    """Read the state that the status of this fleet keeps."""
     status = stored_status(AgentFleetStatus, manifest)
     return Remembered(
         conditions=conditions_before(status),

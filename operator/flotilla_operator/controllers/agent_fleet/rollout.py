@@ -1,4 +1,4 @@
-"""What becomes of the workers of older revisions. Pure.
+"""Decide about the workers of older revisions. Pure.
 
 Tasks keep the revision of their submission. Those of an older one keep workers of their own until none is
 left, or the deadline has passed. Then the workers of the revision in force take them over (they adopt the
@@ -51,7 +51,7 @@ class RevisionWorkers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OlderRevision:
-    """What becomes of it.
+    """Decision about one older revision.
 
     `tasks` are those that are left, None while nobody says. With `goes` its workers are deleted.
     """
@@ -104,7 +104,7 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutFacts:
-    """What the rollout is decided from.
+    """Input of the rollout's decision.
 
     `workers` are those of all revisions, `since` says when each older one became that (absent: now).
     `gateways_are_new` says that no gateway gives a task an older revision any more. `adopted` is what the
@@ -121,7 +121,7 @@ class RolloutFacts:
 
 
 def rollout_of(facts: RolloutFacts, now: datetime) -> Rollout:
-    """What becomes of the older revisions, and which ones the revision in force adopts."""
+    """Decide about the older revisions, and which of them the revision in force adopts."""
     others = [one for revision, one in facts.workers.items() if revision != facts.revision]
     newest_first = sorted(
         others, key=lambda one: (facts.since.get(one.revision, now), one.revision), reverse=True

@@ -1,4 +1,4 @@
-"""What was observed of a fleet: the values that `decide` decides from."""
+"""Observations of a fleet: the values that `decide` decides from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -58,7 +58,7 @@ OF_A_SECRET = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MissingParts:
-    """What is missing, grouped by what needs it."""
+    """Missing objects, grouped by the part that needs them."""
 
     models: tuple[Missing, ...] = ()
     indexes: tuple[Missing, ...] = ()

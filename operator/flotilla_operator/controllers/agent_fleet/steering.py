@@ -29,7 +29,7 @@ NONE_KNOWN: Final = WorkerMemory()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetNeeds:
-    """What is remembered of how many workers and how many tool executors were needed."""
+    """Numbers of workers and of tool executors that were needed lately."""
 
     workers: WorkerMemory = NONE_KNOWN
     executors: WorkerMemory = NONE_KNOWN
@@ -37,7 +37,7 @@ class FleetNeeds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetSteering:
-    """What the loop knows of one fleet.
+    """Input of the steering loop for one fleet.
 
     `current` is the number of workers of the revision in force, as its Deployment was told; those of older
     ones are in the rollout.

@@ -1,4 +1,4 @@
-"""What was observed of one set and of its cluster, and what is in force: the values that stages judge."""
+"""Observations of one set and of its cluster, and the set as it is in force: the values that stages judge."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ from flotilla_runtime import contract
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rendering:
-    """What the operator's own configuration adds to objects."""
+    """Settings of the operator's own configuration that objects are rendered with."""
 
     images: Images
     placeholder_priority_class: str = "flotilla-placeholder"
@@ -73,7 +73,7 @@ class Observed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
-    """What was observed, with the set as it is in force.
+    """Observations, with the set as it is in force.
 
     `scaling` is the decision of autoscaling, and `missing` includes what a verdict on the model adds.
     """
@@ -121,7 +121,7 @@ class Situation:
 
     @property
     def served_beside(self) -> tuple[Served, ...]:
-        """What replicas of revisions other than the running one serve, where those are recorded."""
+        """Names that replicas of revisions other than the running one serve, where those are recorded."""
         others = (
             self.observed.served[revision]
             for revision in sorted(self.observed.served)

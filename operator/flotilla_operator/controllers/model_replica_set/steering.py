@@ -19,7 +19,7 @@ from flotilla_runtime.contract import RouterStatus
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetSteering:
-    """What the loop knows of one set.
+    """Input of the steering loop for one set.
 
     `current` is the number of replicas in force. `shown_load` is what the status shows now. Without a policy
     the set's number is not the loop's.

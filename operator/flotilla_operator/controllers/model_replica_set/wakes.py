@@ -1,4 +1,4 @@
-"""Which sets an event wakes beside owners and references."""
+"""Sets that an event wakes beside owners and references."""
 
 from collections.abc import Collection, Iterable, Mapping
 
@@ -94,7 +94,7 @@ def _key_of(full_name: str) -> Key:
 
 
 def _note_change(resource: Resource, manifest: Manifest, memory: Memory) -> None:
-    """What a set asks for depends on its object, its pods and records, on nodes and on priorities."""
+    """Note a change that alters the asks of sets: of a set, its pods or records, a node or a priority."""
     if resource in (NODES, PRIORITY_CLASSES):
         memory.asks.all_changed()
     elif resource == MODEL_REPLICA_SETS:

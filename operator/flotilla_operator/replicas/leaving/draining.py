@@ -26,7 +26,7 @@ LOOKS_FOR_PROOF = 2
 
 
 class DrainStep(StrEnum):
-    """What to do next with a group that leaves."""
+    """Next step of a group that leaves."""
 
     BEGIN = "Begin"
     WAIT = "Wait"
@@ -34,7 +34,7 @@ class DrainStep(StrEnum):
 
 
 class Because(StrEnum):
-    """What the step is based on."""
+    """Reason for the step."""
 
     IN_DOUBT = "InDoubt"
     NEVER_SERVED = "NeverServed"
@@ -66,7 +66,7 @@ class RouterSeen:
     status: RouterStatus | None = None
 
     def server(self, group: str) -> RouterServer | None:
-        """What the router says of a group."""
+        """Return the router's figures of a group; None when it does not list the group."""
         servers = () if self.status is None else self.status.servers
         return next((server for server in servers if server.name == group), None)
 
@@ -84,7 +84,7 @@ def began_at(epoch: int) -> datetime:
 def next_step(
     group: ReplicaGroup, routers: Sequence[RouterSeen], *, deadline: timedelta, now: datetime
 ) -> Drained:
-    """What to do with a group that leaves."""
+    """Decide the next step of a group that leaves."""
     if group.in_doubt:
         return Drained(step=DrainStep.WAIT, because=Because.IN_DOUBT)
     if group.goes_at_once:

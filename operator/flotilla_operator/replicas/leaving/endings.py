@@ -1,4 +1,4 @@
-"""What ends a group: a tuple of checks over its pods and its nodes.
+"""Checks that end a group, over its pods and its nodes.
 
 All pods of a group end together, because processes that computed together cannot take in a new one: a member
 that is deleted, evicted, finished, lost or restarted takes the others with it. Before all of its pods are

@@ -50,7 +50,7 @@ class Removal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turnover:
-    """What to do now.
+    """Next step of a turnover.
 
     `create` groups are wanted in place of missing ones, and `surge` groups beside those to be replaced.
     `removals` leave, and `returning` stop draining. `updated` groups have the wanted revision and stay,

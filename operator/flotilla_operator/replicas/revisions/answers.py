@@ -26,7 +26,7 @@ class Answers:
         )
 
     def at_most(self, other: "Answers") -> "Answers":
-        """What can be left of these answers when only `other` are known now."""
+        """Return the most that can be left of these answers when only `other` are known now."""
         return Answers(
             count=min(self.count, other.count),
             failed=min(self.failed, other.failed),

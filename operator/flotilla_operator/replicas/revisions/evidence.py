@@ -10,7 +10,7 @@ from flotilla_operator.replicas.revisions.answers import Answers
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What a judgement is based on.
+    """Evidence of a judgement.
 
     `revision` is the one that the spec asks for, and `attainment` the share that the SLO asks for. `answers`
     are those of the routers that report; with `answers_known`, every router does.

@@ -12,7 +12,7 @@ from flotilla_operator.replicas.revisions.rollout import Rollout, judged
 
 
 def judged_revision(outlook: Outlook, load: RouterLoad, asking: Asking | None, now: datetime) -> Rollout:
-    """What to remember of the revisions. While the set is paused, no time passes for them."""
+    """Return the judged rollout to remember. While the set is paused, no time passes for it."""
     me = outlook.me
     evidence = Evidence(
         revision=me.newest_revision,

@@ -48,7 +48,7 @@ class Fault(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
-    """What is remembered of the rollout.
+    """State of the rollout that is kept.
 
     It names the newest revision, the last good one and the failed one, the fault as a word and as a sentence,
     and the state at the last progress. It has the start of the trial, and the answers of the new and the old
@@ -161,7 +161,7 @@ class Rollout:
 
 
 def judged(before: Rollout, seen: Evidence, now: datetime) -> Rollout:
-    """What to remember now. `failed` is set when the revision has failed and is to be rolled back."""
+    """Judge the rollout. `failed` is set when the revision has failed and is to be rolled back."""
     if seen.way_back and before.failed == seen.revision:
         return replace(before, ready=seen.ready)
     if seen.paused:
@@ -182,7 +182,7 @@ def judged(before: Rollout, seen: Evidence, now: datetime) -> Rollout:
 
 
 def fault_of(rollout: Rollout, seen: Evidence, now: datetime) -> Fault | None:
-    """What is wrong with a revision that is being rolled out or on trial, the most certain fault first."""
+    """Return the fault of a revision that is being rolled out or on trial, the most certain one first."""
     due = rollout.due_at(seen.update)
     if due is not None and now >= due:
         return Fault.NOT_READY

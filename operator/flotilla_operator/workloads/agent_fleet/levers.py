@@ -17,7 +17,7 @@ def rate_limits(spec: AgentFleetSpec) -> tuple[contract.RateLimit, ...]:
 
 
 def cache(spec: AgentFleetSpec) -> contract.CacheConfig:
-    """Which results are kept."""
+    """Return the configuration of the caches of results."""
     return contract.CacheConfig(
         retrieval=spec.cache.retrieval,
         pure_tools=spec.cache.pure_tools,

@@ -9,7 +9,7 @@ VOLUME = "flotilla-telemetry"
 
 
 def telemetry_config(telemetry: Telemetry) -> contract.TelemetryConfig:
-    """What the pods are told."""
+    """Return the telemetry configuration of the pods."""
     headers = telemetry.headers_secret_ref
     return contract.TelemetryConfig(
         endpoint=telemetry.otlp_endpoint,

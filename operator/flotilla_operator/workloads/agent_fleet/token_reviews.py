@@ -1,4 +1,4 @@
-"""What a gateway of the mode Kubernetes needs to have the API server check its callers' tokens.
+"""Objects that let a gateway of the mode Kubernetes have the API server check its callers' tokens.
 
 It has a service account of its own and a token of it, and a ClusterRoleBinding to the one ClusterRole of the
 chart that allows TokenReviews and SubjectAccessReviews, and nothing else. Both reviews belong to no

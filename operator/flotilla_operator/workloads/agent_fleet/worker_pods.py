@@ -1,4 +1,4 @@
-"""What is read of a fleet's worker pods: how many tasks each was said to hold, and why none becomes ready."""
+"""Facts read from a fleet's worker pods: the number of tasks told of each, and why none becomes ready."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class WorkerPod:
 
 
 def worker_pod(pod: Manifest) -> WorkerPod:
-    """What is read of a pod."""
+    """Read a worker pod from its manifest."""
     metadata = pod["metadata"]
     trouble = trouble_of(pod, ends=TroubleReason.ENGINE_CRASHING)
     return WorkerPod(

@@ -258,7 +258,7 @@ def _pod_spec(
 
 
 def _resources(own: ResourceRequirements) -> Manifest:
-    """What the user says, and the defaults of what they leave out: a document may not take a node's memory.
+    """Complete the user's resources with defaults: a document may not take a node's memory.
 
     Kubernetes requests what is limited, where nothing else is requested.
     """

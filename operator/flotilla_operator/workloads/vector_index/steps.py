@@ -1,4 +1,4 @@
-"""What a Job of a build runs: a step of an attempt, and for a promotion which validation rules.
+"""Runs of a build's Jobs: a step of an attempt, and for a promotion the validation rules.
 
 A Job's template cannot be changed, so its name contains what it runs. Labels and an annotation say the same,
 except for the id of the promotion, which is only in the name. All of them are written and read here.
@@ -17,7 +17,7 @@ NAMES_IN_JOBS = {BuildStep.PLAN: "plan", BuildStep.SHARDS: "shard", BuildStep.PR
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepRun:
-    """What a Job runs: a step of the build with this id. Only a promotion has the id of a promotion."""
+    """Run of a Job: a step of the build with this id. Only a promotion has the id of a promotion."""
 
     step: BuildStep
     build: str
@@ -41,7 +41,7 @@ class WantedBuild:
         return f"{self.id}{_attempt_suffix(self.attempt)}"
 
     def step_run(self, step: BuildStep) -> StepRun:
-        """What the Job of this step runs."""
+        """Return the run of the Job of this step."""
         promotion = self.promotion if step is BuildStep.PROMOTE else None
         return StepRun(step=step, build=self.id, attempt=self.attempt, promotion=promotion)
 
@@ -67,7 +67,7 @@ def step_annotations(build: WantedBuild) -> dict[str, str]:
 
 
 def step_run(owner: Owner, job: Manifest) -> StepRun | None:
-    """What a Job of this owner runs; None when it is not a step of a build.
+    """Return the run of a Job of this owner; None when it is not a step of a build.
 
     A Job whose label and annotation do not agree belongs to no build that can be wanted.
     """

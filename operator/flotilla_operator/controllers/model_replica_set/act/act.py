@@ -88,14 +88,14 @@ def act(decision: Decision | None, make_key: Callable[[], str], now: datetime) -
 
 
 def needs_of_groups(decision: Decision) -> dict[str, frozenset[ObjectRef]]:
-    """What the pods of each group that starts need: what all need, and the end of the group in its place."""
+    """Return the refs that each starting group needs, its predecessor's end included."""
     always = refs_needed(decision)
     before = deletes_before_starts(decision.step, decision.situation.me.owner.namespace)
     return {group.name: always | before.get(group.name, frozenset()) for group in decision.step.started}
 
 
 def refs_needed(decision: Decision) -> frozenset[ObjectRef]:
-    """What pods need: their key, the template of their devices, and the Service that names stages.
+    """Return the refs that pods need: their key, their device template, and their stages' Service.
 
     Engines would refuse routers that have another key. Pods without their template would hold room and never
     be bound. Stages without their names would not find each other.
@@ -109,7 +109,7 @@ def refs_needed(decision: Decision) -> frozenset[ObjectRef]:
 
 
 def _released(decision: Decision, now: datetime) -> Acts:
-    """What a paused set still does: its half-bound groups are released, and it asks for no nodes."""
+    """Return the writes of a paused set: it releases its half-bound groups and asks for no nodes."""
     situation = decision.situation
     return Acts(
         writes=[

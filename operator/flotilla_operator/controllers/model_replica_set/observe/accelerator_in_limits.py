@@ -18,7 +18,7 @@ FAMILIES = ("mig-", "Ascend")  # nvidia.com/mig-1g.10gb, huawei.com/Ascend910
 
 
 def accelerator_in_limits(spec: ModelReplicaSetSpec) -> Missing | None:
-    """What to write where only the engine's resources name an accelerator. One's own image may use it."""
+    """Object to an accelerator that only the engine's resources name, except with a user's image."""
     if spec.accelerator is not None or spec.engine.image is not None:
         return None
     asked = largest(map(amounts, (spec.engine.resources.limits, spec.engine.resources.requests)))

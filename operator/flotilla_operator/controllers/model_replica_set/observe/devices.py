@@ -56,7 +56,7 @@ class KnownDevices:
 
 
 def inventories(specs: Iterable[ModelReplicaSetSpec], caches: Caches, known: KnownDevices) -> list[Inventory]:
-    """What exists for each device ask of these sets, which may all wait for the same nodes."""
+    """Return the inventory for each device ask of these sets, which may all wait for the same nodes."""
     asks = {ask for spec in specs if (ask := device_ask(spec)) is not None}
     if not asks:
         return []
@@ -85,13 +85,13 @@ def reserved_devices(caches: Caches) -> Iterator[Claim]:
 
 
 def with_devices_of(pod: Manifest) -> Claim | None:
-    """What a pod that is being created will hold, including its devices."""
+    """Return the claim of a pod that is being created, its devices included."""
     claim = claim_of(pod)
     return None if claim is None else replace(claim, requests={**claim.requests, **devices_of(pod)})
 
 
 def wrong_device_class(spec: ModelReplicaSetSpec, caches: Caches) -> Missing | None:
-    """What is wrong with the device class that a set names."""
+    """Object to the device class that a set names; None when it can be used."""
     if (ask := device_ask(spec)) is None:
         return None
     if caches.get(DEVICE_CLASSES, "", ask.class_name) is None:

@@ -1,4 +1,4 @@
-"""What each set asks of placement, worked out again only when something of the set has changed.
+"""Asks of each set to placement, computed again only when something of the set has changed.
 
 A thousand sets may wait. Each of their reconciles needs to know what all the others ask for, so this is kept
 between reconciles, beside the last placement round that was made of it.
@@ -18,7 +18,7 @@ SILENT_FOR = timedelta(minutes=2)  # a set that waits is reconciled more often t
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """What a set asked for when it was looked at last. `of` is what was looked at; None for its own word.
+    """Last known asks of a set. `of` is the set they were computed from; None for its own word.
 
     `silent_since` is the time since which others have worked out that it asks for room, without its own word.
     """
@@ -42,7 +42,7 @@ class KnownAsks:
     def seen_by(
         self, me: ParsedSet, others: Sequence[ParsedSet], ask: Callable[[ParsedSet], Asked], now: datetime
     ) -> Asks:
-        """What this set sees of all asks; `ask` works out what another one asks for."""
+        """Return all asks as this set sees them; `ask` computes those of another set."""
         if len(self.kept) > len(others):
             self._forget_the_gone({me.uid, *(other.uid for other in others)})
         found: dict[str, Asked] = {}
@@ -99,7 +99,7 @@ class KnownAsks:
 
 
 def _worked_out(other: ParsedSet, asked: Asked, before: Kept | None, now: datetime) -> Kept:
-    """What another set asks for; nothing, if none of its own reconciles has said so for long.
+    """Return the asks of another set; none if no reconcile of its own has confirmed them for long.
 
     Such a set cannot be reconciled, for example because its Secret may not be read. It would hold room that
     it cannot use.

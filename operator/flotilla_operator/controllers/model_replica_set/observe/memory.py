@@ -1,4 +1,4 @@
-"""What the controller keeps between reconciles. A restart loses all of it, which is harmless.
+"""Memory of the controller between reconciles. A restart loses all of it, which is harmless.
 
 Reading thousands of pods again in every reconcile would be most of the operator's work. So what a pod claims
 and what a spec says is kept as long as the object does not change. A failed pin is remembered for a few
@@ -36,7 +36,7 @@ PROMISED_FOR = timedelta(minutes=2)  # as long as a reconcile may take; an older
 
 
 def lasting_claim(pod: Manifest) -> Claim | None:
-    """What a pod holds. A placeholder holds nothing against replicas, because they preempt it."""
+    """Return the claim of a pod. A placeholder claims nothing against replicas, because they preempt it."""
     return None if is_placeholder(pod) else claim_of(pod)
 
 
@@ -78,7 +78,7 @@ class Promise:
 
 @dataclass(slots=True)
 class Memory:
-    """What the controller keeps between reconciles; all of it can be lost."""
+    """Memory between reconciles; all of it can be lost."""
 
     nodes: PerVersion[Node] = field(default_factory=lambda: PerVersion(node_of))
     topology: Topology = field(default_factory=lambda: Topology.of(()))

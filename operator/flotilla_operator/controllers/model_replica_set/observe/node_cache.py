@@ -17,13 +17,13 @@ MOUNTS = "spec.pod.volumeMounts"
 
 
 def refused_node_caches(specs: Iterable[ModelReplicaSetSpec], listed: Sequence[str]) -> list[Missing]:
-    """What is wrong with the folders that these specs of a set name, each objection once."""
+    """List the objections to the node folders that these specs of a set name, each once."""
     found = [refused for spec in specs if (refused := refused_node_cache(spec, listed)) is not None]
     return list(dict.fromkeys(found))
 
 
 def refused_node_cache(spec: ModelReplicaSetSpec, listed: Sequence[str]) -> Missing | None:
-    """What is wrong with the folder of the node that the spec names; None when it may be used."""
+    """Object to the node folder that the spec names; None when it may be used."""
     if not keeps_on_node(spec):
         return None
     path = spec.model_cache.path

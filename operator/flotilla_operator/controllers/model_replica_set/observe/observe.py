@@ -220,7 +220,7 @@ def existing_objects(me: SetFacts, images: Images, caches: Caches) -> Mapping[tu
 
 
 def facts_of(seen: ParsedSet, caches: Caches, memory: Memory, images: Images) -> SetFacts:
-    """What is known of one set."""
+    """Gather the facts of one set."""
     owner = Owner.of(MODEL_REPLICA_SETS.kind, seen.manifest)
     key_made_anew = memory.keys_made_anew.get(owner.uid, "")
     marks = Marks(refresh=refresh_of(seen.manifest), key_made_anew=key_made_anew)

@@ -40,7 +40,7 @@ def priority_of(spec: ModelReplicaSetSpec, classes: Sequence[PriorityClass]) -> 
 
 
 def wrong_class(spec: ModelReplicaSetSpec, classes: Sequence[PriorityClass]) -> Missing | None:
-    """What is wrong with the class; None when nothing is."""
+    """Object to the priority class that the spec names or gets; None when nothing is wrong."""
     found = class_of(spec, classes)
     if found is None:
         named = spec.placement.priority_class_name

@@ -42,7 +42,7 @@ def record_name(set_name: str, revision: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recorded:
-    """What the records of a set say of the way back.
+    """Way back of a set, as its records tell it.
 
     `good` is the last good revision, where it is recorded and differs from the newest. `newest_failed` says
     that the newest is one that has failed.
@@ -65,7 +65,7 @@ def records_of(caches: Caches, uid: str) -> Mapping[str, Record]:
 def recorded(
     owner: Owner, newest: Form, marks: Marks, rollout: Rollout, caches: Caches, make: MakeForm
 ) -> Recorded:
-    """What the records say of the way back from the newest revision."""
+    """Read the way back from the newest revision from the records."""
     if rollout.good in ("", newest.revision):
         return Recorded()
     good = _good(owner, newest.spec, marks.key_made_anew, rollout.good, caches, make)
@@ -79,7 +79,7 @@ def recorded(
 def served_by_revision(
     owner: Owner, spec: ModelReplicaSetSpec, revisions: Iterable[str], caches: Caches
 ) -> dict[str, Served]:
-    """What replicas of these revisions serve, where the revisions are recorded."""
+    """Return the names that replicas of these revisions serve, where the revisions are recorded."""
     specs = {revision: recorded_spec(spec, owner, revision, caches) for revision in revisions}
     return {revision: served_by(spec) for revision, spec in specs.items() if spec is not None}
 
@@ -100,7 +100,7 @@ def recorded_spec(
 def _good(
     owner: Owner, spec: ModelReplicaSetSpec, key_made_anew: str, good: str, caches: Caches, make: MakeForm
 ) -> Form | None:
-    """What the set could go back to. With another key it is a new revision of the good one's parts."""
+    """Return the form to go back to. Another key makes a new revision of the good one's parts."""
     held, parts = _record(owner, good, caches), recorded_spec(spec, owner, good, caches)
     if held is None or parts is None:
         return None

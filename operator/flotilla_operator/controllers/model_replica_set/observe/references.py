@@ -42,7 +42,7 @@ CLASS_MISSING = {
 async def missing_references(
     seen: ParsedSet, world: World, *, older: ModelReplicaSetSpec | None = None
 ) -> tuple[Missing, ...]:
-    """What the spec names and what does not exist or cannot be used.
+    """List the objects that the spec names and that do not exist or cannot be used.
 
     After a roll-back pods are made from an `older` spec, so its Secrets and claims are looked at too.
     """

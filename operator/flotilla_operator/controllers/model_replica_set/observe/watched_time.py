@@ -43,7 +43,7 @@ class WatchedTime:
         return rollout if abs(unwatched) < SMALL else rollout.moved_by(unwatched)
 
     def was_told(self, uid: str) -> None:
-        """What followed from the last look is done and written."""
+        """Note that the effects of the last look are written."""
         if (look := self.begun.pop(uid, None)) is not None:
             self.told[uid] = look
 

@@ -1,1 +1,1 @@
-"""What a set remembers in its status, and the one place that knows the status and the values."""
+"""Conversion between the status of a set and the values that it keeps there; no other place knows both."""

@@ -1,4 +1,4 @@
-"""What a set remembers of failures: `status.backoff` and `status.refusedPods`, read and written."""
+"""Memory of a set's failures: `status.backoff` and `status.refusedPods`, read and written."""
 
 import re
 from collections.abc import Mapping

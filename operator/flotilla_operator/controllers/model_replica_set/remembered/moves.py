@@ -1,4 +1,4 @@
-"""What `status.placement` remembers: moves of a rebalancing, and nodes asked for in vain."""
+"""Memory of moves in `status.placement`: those of a rebalancing, and nodes asked for in vain."""
 
 from collections.abc import Mapping
 from typing import Any

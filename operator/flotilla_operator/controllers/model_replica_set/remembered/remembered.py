@@ -1,4 +1,4 @@
-"""What a set remembers, read from its status and written to it: the one place that knows both forms.
+"""Memory of a set, read from its status and written to it: the only place that knows both forms.
 
 A part of the status that is not valid, such as one that an older release wrote in another form, is forgotten
 alone. What is about an older spec is forgotten where the user may have mended the cause.
@@ -38,7 +38,7 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToldBefore:
-    """What the status shows of conditions, load and decisions of autoscaling, as it was written."""
+    """Conditions, load and decisions of autoscaling, as the status shows them."""
 
     conditions: Sequence[Json] = ()
     load: Json = field(default_factory=dict)
@@ -46,7 +46,7 @@ class ToldBefore:
 
 
 def remembered(manifest: Manifest) -> Remembered:
-    """What the last reconcile remembered in the status."""
+    """Read the state that the last reconcile kept in the status."""
     status: Json = manifest.get("status") or {}
     placement: Json = status.get("placement") or {}
     capacity = stored_part(CapacityStatus, status.get("capacity"))
@@ -102,7 +102,7 @@ def _moves(status: Json) -> bool:
 
 
 def told_before(manifest: Manifest) -> ToldBefore:
-    """What the status shows now."""
+    """Read the conditions, load and decisions that the status shows now."""
     status: Json = manifest.get("status") or {}
     return ToldBefore(
         conditions=tuple(conditions_of(manifest)),

@@ -1,4 +1,4 @@
-"""What the conditions of a set are judged from, and how they speak of its replicas."""
+"""Facts that the conditions of a set are judged from, and words about its replicas."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

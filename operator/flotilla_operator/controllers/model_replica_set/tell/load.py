@@ -23,7 +23,7 @@ KV_USAGE_STEP = 0.05
 
 
 def load_status(load: RouterLoad, slo: Slo | None, told: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What is known; `told` is what the status shows now."""
+    """Return the known figures of the load; `told` is the load that the status shows now."""
     if load.waiting is None:
         return None
     kept_per_second = load.kept_per_second if _promises(slo) else None

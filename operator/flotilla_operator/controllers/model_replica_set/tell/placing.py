@@ -105,7 +105,7 @@ def _refused(facts: Facts, refusal: Refusal) -> str:
 
 
 def _of_taints(refusal: Refusal) -> str:
-    """What to write where taints keep the replica away."""
+    """Return the advice for a replica that taints keep away; empty without one."""
     if (taint := refusal.frequent_taint) is None:
         return ""
     others = len(refusal.taints) - 1

@@ -23,7 +23,7 @@ STARTUPS_KEPT = 5
 
 
 def capacity_status(situation: Situation) -> dict[str, Any] | None:
-    """What is known of the capacity; None when nothing is."""
+    """Return the known figures of the capacity; None when there are none."""
     sizing, spec = situation.sizing, situation.me.spec
     startups = startups_of(situation)
     found: dict[str, Any] = {

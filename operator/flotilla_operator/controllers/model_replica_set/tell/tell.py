@@ -82,7 +82,7 @@ def answered(
 def refused_pods(
     decision: Decision, tried: frozenset[ObjectRef], refusals: Sequence[RefusedWrite]
 ) -> RefusedPods | None:
-    """What to remember of pods that were refused: now, or before if nothing was tried since and groups wait.
+    """Return the refusal to remember: that of now, else the last one while groups wait untried.
 
     `tried` are the writes that placing the groups depends on.
     """
