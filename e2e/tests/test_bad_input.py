@@ -14,6 +14,7 @@ import pytest
 from demo import claims
 from demo.kubectl import KubectlError
 from flotilla_cli.tasks import ask
+from leaks.planted import planted
 from tests.support.applied import REPLICA_SET, Site, example, replica_set
 from tests.support.fleet_tasks import fleet_token
 from tests.support.stand_ins import doubles
@@ -21,6 +22,7 @@ from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900, func_only=True)]
 
+KEY = planted("a-key-of-mine")
 MEBIBYTE = 2**20
 GUIDE = "# Leave\n\nEvery employee has thirty-one days of leave a year. Ask your manager early.\n"
 
@@ -149,13 +151,11 @@ def test_a_secret_that_is_missing_is_named_and_waited_for(site: Site, double: st
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {"name": "callers"},
-        "stringData": {"me": "a-key-of-mine"},
+        "stringData": {"me": KEY},
     }
     site.apply(secret)
     site.wait("AgentFleet", "keyless", "Ready", "True")
     with site.kubectl.port_forward("service/keyless-gateway", 8080) as port:
         place = f"http://127.0.0.1:{port}/v1/tasks/none"
-        eventually(
-            lambda: httpx2.get(place, headers={"Authorization": "Bearer a-key-of-mine"}).status_code == 404
-        )
+        eventually(lambda: httpx2.get(place, headers={"Authorization": f"Bearer {KEY}"}).status_code == 404)
         assert httpx2.get(place, headers={"Authorization": "Bearer another"}).status_code == 401

@@ -13,6 +13,7 @@ import httpx2
 import pytest
 
 from flotilla_runtime import contract
+from leaks.planted import planted
 from tests.support.applied import REPLICA_SET, Site, containers, replica_set
 from tests.support.asked import asked
 from tests.support.killed import kill
@@ -95,7 +96,7 @@ def test_a_secret_that_is_missing_for_the_engine_is_said_and_waited_for(site: Si
     site.wait(REPLICA_SET, name, "Available", "False", "ContainerConfigError", words=words)
     assert_a_person_is_asked(site, name, "ContainerConfigError", words)
     before = uids(site.pods(name))
-    secret = {"metadata": {"name": "engine-token"}, "stringData": {"token": "t"}}
+    secret = {"metadata": {"name": "engine-token"}, "stringData": {"token": planted("t")}}
     site.apply({"apiVersion": "v1", "kind": "Secret", **secret})
     site.wait_ready(name)
     assert uids(site.pods(name)) == before

@@ -15,6 +15,7 @@ import httpx2
 import pytest
 
 from demo.environment import ROOT, Environment
+from leaks.planted import planted
 from local_cluster import images
 from tests.support import trace_receiver
 from tests.support.applied import Site, example
@@ -25,7 +26,7 @@ from tests.support.stand_ins import doubles
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900, func_only=True)]
 
 NAME = "shopper"
-KEY = "a-key-of-mine"
+KEY = planted("a-key-of-mine")
 ANSWER = "The suite costs 300 euro."
 CALL = {"name": "price", "arguments": {"article": "suite"}}
 PLAN = {"turns": [{"tool_calls": [CALL]}, {"content": ANSWER}]}

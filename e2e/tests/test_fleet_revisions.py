@@ -12,6 +12,7 @@ import httpx2
 import pytest
 
 from demo.environment import ROOT, Environment
+from leaks.planted import planted
 from local_cluster import images
 from tests.support.applied import Site, example
 from tests.support.desk import TOOL, Desk, desk
@@ -21,7 +22,7 @@ from tests.support.stand_ins import doubles
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900, func_only=True)]
 
 NAME = "travel"
-KEY = "a-key-of-mine"
+KEY = planted("a-key-of-mine")
 TASKS = 3
 CITIES = '("Lisbon", "Porto", "Faro")'
 OTHER_CITIES = '("Oslo", "Bergen")'

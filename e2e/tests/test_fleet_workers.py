@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from leaks.planted import planted
 from tests.support.applied import Site, example
 from tests.support.fleet_tasks import found, gateway_of, pods_of, submitted, succeeded, workers_of
 from tests.support.stand_ins import configured, doubles
@@ -16,7 +17,7 @@ from tests.support.stand_ins import configured, doubles
 pytestmark = [pytest.mark.cluster, pytest.mark.waits_long, pytest.mark.timeout(900, func_only=True)]
 
 NAME = "busy"
-KEY = "a-key-of-mine"
+KEY = planted("a-key-of-mine")
 TASKS = 4
 WORKERS = 2
 STEP_SECONDS = 0.5  # 32 tokens: a task takes 16 seconds, and the last two wait for the first two

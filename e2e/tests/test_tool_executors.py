@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from demo.environment import Environment
+from leaks.planted import planted
 from tests.support.applied import Site, example
 from tests.support.fleet_tasks import found, gateway_of, pods_of, submitted, succeeded
 from tests.support.stand_ins import doubles
@@ -17,7 +18,7 @@ from tests.support.stand_ins import doubles
 pytestmark = [pytest.mark.cluster, pytest.mark.waits_long, pytest.mark.timeout(900, func_only=True)]
 
 NAME = "hands"
-KEY = "a-key-of-mine"
+KEY = planted("a-key-of-mine")
 TOOL = "where"
 PLAN = {"turns": [{"tool_calls": [{"name": TOOL, "arguments": {}}]}, {"content": "There."}]}
 QUESTION = f"Where are you? [[plan {json.dumps(PLAN)}]]"

@@ -29,6 +29,7 @@ from flotilla_operator.workloads.engine_environment import merged_environment
 from flotilla_operator.workloads.engine_guard import ANNOTATION, DIRECTORY, ENV_MIDDLEWARE, FILE
 from flotilla_operator.workloads.engine_pod import engine_pod
 from flotilla_runtime import contract
+from leaks.planted import planted
 from local_cluster.directories import CHECKOUT
 from local_cluster.processes import free_port
 from tests.builders.model_replica_set import IMAGES, OWNER, merged, spec_of
@@ -37,7 +38,7 @@ from tests.workloads.engine_settings import BY_NAME, EMBEDDER_ADAPTER
 
 EXAMPLE_GROUP = "engines of the example"
 EXAMPLE_ENGINES = pytest.mark.xdist_group(EXAMPLE_GROUP)
-KEY = "the-engines-key"
+KEY = planted("the-engines-key")
 EXAMPLE = CHECKOUT / "examples" / "agentfleet.yaml"
 TOOLS = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes", "--enable-prompt-tokens-details")
 

@@ -44,6 +44,7 @@ from flotilla_operator.telemetry.metrics import Metrics
 from flotilla_operator.telemetry.scrape import Scraper
 from flotilla_runtime import contract
 from flotilla_runtime.contract import RouterStatus
+from leaks.planted import in_secret, planted
 from tests.builders.world import CONFIG, NoneIsGone, NothingDecided, steering_loop
 from tests.cluster.test_queue import HandClock, longest
 from tests.support.fake_api import FakeApi
@@ -510,14 +511,14 @@ async def test_secrets_are_asked_for_once_a_minute_and_never_shown() -> None:
     now = 0.0
     api = FakeApi()
     metadata = {"name": "s", "namespace": "default", "annotations": {"flotilla.dev/send-to": "hub.example"}}
-    api.put(SECRETS, {"metadata": metadata, "data": {"token": "aHVzaA=="}})
+    api.put(SECRETS, {"metadata": metadata, "data": {"token": in_secret("hush")}})
     async with api.running(), api.client() as client:
         secrets = CachedSecrets(client, clock=lambda: now)
         for _ in range(3):
             found = await secrets.get("default", "s")
         assert found is not None
-        assert (found.data, found.send_to) == ({"token": b"hush"}, "hub.example")
-        assert "hush" not in repr(found)
+        assert (found.data, found.send_to) == ({"token": planted("hush").encode()}, "hub.example")
+        assert planted("hush") not in repr(found)
         assert await secrets.get("default", "other") is None
         assert len(api.requests) == 2
         now = 11.0

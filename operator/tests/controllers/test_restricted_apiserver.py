@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from leaks.planted import planted
 from local_cluster.api_client import ApiClient
 from local_cluster.control_plane import ControlPlane
 from local_cluster.errors import ApiError
@@ -150,14 +151,14 @@ def test_a_secret_that_is_not_for_an_object_is_mounted_nowhere(
 def test_what_a_container_printed_is_in_no_status(
     restricted: Restricted, running_control_plane: ControlPlane
 ) -> None:
-    planted = "hush7364"
+    word = "hush7364"
     stage = Stage(running_control_plane, restricted.namespace)
     try:
         stage.node("a")
         stage.create(replicas=1)
         stage.wait("Ready", "True")
         (pod,) = stage.pods()
-        crashed = {"exitCode": 1, "reason": "Error", "message": f"Traceback:\n  key {planted}"}
+        crashed = {"exitCode": 1, "reason": "Error", "message": f"Traceback:\n  key {word}"}
         loops = {"waiting": {"reason": "CrashLoopBackOff"}}
         stage.report(pod, state=loops, lastState={"terminated": crashed}, restartCount=3)
         message = stage.wait("Available", "False", "EngineCrashing")
@@ -166,8 +167,8 @@ def test_what_a_container_printed_is_in_no_status(
             f"kubectl logs -n {restricted.namespace} {pod['metadata']['name']} -c engine --previous"
             in message
         )
-        assert planted not in json.dumps(stage.get())
-        assert planted not in json.dumps(stage.told())
+        assert word not in json.dumps(stage.get())
+        assert word not in json.dumps(stage.told())
     finally:
         for path in stage.of_the_cluster:
             stage.client.delete(path)
@@ -343,8 +344,8 @@ def test_no_secret_is_read_as_the_url_of_a_redis_that_does_not_say_where_it_goes
     restricted: Restricted,
 ) -> None:
     """Neither one that is a URL, nor one that is none, and no message shows a part of it."""
-    planted = "hush7364"
-    restricted.secret("redis", url=f"redis://me:{planted}@redis.example:6379/0", token=planted)
+    password = planted("password")
+    restricted.secret("redis", url=f"redis://me:{password}@redis.example:6379/0", token=password)
     for name, key in (("url", "url"), ("token", "token")):
         redis = {"mode": "External", "urlSecretRef": {"name": "redis", "key": key}}
         restricted.create("AgentFleet", name, spec__queue={"redis": redis})
@@ -353,5 +354,5 @@ def test_no_secret_is_read_as_the_url_of_a_redis_that_does_not_say_where_it_goes
     )
     assert "cannot be read" in restricted.says("AgentFleet", "token", "SecretForElsewhere")
     fleets = json.dumps(restricted.client.get(restricted.objects("AgentFleet")))
-    assert planted not in fleets
+    assert password not in fleets
     assert {name for name, spec in restricted.templates().items() if '"secretName": "redis"' in spec} == set()

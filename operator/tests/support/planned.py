@@ -1,7 +1,7 @@
 """The verbs after `observe` in one call, where every write is done: what a kind makes of what it sees."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -18,6 +18,7 @@ from flotilla_operator.controllers.vector_index.seen import Leaving
 from flotilla_operator.controllers.vector_index.seen import Observed as IndexSeen
 from flotilla_operator.objects.refused_writes import RefusedWrite
 from flotilla_operator.objects.resources import ObjectRef
+from leaks.pytest_plugin import told as search
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +69,8 @@ def plan_of_index(observed: IndexSeen | Leaving, now: datetime) -> Plan:
 
 
 def _together(acts: Acts, told: Told, resting: Mapping[str, frozenset[ObjectRef]] | None = None) -> Plan:
+    for said in (told.status, *(asdict(event) for event in told.events)):
+        search("a plan", said)
     return Plan(
         writes=acts.writes,
         status=told.status,

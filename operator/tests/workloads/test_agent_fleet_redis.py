@@ -31,6 +31,7 @@ from flotilla_runtime.agent.store.texts import TextStore
 from flotilla_runtime.agent.store.tool_requests import ToolRequests
 from flotilla_runtime.agent.tasks import NewTask
 from flotilla_runtime.agent.tool_requests import HeldRequests, ToolRequest
+from leaks.planted import planted
 from tests.builders.agent_fleet import OWNER, spec_of
 from tests.builders.model_replica_set import IMAGES
 
@@ -47,9 +48,9 @@ def test_a_real_redis_takes_the_configuration_and_keeps_what_it_answered(tmp_pat
     config = configuration(tmp_path, port)
     server = subprocess.Popen(["redis-server", str(config)], stdout=subprocess.DEVNULL)
     try:
-        assert ask(port, "s3cret", "config", "get", "appendfsync") == "appendfsync\nalways"
-        assert ask(port, "s3cret", "config", "get", "maxmemory-policy").endswith("noeviction")
-        assert ask(port, "s3cret", "set", "task", "kept") == "OK"
+        assert ask(port, PASSWORD, "config", "get", "appendfsync") == "appendfsync\nalways"
+        assert ask(port, PASSWORD, "config", "get", "maxmemory-policy").endswith("noeviction")
+        assert ask(port, PASSWORD, "set", "task", "kept") == "OK"
         refused = subprocess.run(
             ["redis-cli", "-e", "-p", str(port), "ping"], capture_output=True, check=False
         )
@@ -57,7 +58,7 @@ def test_a_real_redis_takes_the_configuration_and_keeps_what_it_answered(tmp_pat
         server.kill()
         server.wait()
         server = subprocess.Popen(["redis-server", str(config)], stdout=subprocess.DEVNULL)
-        assert ask(port, "s3cret", "get", "task") == "kept"
+        assert ask(port, PASSWORD, "get", "task") == "kept"
     finally:
         server.kill()
         server.wait()
@@ -65,13 +66,13 @@ def test_a_real_redis_takes_the_configuration_and_keeps_what_it_answered(tmp_pat
 
 def configuration(folder: Path, port: int) -> Path:
     """The files as the pod mounts them, with this test's paths and port."""
-    users = workloads.users_secret(OWNER, {"gateway": "s3cret-g", "worker": "s3cret-w"})
-    made = (users, workloads.executor_secret(OWNER, "s3cret-e"))
+    users = workloads.users_secret(OWNER, {"gateway": PASSWORDS["gateway"], "worker": PASSWORDS["worker"]})
+    made = (users, workloads.executor_secret(OWNER, PASSWORDS["executor"]))
     digests = {user: one for secret in made for user, one in workloads.digests_of_made(secret).items()}
     config, *_ = workloads.redis_manifests(
         OWNER, spec_of().queue.redis, IMAGES, digests=digests, has_executors=True
     )
-    for name, content in workloads.password_secret(OWNER, "s3cret")["data"].items():
+    for name, content in workloads.password_secret(OWNER, PASSWORD)["data"].items():
         (folder / name).write_bytes(base64.b64decode(content))
     (folder / "data").mkdir()
     text = str(config["data"]["redis.conf"]).replace(contract.REDIS_SECRET_DIRECTORY, str(folder))
@@ -97,6 +98,8 @@ def ask(port: int, password: str, *command: str) -> str:
         time.sleep(0.05)
 
 
+PASSWORD = planted("s3cret")
+PASSWORDS = {user: planted(f"s3cret-{user}") for user in ("gateway", "worker", "executor")}
 INTENT = Intended(at=1, call="answer/1", kind=CallKind.MODEL, target="llama", reserved_tokens=10)
 END = Finish(
     status=TaskStatus.SUCCEEDED, reason=EndReason.COMPLETED, result={"answer": "so"}, busy_ms={}, calls={}
@@ -118,7 +121,7 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         number: int = listener.getsockname()[1]
     config = configuration(tmp_path_factory.mktemp("redis"), number)
     server = subprocess.Popen(["redis-server", str(config)], stdout=subprocess.DEVNULL)
-    ask(number, "s3cret", "ping")
+    ask(number, PASSWORD, "ping")
     yield number
     server.kill()
     server.wait()
@@ -181,7 +184,10 @@ def client(port: int, user: str, password: str) -> Any:
     ],
 )
 def test_a_user_administers_nothing_and_touches_no_other_key(port: int, user: str, command: str) -> None:
-    link, everything = client(port, user, f"s3cret-{user[0]}"), client(port, "default", "s3cret")
+    link, everything = (
+        client(port, user, PASSWORDS[user]),
+        client(port, "default", PASSWORD),
+    )
     before, words = everything.dbsize(), command.split(" ")
     with pytest.raises(redis.ResponseError) as refused:
         link.execute_command(*words)
@@ -231,7 +237,7 @@ def test_a_user_administers_nothing_and_touches_no_other_key(port: int, user: st
     ],
 )
 def test_an_executor_reaches_the_keys_of_its_queue_alone(port: int, command: str) -> None:
-    link = client(port, "executor", "s3cret-e")
+    link = client(port, "executor", PASSWORDS["executor"])
     with pytest.raises(redis.ResponseError) as refused:
         link.execute_command(*command.split(" "))
     assert any(said in str(refused.value) for said in REFUSALS), refused.value
@@ -267,10 +273,14 @@ async def test_the_executors_queue_works_with_these_users(port: int, tmp_path: P
     "Pods of a release before users go on with the password that they have",
 )
 def test_each_user_has_its_own_password_and_the_one_of_before_still_opens(port: int) -> None:
-    for user, password in (("gateway", "s3cret-w"), ("worker", "s3cret-g"), ("worker", "s3cret")):
+    for user, password in (
+        ("gateway", PASSWORDS["worker"]),
+        ("worker", PASSWORDS["gateway"]),
+        ("worker", PASSWORD),
+    ):
         with pytest.raises(AuthenticationError):
             client(port, user, password).ping()
-    assert client(port, "default", "s3cret").ping(), (
+    assert client(port, "default", PASSWORD).ping(), (
         "pods of the release before go on until they are replaced"
     )
 
@@ -301,11 +311,11 @@ async def test_the_task_store_works_with_these_users(port: int, tmp_path: Path) 
     assert await gateway.figures()
     assert await worker.forget_ended() == 0
     channel = f"{PREFIX}events:01t"
-    heard = client(port, "gateway", "s3cret-g").pubsub()
+    heard = client(port, "gateway", PASSWORDS["gateway"]).pubsub()
     heard.ssubscribe(channel, texts.channel("01t"))
     assert await texts.watched(["01t", "02t"]) == {"01t"}
-    assert client(port, "worker", "s3cret-w").execute_command("SPUBLISH", channel, "x") >= 0
-    assert client(port, "worker", "s3cret-w").execute_command("WAIT", 0, 10) == 0
+    assert client(port, "worker", PASSWORDS["worker"]).execute_command("SPUBLISH", channel, "x") >= 0
+    assert client(port, "worker", PASSWORDS["worker"]).execute_command("WAIT", 0, 10) == 0
     await link.aclose()
     for store in (gateway, worker):
         await store.close()
@@ -325,7 +335,10 @@ async def test_an_executor_runs_no_script_but_those_that_others_have_loaded(
     port: int, tmp_path: Path
 ) -> None:
     """It finds none before a worker has asked, and then none that it can lead astray by keys of its own."""
-    link, everything = client(port, "executor", "s3cret-e"), client(port, "default", "s3cret")
+    link, everything = (
+        client(port, "executor", PASSWORDS["executor"]),
+        client(port, "default", PASSWORD),
+    )
     everything.script_flush()
     own = f"{PREFIX}tools:"
     executor = executors_queue(port, tmp_path)
@@ -390,33 +403,33 @@ async def test_a_redis_that_answers_busy_is_found_dead_and_comes_back_with_all_t
     config = configuration(tmp_path, number)
     server = started(config)
     try:
-        ask(number, "s3cret", "config", "set", "busy-reply-threshold", "100")
-        assert alive(number, "s3cret")
+        ask(number, PASSWORD, "config", "set", "busy-reply-threshold", "100")
+        assert alive(number, PASSWORD)
         gateway = store_of("gateway", number, tmp_path)
         await gateway.submit(NewTask(id="01t", input="why?", caller="ann", limits=contract.TaskLimits()))
-        worker = client(number, "worker", "s3cret-w")
+        worker = client(number, "worker", PASSWORDS["worker"])
         sha = worker.script_load(LOOP)
         link = worker.connection_pool.get_connection()
         link.send_command("EVALSHA", sha, 1, f"{PREFIX}task:01t")
-        until(lambda: not alive(number, "s3cret"))
+        until(lambda: not alive(number, PASSWORD))
         with pytest.raises(StoreUnavailableError, match="BUSY"):
             await gateway.records(["01t"])
-        killed = client(number, "default", "s3cret")
+        killed = client(number, "default", PASSWORD)
         with pytest.raises(redis.ResponseError, match=r"UNKILLABLE|BUSY"):
             killed.script_kill()
-        assert not alive(number, "s3cret")
+        assert not alive(number, PASSWORD)
         server.terminate()
         with pytest.raises(subprocess.TimeoutExpired):
             server.wait(1)
         server.kill()
         server.wait()
         server = started(config)
-        ask(number, "s3cret", "ping")
-        assert alive(number, "s3cret")
+        ask(number, PASSWORD, "ping")
+        assert alive(number, PASSWORD)
         await gateway.close()
         gateway = store_of("gateway", number, tmp_path)
         assert [one.status for one in await gateway.records(["01t"])] == [TaskStatus.WAITING]
-        assert ask(number, "s3cret", "type", f"{PREFIX}task:01t") == "hash", "the loop's write is undone"
+        assert ask(number, PASSWORD, "type", f"{PREFIX}task:01t") == "hash", "the loop's write is undone"
         await gateway.close()
     finally:
         server.kill()
@@ -447,7 +460,7 @@ def test_what_counts_as_dead(answer: bytes | None, expected: bool) -> None:
             Thread(target=answer_everything, args=(listener, answer), daemon=True).start()
         else:
             listener.close()
-        assert alive(number, "s3cret", patience_seconds=10 if answer else 0.5) is expected
+        assert alive(number, PASSWORD, patience_seconds=10 if answer else 0.5) is expected
 
 
 def answer_everything(listener: socket.socket, answer: bytes) -> None:
@@ -474,15 +487,15 @@ def until(holds: Callable[[], bool]) -> None:
 )
 def test_a_client_that_does_not_read_is_cut_off_and_the_others_go_on(port: int) -> None:
     """Answers that nobody reads would fill the memory of the pod beyond what tasks may take."""
-    everything = client(port, "default", "s3cret")
+    everything = client(port, "default", PASSWORD)
     key = f"{PREFIX}tools:large"
     everything.rpush(key, "x" * 8_000_000)
-    link = client(port, "executor", "s3cret-e").connection_pool.get_connection()
+    link = client(port, "executor", PASSWORDS["executor"]).connection_pool.get_connection()
     with suppress(redis.ConnectionError, OSError):
         for _ in range(80):
             link.send_command("LRANGE", key, 0, -1)
     until(lambda: int(everything.info("stats")["evicted_clients"]) > 0 or not unread(everything))
-    assert client(port, "worker", "s3cret-w").ping()
+    assert client(port, "worker", PASSWORDS["worker"]).ping()
     everything.delete(key)
 
 
@@ -497,7 +510,7 @@ def store_of(user: str, port: int, folder: Path) -> TaskStore:
 
 
 def queue_of(user: str, port: int, folder: Path) -> contract.QueueConfig:
-    (folder / f"{user}-only").write_text(f"s3cret-{user[0]}")
+    (folder / f"{user}-only").write_text(PASSWORDS[user])
     return contract.QueueConfig(
         fleet=FLEET,
         url=f"redis://127.0.0.1:{port}/0",

@@ -13,9 +13,10 @@ from flotilla_operator.workloads.engine_guard import ANNOTATION, ENV_MIDDLEWARE
 from flotilla_operator.workloads.engine_pod import engine_pod
 from flotilla_operator.workloads.engine_scripts.guard import Guard, Message, Receive, Send
 from flotilla_runtime import contract
+from leaks.planted import planted
 from tests.builders.model_replica_set import IMAGES, OWNER, spec_of
 
-KEY = "the-engines-key"
+KEY = planted("the-engines-key")
 RIGHT = f"Bearer {KEY}"
 
 

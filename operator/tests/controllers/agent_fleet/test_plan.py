@@ -29,6 +29,7 @@ from flotilla_operator.workloads import agent_fleet as workloads
 from flotilla_operator.workloads.agent_fleet.pods import gateway_config
 from flotilla_operator.workloads.labels import Child
 from flotilla_runtime import contract
+from leaks.planted import planted
 from tests.builders.agent_fleet import (
     OWNER,
     agent_fleet,
@@ -43,8 +44,8 @@ from tests.support.planned import Plan, plan_by
 NOW = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
 WORKER = worker_of(agent_fleet())
 REDIS_SECRETS: dict[str, Entries] = {
-    "support-redis": {"password": "hush"},
-    "support-redis-users": {"gateway": "hush-g", "worker": "hush-w"},
+    "support-redis": {"password": planted("hush")},
+    "support-redis-users": {"gateway": planted("hush-g"), "worker": planted("hush-w")},
 }
 IDLE = contract.FleetStatus(fleet="default/support", waiting=0, in_flight=0)
 FULL = contract.Admission(most=16, limit=contract.AdmissionLimit.WARM_KV, model="llama", warm=16)
@@ -446,7 +447,7 @@ async def test_a_redis_from_before_users_gets_theirs_and_keeps_its_password() ->
     """An upgrade: pods from before go on with the password that they have, and nothing is said to be lost."""
     stage = Stage(served_model())
     stage.everything_runs()
-    stage.secrets.entries = {"support-redis": {"password": "hush"}}
+    stage.secrets.entries = {"support-redis": {"password": planted("hush")}}
     plan = await stage.plan(agent_fleet())
     (created,) = (write.manifest for write in plan.writes if isinstance(write, Create))
     assert created["metadata"]["name"] == "support-redis-users"
@@ -466,7 +467,7 @@ async def test_users_that_were_lost_are_made_anew() -> None:
     )
     metadata = {**redis["metadata"], "uid": "uid-redis", "ownerReferences": [OWNER.reference]}
     stage.put({**redis, "metadata": metadata, "status": {"readyReplicas": 1}})
-    stage.secrets.entries = {"support-redis": {"password": "hush"}}
+    stage.secrets.entries = {"support-redis": {"password": planted("hush")}}
     stage.now += timedelta(seconds=300)
     plan = await stage.plan(agent_fleet())
     assert condition(plan, "QueueReady")["reason"] == Reason.PASSWORD_LOST
@@ -821,7 +822,7 @@ async def test_the_status_of_an_index_gives_away_no_secret(
 ) -> None:
     """Who may write the status, and nothing else, gets no secret mounted, and none sent elsewhere."""
     index = served_index(keys={**keys, "required": True}, url="http://evil.example.com/v1/retrieve")
-    observed, _ = await Stage(served_model(), index, admins={"password": "s3cret"}).look(SEARCHING)
+    observed, _ = await Stage(served_model(), index, admins={"password": planted("s3cret")}).look(SEARCHING)
     assert [key.name for key in observed.wiring.index_keys] == ([expected] if expected else [])
     assert all(one.url == CONNECTION.url for one in observed.wiring.indexes)
     assert observed.wiring.complete is (expected is not None)

@@ -14,11 +14,14 @@ from flotilla_operator.controllers.agent_fleet.reasons import ConditionType, Rea
 from flotilla_operator.objects import used_by
 from flotilla_operator.objects.send_to import ANNOTATION
 from flotilla_runtime import contract
+from leaks.planted import planted
 from tests.builders.agent_fleet import agent_fleet, served_index, served_model, worker_of
 from tests.builders.pod_options import PRIORITY_CLASS, RUNTIME_CLASS
 from tests.builders.world import RESTRICTED
 from tests.controllers.agent_fleet.test_decide import unready_pod, worker_deployment
 from tests.controllers.agent_fleet.test_plan import IDLE, Stage, condition
+
+HUSH = planted("hush")
 
 WITH_INDEX: dict[str, Any] = {"indexes": [{"name": "h", "indexRef": {"name": "handbook"}}]}
 WITH_KEYS: dict[str, Any] = {"gateway": {"auth": {"mode": "Secret", "secretRef": {"name": "callers"}}}}
@@ -587,10 +590,10 @@ async def test_what_is_missing_is_named_and_says_who_mends_it(
         empty={"other": "x"},
         unsendable={"ann": " \n", "bob": "é", "eve": "e" * 20_000},
         others={"apiKey": "x", ANNOTATION: "other.example"},
-        sentinels={"url": "redis://:hush@a.example:26379,b.example/0"},
-        database={"url": "postgresql://me:hush@db.example/shop", ANNOTATION: "other.example"},
+        sentinels={"url": f"redis://:{HUSH}@a.example:26379,b.example/0"},
+        database={"url": f"postgresql://me:{HUSH}@db.example/shop", ANNOTATION: "other.example"},
         sentinel={"password": "x", ANNOTATION: "a.example"},
-        elsewhere={"url": "redis://me:hush@redis.example/0", ANNOTATION: "other.example"},
+        elsewhere={"url": f"redis://me:{HUSH}@redis.example/0", ANNOTATION: "other.example"},
         tls={"tls.crt": "x", "tls.key": "x", used_by.ANNOTATION: "AgentFleet/billing"},
         **{"keys-of-gpt": {"agentfleet-support": "x", used_by.ANNOTATION: "ModelReplicaSet/gpt"}},
         traces={"authorization": "Basic x", ANNOTATION: "traces.example"},
@@ -1031,21 +1034,21 @@ async def test_conditions(
 @pytest.mark.parametrize(
     ("url", "topology", "says"),
     [
-        pytest.param("redis://me:hush@r.example/0", {}, ["r.example:6379"], id="one"),
+        pytest.param(f"redis://me:{HUSH}@r.example/0", {}, ["r.example:6379"], id="one"),
         pytest.param(
-            "rediss://me:hush@r.example:7000,s.example:7001",
+            f"rediss://me:{HUSH}@r.example:7000,s.example:7001",
             {"topology": "Cluster"},
             ["r.example:7000", "s.example:7001"],
             id="nodes",
         ),
         pytest.param(
-            "redis://me:hush@r.example,s.example",
+            f"redis://me:{HUSH}@r.example,s.example",
             {"topology": "Sentinel", "sentinel": {"master": "m"}},
             ["r.example:26379", "s.example:26379"],
             id="sentinels",
         ),
-        pytest.param("redis://me:hush/hush@r.example", {}, ["hosts cannot be read"], id="not encoded"),
-        pytest.param("hush", {}, ["hosts cannot be read"], id="no URL"),
+        pytest.param(f"redis://me:{HUSH}/{HUSH}@r.example", {}, ["hosts cannot be read"], id="not encoded"),
+        pytest.param(HUSH, {}, ["hosts cannot be read"], id="no URL"),
     ],
 )
 async def test_where_kinds_are_restricted_a_url_of_redis_says_where_it_goes(
@@ -1060,7 +1063,7 @@ async def test_where_kinds_are_restricted_a_url_of_redis_says_where_it_goes(
     assert found["reason"] == Reason.SECRET_FOR_ELSEWHERE
     for words in says:
         assert words in found["message"]
-    assert "hush" not in str(plan.status)
+    assert HUSH not in str(plan.status)
     assert [write for write in plan.writes if "Deployment" in str(write)] == []
     if "example" in says[0]:
         stage.secrets.entries = {"redis": {"url": url, ANNOTATION: ", ".join(says)}}

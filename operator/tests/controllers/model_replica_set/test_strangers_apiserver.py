@@ -15,6 +15,7 @@ import pytest
 from flotilla_operator.telemetry.answers import BODY_LIMIT_BYTES
 from flotilla_operator.telemetry.scrape import TARGETS_OF_AN_OWNER
 from flotilla_runtime import contract
+from leaks.planted import planted
 from tests.controllers.model_replica_set.stage import Stage
 from tests.support.hostile import Hostile, answering, listening
 from tests.support.processes import OperatorProcess
@@ -170,7 +171,12 @@ def test_no_pod_gets_a_folder_of_the_node_that_is_not_listed(stage: Stage) -> No
 def test_a_token_goes_to_no_hub_that_its_secret_does_not_name(stage: Stage) -> None:
     stage.node("a")
     metadata = {"name": "hf", "annotations": {"flotilla.dev/send-to": "huggingface.co"}}
-    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"token": "x"}}
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": metadata,
+        "stringData": {"token": planted("x")},
+    }
     stage.client.create(f"/api/v1/namespaces/{stage.namespace}/secrets", secret)
     model = {"name": "llama", "source": "hf://meta/llama", "tokenSecretRef": {"name": "hf"}}
     evil = {"env": [{"name": "HF_ENDPOINT", "value": "https://hub.evil.example"}]}

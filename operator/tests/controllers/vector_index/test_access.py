@@ -17,6 +17,7 @@ from flotilla_operator.controllers.vector_index.seen import Observed
 from flotilla_operator.objects.refused_writes import RefusedWrite, WriteReason
 from flotilla_operator.objects.resources import AGENT_FLEETS, DEPLOYMENTS, NODES, PODS, SECRETS, Key
 from flotilla_runtime import contract
+from leaks.planted import planted
 from tests.builders.agent_fleet import agent_fleet
 from tests.builders.vector_index import OWNER, vector_index
 from tests.controllers.vector_index.indexes import NOW, Stage, claim, embedder
@@ -104,7 +105,7 @@ def old_index(*others: Manifest, **spec: Any) -> Stage:
 
 def with_key(stage: Stage) -> Stage:
     """The key that the operator made is there."""
-    stage.secrets.entries = {**stage.secrets.entries, "handbook-retriever-key": {"key": "hush"}}
+    stage.secrets.entries = {**stage.secrets.entries, "handbook-retriever-key": {"key": planted("hush")}}
     stage.secrets.controller_uid = OWNER.uid
     return stage
 
@@ -380,7 +381,7 @@ def test_the_key_is_in_no_message_and_no_event() -> None:
     stage.build()
     seen = stage.observe()
     assert isinstance(seen, Observed)
-    assert "hush" not in f"{seen} {stage.index} {stage.events}"
+    assert planted("hush") not in f"{seen} {stage.index} {stage.events}"
 
 
 INDEX = Key("VectorIndex", "default", "handbook")

@@ -17,6 +17,7 @@ import yaml
 from flotilla_operator.objects import resources
 from flotilla_operator.telemetry.answers import BODY_LIMIT_BYTES
 from flotilla_runtime.contract import BuildReason, BuildStep, StepReport
+from leaks.planted import planted
 from local_cluster.control_plane import ControlPlane
 from local_cluster.errors import ApiError
 from tests.builders.vector_index import full_featured_objects
@@ -315,7 +316,7 @@ def test_a_deleted_index_empties_the_milvus_of_somebody_elses(
             "apiVersion": "v1",
             "kind": "Secret",
             "metadata": {"name": "milvus"},
-            "stringData": {"token": "root:x"},
+            "stringData": {"token": f"root:{planted('x')}"},
         },
     )
     external = {"mode": "External", "uri": uri, "tokenSecretRef": {"name": "milvus"}}

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 import socket
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -25,11 +26,14 @@ from flotilla_operator.controllers.vector_index.cleanup import (
     remove,
 )
 from flotilla_operator.controllers.vector_index.seen import FINALIZER, Leaving
+from leaks.planted import planted
 from tests.builders.vector_index import vector_index
 from tests.controllers.vector_index.indexes import NOW, Stage
 from tests.support.planned import plan_by
 from tests.support.planned import plan_of_index as plan
 from tests.support.waiting import until
+
+HUSH = planted("hush")
 
 MINUTE = timedelta(minutes=1)
 
@@ -373,21 +377,22 @@ async def test_a_milvus_outside_is_asked_through_the_proxy_with_its_password_apa
 ) -> None:
     heads: list[str] = []
     async with answering("HTTP/1.1 407 Who are you", b"", heads) as (proxy, paths):
-        through = proxy.replace("//", "//somebody:s3cret@")
+        through = proxy.replace("//", f"//somebody:{HUSH}@")
         done = await here(replace(remains(uri), proxy=through))
     assert paths == [asked]
-    assert "Proxy-Authorization: Basic c29tZWJvZHk6czNjcmV0\r\n" in heads[0]
+    credentials = b64encode(f"somebody:{HUSH}".encode()).decode()
+    assert f"Proxy-Authorization: Basic {credentials}\r\n" in heads[0]
     assert done.state is CleanupState.GIVEN_UP
     assert "407" in done.message
-    assert "s3cret" not in done.message
+    assert HUSH not in done.message
 
 
 @pytest.mark.holds("install.md", "No message quotes a proxy's password")
 async def test_a_proxy_that_does_not_answer_is_told_without_its_password() -> None:
-    done = await here(replace(remains("https://milvus.invalid"), proxy="http://u:s3cret@127.0.0.1:1"))
+    done = await here(replace(remains("https://milvus.invalid"), proxy=f"http://u:{HUSH}@127.0.0.1:1"))
     assert done.state is CleanupState.GIVEN_UP
     assert "127.0.0.1" in done.message
-    assert "s3cret" not in done.message
+    assert HUSH not in done.message
 
 
 @pytest.mark.holds("security.md", "No proxy is asked for a link-local address, nor for a name of one")
