@@ -1,7 +1,7 @@
 """Searches what a run of the tests has written for planted secrets, and fails the run that has one.
 
 Searched are: every status and every event that the fake API server stored (`told`), the audit logs of real
-API servers, which hold the bodies of all statuses and events, all `*.log` and `log-*.txt` files below
+API servers, which hold the bodies of all statuses and events, all files `*.log`, `log` and `log-*.txt` below
 pytest's temporary folder, the logs of the cluster's parts and pods where the run used it, and the captured
 output of tests. Not searched is where a secret belongs: Secrets, kubeconfigs, files with other names. With
 pytest-xdist a test process searches what its fake API servers stored, and the process that all report to
@@ -24,7 +24,7 @@ from local_cluster.directories import directories
 from local_cluster.pytest_plugin import BROUGHT_UP
 
 CHUNK_BYTES = 2**24
-LOGS = ("*.log", "log-*.txt")
+LOGS = ("*.log", "log", "log-*.txt")
 WORKER_OUTPUT = "leaks"
 FOUND: set[str] = set()
 REAL_TOKENS: Callable[[int | None], str] = secrets.token_urlsafe

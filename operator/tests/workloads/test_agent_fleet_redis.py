@@ -46,7 +46,7 @@ def test_a_real_redis_takes_the_configuration_and_keeps_what_it_answered(tmp_pat
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     config = configuration(tmp_path, port)
-    server = subprocess.Popen(["redis-server", str(config)], stdout=subprocess.DEVNULL)
+    server = started(config)
     try:
         assert ask(port, PASSWORD, "config", "get", "appendfsync") == "appendfsync\nalways"
         assert ask(port, PASSWORD, "config", "get", "maxmemory-policy").endswith("noeviction")
@@ -57,11 +57,16 @@ def test_a_real_redis_takes_the_configuration_and_keeps_what_it_answered(tmp_pat
         assert refused.returncode != 0, "the probe fails when the answer is an error"
         server.kill()
         server.wait()
-        server = subprocess.Popen(["redis-server", str(config)], stdout=subprocess.DEVNULL)
+        server = started(config)
         assert ask(port, PASSWORD, "get", "task") == "kept"
     finally:
         server.kill()
         server.wait()
+
+
+def started(config: Path) -> subprocess.Popen[bytes]:
+    with (config.parent / "redis.log").open("ab") as log:
+        return subprocess.Popen(["redis-server", str(config)], stdout=log)
 
 
 def configuration(folder: Path, port: int) -> Path:
@@ -120,7 +125,7 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         number: int = listener.getsockname()[1]
     config = configuration(tmp_path_factory.mktemp("redis"), number)
-    server = subprocess.Popen(["redis-server", str(config)], stdout=subprocess.DEVNULL)
+    server = started(config)
     ask(number, PASSWORD, "ping")
     yield number
     server.kill()
@@ -373,10 +378,6 @@ async def test_an_executor_runs_no_script_but_those_that_others_have_loaded(
 def executors_queue(port: int, folder: Path) -> ToolRequests:
     config = queue_of("executor", port, folder)
     return ToolRequests(connect(config), config, may_load=False)
-
-
-def started(config: Path) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(["redis-server", str(config)], stdout=subprocess.DEVNULL)
 
 
 def alive(port: int, password: str, patience_seconds: float = 50) -> bool:
