@@ -834,7 +834,7 @@ class NodeProvisioningStatus(ApiModel):
     """How many attempts in a row ended after `spec.placement.nodeProvisioning.timeoutSeconds` without room
     for a replica."""
     last_timeout: LongText | None = None
-    """Nodes that were missing when the last attempt ended."""
+    """Reason why the last attempt ended without room for a replica."""
     retry_time: Time | None = None
     """When the next attempt begins."""
 

@@ -1,4 +1,4 @@
-"""Options of users for the pods of a component: the nodes, the resources, labels and annotations.
+"""Options that users set for the pods of a component: nodes, resources, labels and annotations.
 
 Every component but the engines takes these options. Placement chooses the nodes of engines and reads no
 affinity, so engine pods have options of their own (`spec.pod` of a ModelReplicaSet).

@@ -1,4 +1,4 @@
-"""Ask of a replica to nodes, as a value that placement takes."""
+"""Demand of a replica on nodes, as a value that placement takes."""
 
 from flotilla_operator.api.model_replica_set import ModelReplicaSetSpec
 from flotilla_operator.objects.owners import Owner
