@@ -1,4 +1,4 @@
-"""What the operator costs while nothing changes, and how its objects are created."""
+"""Measures the cost of the operator while nothing changes, and how its objects are created."""
 
 import re
 import time

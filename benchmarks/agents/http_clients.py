@@ -1,4 +1,4 @@
-"""What a streamed answer costs the worker's HTTP client, by how many it waits for at once.
+"""Cost of a streamed answer in the worker's HTTP client, by the number of answers that it waits for at once.
 
 Beside it the same is measured of httpx 0.28, which workers used before: `python -m agents.http_clients --port
 N` is the server for both, which answers in eight pieces.

@@ -19,7 +19,7 @@ TOKENS_PER_PRICE: Final = 10**6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What the checker looks at.
+    """Facts that the checker looks at.
 
     `roots` has the id of each tree's root, `seen` the hashes of roots as they were read while trees ran.
     """

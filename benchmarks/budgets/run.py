@@ -69,7 +69,7 @@ class Outcome:
 
 @dataclass(slots=True, kw_only=True)
 class _Looks:
-    """What was seen in Redis while trees ran."""
+    """Figures seen in Redis while trees ran."""
 
     roots: dict[int, str] = field(default_factory=dict)
     seen: list[Mapping[str, str]] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What arrived at the effect server and at the models, as the checker sees it."""
+"""Requests that arrived at the effect server and at the models, as the checker sees them."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the agents of the benchmarks call: a model, and tools that are paths of the effect server."""
+"""Calls of the benchmarks' agents: a model, and tools that are paths of the effect server."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -6,7 +6,7 @@ from typing import Any, Final
 
 
 class Kind(StrEnum):
-    """What a call is for. The values are the tools' names, and paths of the effect server."""
+    """Purpose of a call. The values are the tools' names, and paths of the effect server."""
 
     MODEL = "model"
     LOOK_UP = "look_up"  # Pure

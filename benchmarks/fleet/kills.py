@@ -1,4 +1,4 @@
-"""Which process is killed when, drawn from a seed."""
+"""Plan of kills, drawn from a seed: a process and a time for each."""
 
 import random
 import time

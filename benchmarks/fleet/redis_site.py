@@ -71,7 +71,7 @@ class RedisSite(Protocol):
         """Start all servers, and wait until tasks can be written."""
 
     def queue(self) -> dict[str, Any]:
-        """What the fleet's configuration says of it."""
+        """The part of the fleet's configuration that concerns it."""
 
     def client(self) -> Any:
         """A client of redis-py for the checker."""

@@ -1,1 +1,1 @@
-"""What `isolateTenants` costs."""
+"""Measures the cost of `isolateTenants`."""

@@ -1,4 +1,4 @@
-"""What each task of the benchmark does, and how time and tokens are scaled. Pure.
+"""Plans of the benchmark's tasks, and the scale of time and tokens. Pure.
 
 Times of a task are seconds of the story: tools of 2 s, calls of 1 s. A run is `speed` times faster: the
 engine double computes so much faster, and tools answer so much sooner. Tokens are a tenth of the story's,
@@ -46,7 +46,7 @@ def tool_ms(order: Order, step: int) -> int:
 
 
 def grown(order: Order, step: int) -> str:
-    """What a step adds to the history, most of which is there in the first: no two tasks share it."""
+    """Text that a step adds to the history, most of which is there in the first: no two tasks share it."""
     tokens = ADDED_TOKENS if step else HISTORY_TOKENS - (order.calls - 1) * ADDED_TOKENS
     text = f"[{order.task}/{step}] " + WORD * (tokens * CHARACTERS_PER_TOKEN // len(WORD) + 1)
     return text[: tokens * CHARACTERS_PER_TOKEN]
@@ -67,5 +67,5 @@ def double_config(speed: float) -> dict[str, Any]:
 
 
 def cold_call_seconds() -> float:
-    """What a call takes whose replica knows nothing of a whole history."""
+    """Time of a call whose replica knows nothing of a whole history."""
     return CALL_SECONDS + HISTORY_TOKENS / PREFILL_TOKENS_PER_SECOND

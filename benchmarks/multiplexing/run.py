@@ -90,7 +90,7 @@ def died_late(folder: Path, seed: int) -> float | None:
 
 
 def known_capacity() -> FleetCapacity:
-    """What the operator says of such a model."""
+    """Facts that the operator tells of such a model."""
     room = ModelCapacity(
         name=MODEL, context_tokens=ROOM_TOKENS, kv_tokens=WARM_TASKS * ROOM_TOKENS, slots=SLOTS
     )

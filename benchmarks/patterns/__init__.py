@@ -1,1 +1,1 @@
-"""What the patterns of agents gain and what they survive: `make bench-patterns`."""
+"""Measures the gain of agents' patterns, and the faults that they survive: `make bench-patterns`."""

@@ -48,7 +48,7 @@ class Done:
 
     @property
     def result(self) -> Mapping[str, Any]:
-        """What its agent returned; nothing if it failed."""
+        """Result of its agent; empty if it failed."""
         text = self.facts.fields.get("result")
         return json.loads(text) or {} if text else {}
 

@@ -1,4 +1,4 @@
-"""What the benchmark's tasks do. Pure, and shared by the agent and the run."""
+"""Plans of the benchmark's tasks. Pure, and shared by the agent and the run."""
 
 import json
 from dataclasses import dataclass
@@ -61,7 +61,7 @@ def items_of(mode: Mode) -> list[str]:
 
 
 def plan_of(order: Order) -> str:
-    """What the engine double says: three calls, and of a troubled one a fourth that fails."""
+    """Words of the engine double: three calls, and of a troubled one a fourth that fails."""
     calls: list[dict[str, Any]] = [
         {"name": f"{order.task}/call-{number}", "ms": 500, "ends": "well"} for number in range(3)
     ]

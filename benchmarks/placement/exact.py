@@ -114,7 +114,7 @@ def in_turn(of: Case) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """What placement admits, as shares of what the solver admits."""
+    """Replicas that placement admits, as shares of those that the solver admits."""
 
     exact: float
     below_exact: int

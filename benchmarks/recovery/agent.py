@@ -15,7 +15,7 @@ MOST_TOKENS: Final = 24
 
 
 def prompt_of(task: int, step: str) -> str:
-    """What the model is asked; the recorder of the double finds task and step in it."""
+    """Question for the model; the recorder of the double finds task and step in it."""
     return f"[task {task} {step}] Say how it goes on."
 
 

@@ -33,7 +33,7 @@ class Evidence:
 
 @dataclass(slots=True, kw_only=True)
 class Verdict:
-    """What went wrong, in words."""
+    """Faults that were found, in words."""
 
     lost: list[str] = field(default_factory=list)
     given_up: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What each task of the benchmark does: 20 calls, drawn from a seed. Pure.
+"""Plan of each task of the benchmark: 20 calls, drawn from a seed. Pure.
 
 The agent carries a plan out, and the checker knows from it which effects must have happened.
 """

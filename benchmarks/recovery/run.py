@@ -34,7 +34,7 @@ SUBMITTED_WITHIN: Final = 0.7  # of the time in which processes are killed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What a run does. Kills are spread over `kill_seconds`; then the tasks have `end_seconds` to end."""
+    """Plan of a run. Kills are spread over `kill_seconds`; then the tasks have `end_seconds` to end."""
 
     tasks: int
     seed: int
@@ -47,7 +47,7 @@ class Wanted:
 
 @dataclass(slots=True, kw_only=True)
 class Notes:
-    """What the run noted about itself."""
+    """Notes of the run about itself."""
 
     submitted: dict[int, str] = field(default_factory=dict)
     killed: list[Killed] = field(default_factory=list)

@@ -71,7 +71,7 @@ def play(marks: str, processes: str, notes: Path, arguments: Sequence[str]) -> N
 
 
 def played(notes: Path) -> Iterator[Played]:
-    """What was noted."""
+    """Notes of the run."""
     for line in notes.read_text(encoding="utf-8").splitlines():
         yield Played(**json.loads(line))
 

@@ -29,7 +29,7 @@ class Played:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What became of the attacks.
+    """Outcome of the attacks.
 
     `untried` are rows of the page that no test plays, `unknown` attacks of tests that the page does not have.
     """

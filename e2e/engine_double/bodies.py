@@ -10,7 +10,7 @@ MaxTokens = Annotated[int, Field(ge=1)]
 
 
 class StreamOptions(BaseModel):
-    """What a stream contains besides tokens."""
+    """Contents of a stream besides tokens."""
 
     include_usage: bool = False
     continuous_usage_stats: bool = False

@@ -27,7 +27,7 @@ class Chosen:
 
 
 def chosen(body: ChatRequest, session: str, script: Script, plans: Mapping[str, Plan]) -> Chosen:
-    """What is said to this request: a script goes before a plan, a plan before what the request asks for."""
+    """Answer to this request: a script goes before a plan, a plan before what the request asks for."""
     found = from_script(script, [text.message_text(message) for message in body.messages])
     return found or _from_plan(body, session, plans) or _asked_for(body)
 
@@ -46,7 +46,7 @@ def from_script(script: Script, texts: list[str]) -> Chosen | None:
 
 
 def rest_of(reply: Reply, body: ChatRequest) -> Reply:
-    """What is left to say of a reply whose beginning is the last message."""
+    """Rest of a reply whose beginning is the last message."""
     begun = text.message_text(body.messages[-1]) if body.continue_final_message else ""
     return replace(reply, content=reply.content.removeprefix(begun))
 

@@ -28,7 +28,7 @@ LONGEST_DELAY_SECONDS = 3600
 
 
 class Turn(BaseModel):
-    """What the double says in one turn, or in `times` turns one after the other."""
+    """Words of the double in one turn, or in `times` turns one after the other."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -84,7 +84,7 @@ def planned(
 
 
 def reply_of(turn: Turn, number: int, session: str, *, may_call: bool) -> Reply:
-    """What the double says; calls are left out where the request declares no tools."""
+    """Words of the double; calls are left out where the request declares no tools."""
 
     def filled(text: str) -> str:
         return text.replace("{session}", session).replace("{turn}", str(number))

@@ -1,4 +1,4 @@
-"""Who is told of each generation, when it begins and when it ends: a benchmark's record, else nobody."""
+"""Tells a benchmark's record of the begin and the end of each generation, where there is a record."""
 
 from typing import Final, Protocol
 

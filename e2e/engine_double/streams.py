@@ -20,7 +20,7 @@ BETWEEN_FILLERS_SECONDS = 0.001
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spoken:
-    """What a stream says: the reply token by token, why it ends, and with which counts."""
+    """Contents of a stream: the reply token by token, why it ends, and with which counts."""
 
     answer: shapes.Answer
     deltas: list[Delta]

@@ -86,7 +86,7 @@ Event = Generated | Finished
 
 @dataclass(slots=True, kw_only=True)
 class Counters:
-    """What the engine has done since it started, in numbers."""
+    """Numbers of the engine's work since it started."""
 
     prefix_queries_tokens: int = 0
     prefix_hits_tokens: int = 0

@@ -1,4 +1,4 @@
-"""What differs between two rendered texts, part by part: short enough to be reviewed, and without loss.
+"""Differences of two rendered texts, part by part: short enough to be reviewed, and without loss.
 
 It is a unified diff of each part, changed in two ways. The head of a hunk names the path of its lines instead
 of line numbers, so a change elsewhere in the part does not touch it. And a new part that is much like another

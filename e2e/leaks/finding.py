@@ -37,7 +37,7 @@ def with_escapes(mark: str) -> str:
 
 
 def _behind(letter: str) -> str:
-    """What follows the first byte of an escape of this letter."""
+    """Expression for the rest of an escape of this letter, after its first byte."""
     code = "".join(
         f"[{digit}{digit.upper()}]" if digit.isalpha() else digit for digit in f"{ord(letter):02x}"
     )

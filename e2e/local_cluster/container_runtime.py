@@ -101,7 +101,7 @@ def can_lower_oom_scores() -> bool:
 
 
 def default_specification() -> dict[str, object]:
-    """What containerd would start a container from without a base specification."""
+    """The specification from which containerd would start a container without a base specification."""
     specification: dict[str, object] = json.loads(run(["ctr", "oci", "spec"], part="containerd"))
     return specification
 

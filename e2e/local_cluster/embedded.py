@@ -50,7 +50,7 @@ CONTROL_PLANE = Options(
 
 @dataclass(slots=True, kw_only=True)
 class EmbeddedCluster:
-    """The one cluster of this machine."""
+    """The cluster of this machine, of which there is at most one."""
 
     places: Directories
     progress: Progress = field(default_factory=Progress)

@@ -28,7 +28,7 @@ IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc", ".*_cache")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """What an image is made of; of the folder `context` the build gets `paths` alone."""
+    """Parts of an image; of the folder `context` the build gets `paths` alone."""
 
     name: str
     dockerfile: Path

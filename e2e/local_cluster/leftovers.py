@@ -48,7 +48,7 @@ WAIT_SECONDS = 15.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Before:
-    """What the machine was like before the cluster."""
+    """State of the machine before the cluster."""
 
     boot: str
     sysctls: dict[str, str]

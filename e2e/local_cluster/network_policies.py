@@ -111,7 +111,7 @@ def rules(policies: Sequence[Manifest], pods: Pods, family: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Way:
-    """What comes in or what goes out: where a packet has the pod's own address, and where its peer's."""
+    """Direction of packets, in or out: where a packet has the pod's own address, and where its peer's."""
 
     name: str
     own: str
@@ -124,7 +124,7 @@ EGRESS = _Way(name="egress", own="saddr", other="daddr", peers="to")
 
 
 class _Chain:
-    """What the policies let through, one way.
+    """Traffic that the policies let through, one way.
 
     The rest is dropped and not refused: the first packets of a new pod, whose address is not known yet, come
     again.

@@ -58,7 +58,7 @@ TEST_NEEDS: tuple[Need, ...] = (*CLUSTER_NEEDS, *SERVICE_NEEDS, *DOCUMENTS)
 
 
 def demo_needs(*, embedded: bool) -> tuple[Need, ...]:
-    """What the demo needs: the embedded cluster's programs, or nothing with kind, which Docker runs."""
+    """Needs of the demo: the embedded cluster's programs, or nothing with kind, which Docker runs."""
     return CLUSTER_NEEDS if embedded else ()
 
 

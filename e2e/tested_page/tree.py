@@ -20,7 +20,7 @@ def page_of_this_checkout() -> str:
 
 
 def held_by_tests(checkout: Path) -> Iterator[Held]:
-    """What the tests of a checkout hold."""
+    """Promises that the tests of a checkout hold."""
     for folder in TESTS:
         for file in sorted((checkout / folder).rglob("*.py")):
             path = file.relative_to(checkout).as_posix()

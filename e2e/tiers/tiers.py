@@ -182,7 +182,7 @@ class Run:
 
 
 def needs(tiers: Sequence[Tier]) -> tuple[str, ...]:
-    """What these tiers need, each once."""
+    """Needs of these tiers, each once."""
     return tuple(dict.fromkeys(name for tier in tiers for name in tier.needs))
 
 

@@ -42,7 +42,7 @@ class Judged:
 
 
 def judged(findings: Findings, announced: Sequence[Announced]) -> Judged:
-    """What of the findings was announced, and what was announced and not found."""
+    """Sort the findings into announced ones and others, and name the announced changes that are missing."""
     found = [(kind, line) for kind, lines in asdict(findings).items() for line in lines]
     covered = {one: any(change.covers(*one) for change in announced) for one in found}
     return Judged(
@@ -61,7 +61,7 @@ def announced_in(checkout: Path) -> tuple[Announced, ...]:
 
 
 def announced_between(before: Path, after: Path) -> tuple[Announced, ...]:
-    """What the release after announces and the one before did not: the others have happened already."""
+    """Changes that the release after announces and the one before did not; the others have happened before."""
     earlier = announced_in(before)
     return tuple(one for one in announced_in(after) if one not in earlier)
 

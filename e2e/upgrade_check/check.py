@@ -23,7 +23,7 @@ NODE_PATHS = ["/srv/models"]  # of the tests' full-featured sets
 
 
 def upgrade(before: Release, after: Release) -> tuple[Sight, Findings]:
-    """What stood before the upgrade, and what the upgrade did that it may not do.
+    """State before the upgrade, and the upgrade's faults.
 
     The objects are the examples of the release before and its tests' full-featured ones.
     """

@@ -83,7 +83,7 @@ def settled(plane: ControlPlane) -> Sight:
 
 
 def see(plane: ControlPlane) -> Sight:
-    """What stands now."""
+    """State of the cluster now."""
     pods = [pod for namespace in NAMESPACES for pod in plane.client.get(PODS.path(namespace))["items"]]
     return sight_of(pods, stored(plane))
 

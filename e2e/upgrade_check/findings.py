@@ -1,4 +1,4 @@
-"""What an upgrade may not do: replace pods, write children, refuse what is stored, change conditions."""
+"""Finds the faults of an upgrade: pods replaced, children written, objects refused, conditions changed."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ OURS = frozenset({"modelreplicasets", "vectorindexes", "agentfleets"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sight:
-    """What stands in a cluster: UIDs of pods by name, and each object's conditions by type.
+    """State of a cluster: UIDs of pods by name, and each object's conditions by type.
 
     A condition is its status and reason. Its message may say more in a later release.
     """
@@ -32,7 +32,7 @@ class Sight:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """What an upgrade did that it may not do; each line names the object."""
+    """Faults of an upgrade; each line names the object."""
 
     pods_replaced: list[str] = field(default_factory=list)
     children_written: list[str] = field(default_factory=list)
@@ -41,7 +41,7 @@ class Findings:
 
 
 def sight_of(pods: Iterable[Manifest], objects: Iterable[Manifest]) -> Sight:
-    """What stands in the cluster by these lists; pods whose work is done are left out."""
+    """State of the cluster by these lists; pods whose work is done are left out."""
     return Sight(
         pods={_name(pod): pod["metadata"]["uid"] for pod in pods if _counts(pod)},
         conditions={f"{one['kind']} {_name(one)}": _conditions(one) for one in objects},

@@ -62,7 +62,7 @@ class Release:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnWorld:
-    """What a release's own tests use: the images of its configuration, and objects with every field."""
+    """Fixtures of a release's own tests: the images of its configuration, and objects with every field."""
 
     images: dict[str, str]
     full_featured: list[list[Manifest]]

@@ -21,7 +21,7 @@ CONNECTIONS = 16
 
 
 class State(TypedDict):
-    """What is saved after each step."""
+    """State that is saved after each step."""
 
     task: int
     number: int

@@ -53,13 +53,13 @@ def postgres(folder: Path, binaries: Path) -> Iterator[str]:
 
 
 def asked(binaries: Path, url: str, statement: str) -> str:
-    """What psql prints for a statement."""
+    """Output of psql for a statement."""
     command = [str(binaries / "psql"), f"{url}/postgres", "-Atc", statement]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def _as_somebody(folder: Path) -> list[str]:
-    """What is put before a command that must not run as root. The folder is then that user's."""
+    """Prefix of a command that must not run as root. The folder is then that user's."""
     if os.geteuid() != 0:
         return []
     user = pwd.getpwnam(USER)

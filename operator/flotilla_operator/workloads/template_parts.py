@@ -10,7 +10,7 @@ from typing import Final
 
 
 class TemplatePart(StrEnum):
-    """What a release added to pod templates. The values stand in clusters, so none may change.
+    """Parts that a release added to pod templates. The values stand in clusters, so none may change.
 
     CONTRIBUTING.md says how one is added and when it may go.
     """

@@ -1,4 +1,4 @@
-"""Who may search: whether a key must be made, and whether searches without one are still answered. Pure.
+"""Access to searches: whether a key must be made, and whether searches without one are still answered. Pure.
 
 Workers come first. A retriever that is older than keys is asked by workers that send none. It learns the keys
 at once, and requires one only when no such worker is left. From then on it always does.
@@ -65,7 +65,7 @@ def access_decision(
     paused: bool,
     fleets: Sequence[SearchingFleet],
 ) -> AccessDecision:
-    """Who may search now; `key_found` is None where the keys are the user's."""
+    """Access to searches now; `key_found` is None where the keys are the user's."""
     key = {None: KeyReason.OF_THE_USERS, True: KeyReason.THERE, False: KeyReason.MADE}[key_found]
     if required_before:
         return AccessDecision(key=key, reason=AccessReason.REQUIRED_BEFORE)

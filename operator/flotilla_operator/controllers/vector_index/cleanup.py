@@ -67,7 +67,7 @@ class CleanupError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remains:
-    """What to remove, and from which Milvus."""
+    """Collections and aliases to remove, and the Milvus that has them."""
 
     uri: str
     database: str

@@ -40,7 +40,7 @@ class LiteReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What is wanted of an index now. `progress` is None until the embedder is known."""
+    """Desired state of an index now. `progress` is None until the embedder is known."""
 
     observed: Observed
     progress: Progress | None

@@ -29,7 +29,7 @@ class FarewellReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Farewell:
-    """What a deleted index does now; `starts` says that the removal of its collections starts.
+    """Next step of a deleted index; `starts` says that the removal of its collections starts.
 
     `message` says what was not removed and why, where that is known.
     """

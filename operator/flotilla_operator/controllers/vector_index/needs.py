@@ -43,7 +43,7 @@ MENDED_BY_TIME = frozenset(
 
 
 def mended_by(reason: BuildReason) -> MendedBy:
-    """What ends a failure of a build."""
+    """Condition under which a failed build is tried again."""
     return MendedBy.TIME if reason in MENDED_BY_TIME else MendedBy.PERSON
 
 

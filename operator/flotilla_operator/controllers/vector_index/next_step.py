@@ -25,7 +25,7 @@ SETTLED_LOOK_SECONDS = 600.0
 
 
 class NextReason(StrEnum):
-    """What happens to the build now, and why nothing does."""
+    """Next step of the build, or the reason why there is none."""
 
     PAUSED = "Paused"
     EMBEDDER_UNKNOWN = "EmbedderUnknown"
@@ -44,7 +44,7 @@ class NextReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NextStep:
-    """What happens to the build now: the step to start, what to delete, and when to look again."""
+    """Decision on a build: the step to start, what to delete, and when to look again."""
 
     reason: NextReason
     start: Progress | None = None
@@ -104,7 +104,7 @@ HOLDS: tuple[Callable[[Start], NextReason | None], ...] = (
 def next_step(
     observed: Observed, progress: Progress | None, names_taken: tuple[NameTaken, ...], now: datetime
 ) -> NextStep:
-    """What happens to the build now."""
+    """Return the next step of the build."""
     if observed.spec.paused:
         return NextStep(reason=NextReason.PAUSED)
     if progress is None:

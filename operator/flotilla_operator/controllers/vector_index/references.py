@@ -47,7 +47,7 @@ CLASS_MISSING = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class References:
-    """What is missing, and the versions of the secret entries that exist, by the environment variable that
+    """Missing references, and the versions of the secret entries that exist, by the environment variable that
     takes their value.
     """
 

@@ -1,4 +1,4 @@
-"""What an index's own status remembers: what is served, the last counts and validation, and its conditions.
+"""Memory in an index's own status: the served generation, the last counts and validation, and conditions.
 
 A status that is not valid is an empty memory. The retriever then says what is served, and the next build what
 it counts.
@@ -15,7 +15,7 @@ from flotilla_operator.objects.resources import Manifest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remembered:
-    """What the last reconcile wrote; empty for a new index.
+    """Words of the last reconcile; empty for a new index.
 
     `documents`, `gate` and `keys` have the fields that were written, because they are written again as they
     were. `whole` is the whole status, which an index that is being deleted keeps.
@@ -37,7 +37,7 @@ class Remembered:
 
 
 def remembered(manifest: Manifest) -> Remembered:
-    """What the status of this index remembers."""
+    """Memory in the status of this index."""
     status = stored_status(VectorIndexStatus, manifest)
     return Remembered(
         phase=status.phase,

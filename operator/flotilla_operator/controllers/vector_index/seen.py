@@ -1,4 +1,4 @@
-"""What was observed of one index: the values that `decide` decides from.
+"""Observed state of one index: the values that `decide` decides from.
 
 An index that is being deleted has its own value, `Leaving`, which needs no valid spec: only the place of its
 collections matters, and an invalid spec must not block the deletion.
@@ -38,7 +38,7 @@ FINALIZER = f"{contract.DOMAIN}/milvus"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportedMissing(Missing):
-    """What is missing, and the condition that reports it."""
+    """Missing objects, and the condition that reports them."""
 
     condition: ConditionType
 

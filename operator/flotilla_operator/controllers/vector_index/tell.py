@@ -31,7 +31,7 @@ def tell(decision: Decision | Farewell, refusals: Sequence[RefusedWrite], now: d
 
 
 def _farewell(decision: Farewell) -> Told:
-    """What takes the finalizer off writes no status.
+    """A reconcile that takes the finalizer off writes no status.
 
     The API server could refuse that status, for example because the stored spec is not valid by today's
     rules, and would then block the deletion.

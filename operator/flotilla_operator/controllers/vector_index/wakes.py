@@ -1,4 +1,4 @@
-"""Which indexes an event wakes beside owners and references: those that wait for the workers of a fleet."""
+"""Indexes that an event wakes beside owners and references: those that wait for the workers of a fleet."""
 
 from collections.abc import Iterable
 

@@ -127,7 +127,7 @@ def digests_of_made(secret: Manifest) -> dict[str, str]:
 
 
 def restarts_for(spec: RedisSpec, *, has_executors: bool) -> dict[str, str]:
-    """What of the configuration restarts Redis when it changes: what the user says.
+    """Settings of the user, whose changes restart Redis.
 
     Rights and bounds of a new release act at Redis' next start, so an upgrade restarts none. The lines are
     those of the releases that kept the rights in the secrets.
@@ -149,7 +149,7 @@ def memory_bytes(spec: RedisSpec) -> int:
 
 
 def clients_bytes(spec: RedisSpec) -> int:
-    """What all clients may take in buffers. Beyond it, Redis cuts off the one with the largest."""
+    """Bytes that the buffers of all clients may take. Beyond them, Redis cuts off the client with the most."""
     return max(LEAST_CLIENTS_BYTES, memory_bytes(spec) * CLIENTS_PERCENT_OF_MEMORY // 100)
 
 
