@@ -1,4 +1,4 @@
-"""What the benchmarks of waiting and of many objects count. Nothing is started."""
+"""Counts of the benchmarks of waiting and of many objects. Nothing is started."""
 
 from collections import Counter
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the scale benchmark counts: pods that stand bound, and the operator's requests. Nothing is started."""
+"""Counts of the scale benchmark: pods that stand bound, and the operator's requests. Nothing is started."""
 
 import json
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Which attacks docs/security.md lists, and what counts as reached, untried and unknown."""
+"""Attacks that docs/security.md lists, and the rules for reached, untried and unknown ones."""
 
 import os
 import re

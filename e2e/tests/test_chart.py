@@ -590,7 +590,7 @@ def test_after_an_uninstall_a_job_of_few_rights_takes_the_finalizers_away(
 
 
 def only_of_the_uninstall(values: Mapping[str, str], kind: str) -> list[Manifest]:
-    """What a release has of a kind for the Job after its uninstall."""
+    """Objects of a kind that a release has for the Job after its uninstall."""
     return [one for one in of_kind(rendered(values), kind) if one["metadata"]["name"].endswith("-uninstall")]
 
 

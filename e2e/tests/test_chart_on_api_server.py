@@ -273,7 +273,7 @@ def it_installs_again_where_the_definitions_were_kept(site: Site) -> None:
 
 
 def delete_everything(site: Site) -> None:
-    """What a user deletes after an uninstall."""
+    """Objects that a user deletes after an uninstall."""
     kinds = ",".join(kind.plural for kind in KINDS)
     site.plane.kubectl("delete", kinds, "--all", f"--namespace={OTHERS}", "--timeout=120s")
     definitions = (f"crd/{kind.plural}.flotilla.dev" for kind in KINDS)

@@ -1,4 +1,4 @@
-"""What the operator may do and what it does: the chart's rights against the audit log of a real API server.
+"""Holds the chart's rights for the operator against the audit log of a real API server.
 
 The operator runs as the chart's service account and leads the three kinds through their lives. KWOK plays the
 kubelet: pods run and jobs end, though nothing is in them, so builds begin anew. Nothing it asks may be
@@ -225,7 +225,7 @@ def volume(name: str) -> Manifest:
 
 
 def granted(manifests: list[Manifest]) -> set[Right]:
-    """What the operator's own roles allow."""
+    """Rights in the operator's own roles."""
     bound = {
         binding["roleRef"]["name"]
         for binding in manifests
@@ -244,7 +244,7 @@ def granted(manifests: list[Manifest]) -> set[Right]:
 
 
 def used(events: list[dict[str, Any]]) -> set[Right]:
-    """What was asked. A server-side apply of something new also needs the right to create it."""
+    """Requests as rights. A server-side apply of something new also needs the right to create it."""
     found = set()
     for event in events:
         target = event["objectRef"]
@@ -277,7 +277,7 @@ def status_of(site: Site, name: str) -> Manifest:
 
 
 def change(site: Site) -> None:
-    """What takes things away or hands them over."""
+    """Objects of the tests that take things away or hand them over."""
     site.change(MODEL_REPLICA_SETS, "llama-70b", {"replicas": 0, "drain": {"deadlineSeconds": 1}})
     site.change(AGENT_FLEETS, "assistant", {"queue": {"redis": {"deletionPolicy": "Retain"}}})
     eventually(lambda: not owners(site, PERSISTENT_VOLUME_CLAIMS, "assistant-redis"), what="a claim set free")

@@ -1,4 +1,4 @@
-"""What a newcomer sees: three kinds at work on a real kubelet with real models, Redis, Milvus and HAProxy.
+"""The demo as a newcomer sees it: three kinds on a real kubelet with real models, Redis, Milvus and HAProxy.
 
 Covered here: the demo's answers, `kubectl get`, the task API from outside, Redis killed after a 201. The
 index has a fifth of the demo's documents, so that it is built in a fifth of the time.

@@ -1,4 +1,4 @@
-"""What agents need of an engine: the double held against real vLLM, and the runtime's client against both.
+"""Contract of agents with an engine: the double held against real vLLM, and the client against both.
 
 The rest of the comparison is in test_engine_contract.py.
 """
@@ -234,7 +234,7 @@ def test_a_stream_that_counts_along_has_the_same_chunks(generators: Pair) -> Non
 
 
 def test_the_last_message_is_continued_by_both(generators: Pair) -> None:
-    """What was said is not said again."""
+    """Text that was said is not said again."""
     asked = chat("Count from one to nine in words.", max_tokens=20, temperature=0, frequency_penalty=0)
     begun = [*asked["messages"], {"role": "assistant", "content": "one, two, three,"}]
     going_on = {"continue_final_message": True, "add_generation_prompt": False}

@@ -1,4 +1,4 @@
-"""What the double says to agents: plans, forced calls, documents for schemas, and the faults of streams."""
+"""Answers of the double to agents: plans, forced calls, documents for schemas, and the faults of streams."""
 
 import asyncio
 import json
@@ -224,7 +224,7 @@ async def test_calls_come_interleaved_and_in_small_pieces(doubles: Doubles) -> N
 
 
 async def raw_stream(client: Client, seconds: float = 0.5) -> tuple[str, str]:
-    """What comes within this time, and how it ends."""
+    """Chunks that come within this time, and how the stream ends."""
     received = b""
     try:
         async with client.post(

@@ -50,7 +50,7 @@ def restarts(pod: Mapping[str, Any]) -> int:
 
 
 def assert_a_person_is_asked(site: Site, name: str, reason: str, words: str) -> None:
-    """What `kubectl describe` shows: the summary, and a warning in the same words."""
+    """Expect `kubectl describe` to show the summary, and a warning in the same words."""
     assert site.condition(REPLICA_SET, name, "Ready")["reason"] == reason
     assert site.condition(REPLICA_SET, name, "Stalled")["status"] == "True"
 

@@ -131,7 +131,7 @@ class CacheSite:
         return self.told(pod, container, DIGEST, path)
 
     def told(self, pod: str, container: str, program: str, *arguments: str) -> str:
-        """What a program in a container prints."""
+        """Output of a program in a container."""
         command = ("python3", "-c", program, *arguments)
         return self.site.kubectl.run("exec", pod, f"--container={container}", "--", *command).strip()
 

@@ -70,7 +70,7 @@ def test_a_replica_that_is_evicted_ends_its_stream_first_and_is_replaced(site: S
 
 
 def requests_running(kubectl: Kubectl, pod: str) -> float:
-    """What the engine says of itself; callers may still be reading what it has written long ago."""
+    """Figures of the engine itself; callers may still be reading what it has written long ago."""
     with kubectl.port_forward(f"pod/{pod}", contract.PORT_ENGINE) as port:
         text = httpx2.get(f"http://127.0.0.1:{port}/metrics", timeout=60).raise_for_status().text
     samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)

@@ -95,7 +95,7 @@ class CommandLine:
         )
 
     def json(self, *arguments: str) -> Any:
-        """What a command that succeeds prints."""
+        """Output of a command that succeeds."""
         done = self.run(*arguments, "--output", "json")
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
@@ -134,7 +134,7 @@ def test_a_call_is_approved_and_its_task_replayed_by_the_command_line(
 
 
 def approvals(flotilla: CommandLine, task: str) -> list[dict[str, Any]]:
-    """What waits for approval, if the list of what waits has the task."""
+    """Questions that wait for approval, if the list of what waits has the task."""
     waiting = flotilla.json("tasks", "--waits-for", "Approval")["tasks"]
     found: list[dict[str, Any]] = flotilla.json("task", "show", task)["approvals"]
     return found if [each["id"] for each in waiting] == [task] else []

@@ -38,7 +38,7 @@ STEPS = ("network", "containerd", "etcd, API server", "kubelet, kube-proxy, stor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What a cluster could leave behind."""
+    """Things that a cluster could leave behind."""
 
     processes: frozenset[str]
     mounts: frozenset[str]

@@ -1,4 +1,4 @@
-"""What every other test on the full cluster takes for granted: pods, network, names, volumes, logs, exec.
+"""Basics of the full cluster, on which other tests rest: pods, network, names, volumes, logs, exec.
 
 All of it runs as a user in a namespace that enforces restricted pod security, as the product does.
 Taking the cluster down is tested in test_local_cluster_leftovers.py.

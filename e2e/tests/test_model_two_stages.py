@@ -74,6 +74,6 @@ def pods(objects: Objects) -> set[str]:
 
 
 def answer(demo: Environment) -> str:
-    """What the set says to the question, through its router."""
+    """The set's answer to the question, through its router."""
     with demo.kubectl.port_forward(f"service/{NAME}-model", 8000) as port:
         return ask(f"http://127.0.0.1:{port}", NAME, timeout_seconds=300)

@@ -1,4 +1,4 @@
-"""What the local cluster makes of network policies: rules of nftables, for pods, peers and ports."""
+"""Network policies as the local cluster makes them: rules of nftables, for pods, peers and ports."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What somebody who has the operator's token cannot do: the chart's operator.bounds on a real API server.
+"""Attacks with the operator's token against the chart's operator.bounds, on a real API server.
 
 The attacker is the operator's user in the group that may do everything, so the policies alone stop it: they
 hold also where RBAC would let something through. That the operator's own life passes, with the same policies

@@ -36,7 +36,7 @@ PROMISE = {"ttftSeconds": 0.3, "attainment": 0.5}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What a caller got, and from whom."""
+    """A caller's answer, and the replica that gave it."""
 
     status: int
     replica: str
@@ -111,7 +111,7 @@ def rolled_back(place: Site) -> dict[str, Any] | None:
 
 
 def told(place: Site) -> list[str]:
-    """What events say of the roll-back of the set there is now."""
+    """Words of events on the roll-back of the set there is now."""
     uid = place.plane.client.get(f"{SET}/{NAME}")["metadata"]["uid"]
     events = place.plane.client.get(f"/apis/events.k8s.io/v1/namespaces/{NAMESPACE}/events")["items"]
     of_set = [event for event in events if event["regarding"].get("uid") == uid]

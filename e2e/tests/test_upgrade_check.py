@@ -1,4 +1,4 @@
-"""What `make upgrade-check` finds: on values, and once on a real API server with a release that disturbs."""
+"""Findings of `make upgrade-check`: on values, and once on a real API server with a release that disturbs."""
 
 import shutil
 import subprocess

@@ -71,7 +71,7 @@ def is_asleep(place: Site) -> bool:
 
 
 def held(place: Site) -> list[int]:
-    """What each router that holds something holds."""
+    """Requests that each router holds, without routers that hold none."""
     return [status.held for status in place.statuses() if status.held]
 
 

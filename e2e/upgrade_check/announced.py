@@ -61,7 +61,7 @@ def announced_in(checkout: Path) -> tuple[Announced, ...]:
 
 
 def announced_between(before: Path, after: Path) -> tuple[Announced, ...]:
-    """Changes that the release after announces and the one before did not; the others have happened before."""
+    """Changes that the release after announces and the one before did not; the others happened before."""
     earlier = announced_in(before)
     return tuple(one for one in announced_in(after) if one not in earlier)
 

@@ -115,12 +115,12 @@ class Site:
         }
 
     def notes(self, name: str, reason: str) -> list[str]:
-        """What the events of this reason say about an object."""
+        """Notes of an object's events with this reason."""
         events = self.objects.list("Event", f"fieldSelector=involvedObject.name={name},reason={reason}")
         return [event["message"] for event in events]
 
     def seen(self, kind: str, name: str) -> str:
-        """What a test that fails needs to tell: the object's status, and its engines' containers."""
+        """Details for a test that fails: the object's status, and its engines' containers."""
         told: dict[str, Any] = {"status": (self.objects.find(kind, name) or {}).get("status")}
         if kind == REPLICA_SET:
             told["engines"] = {pod: containers(found) for pod, found in self.pods(name).items()}
@@ -136,7 +136,7 @@ def requesting_little(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _request_little(part: dict[str, Any], path: tuple[str, ...]) -> None:
-    """What the path leads to requests little; a part with mode External has no pod."""
+    """Lower the requests of the part at the path; a part with mode External has no pod."""
     if part.get("mode") == "External":
         return
     if path:
@@ -146,7 +146,7 @@ def _request_little(part: dict[str, Any], path: tuple[str, ...]) -> None:
 
 
 def containers(pod: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """What the kubelet says of a pod's containers, init containers first."""
+    """The kubelet's words on a pod's containers, init containers first."""
     status = pod.get("status") or {}
     return [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
 

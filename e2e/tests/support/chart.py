@@ -52,12 +52,12 @@ def setting(values: Mapping[str, str]) -> Iterator[str]:
 
 
 def rendered(values: Mapping[str, str] | None = None, *, release: str = RELEASE) -> list[Manifest]:
-    """What an installation applies; `values` are JSON texts by path."""
+    """Manifests that an installation applies; `values` are JSON texts by path."""
     return [manifest for manifest in everything(values, release=release) if HOOK not in annotations(manifest)]
 
 
 def hooks(values: Mapping[str, str] | None = None) -> list[Manifest]:
-    """What helm applies at a moment of its own, for example after an uninstall."""
+    """Manifests that helm applies at a moment of its own, for example after an uninstall."""
     return [manifest for manifest in everything(values) if HOOK in annotations(manifest)]
 
 
@@ -74,7 +74,7 @@ def everything(values: Mapping[str, str] | None = None, *, release: str = RELEAS
 
 @cache
 def _template(release: str, *settings: str) -> str:
-    """What helm renders; tests ask for the same again and again, and the chart stays as it is."""
+    """Helm's output; tests ask for the same again and again, and the chart stays as it is."""
     return helm(
         *("template", release, str(CHART)),
         f"--namespace={NAMESPACE}",
@@ -89,6 +89,6 @@ def of_kind(manifests: list[Manifest], kind: str) -> list[Manifest]:
 
 
 def only(manifests: list[Manifest], kind: str) -> Manifest:
-    """The one manifest of a kind."""
+    """The manifest of a kind that has exactly one."""
     (manifest,) = of_kind(manifests, kind)
     return manifest

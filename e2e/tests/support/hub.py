@@ -14,7 +14,7 @@ class Stub:
     url: str
 
     def set_faults(self, faults: dict[str, Any]) -> None:
-        """What goes wrong from now on, in the words of `hub_stub.configuration.Faults`."""
+        """Faults from now on, in the words of `hub_stub.configuration.Faults`."""
         urlopen(Request(f"{self.url}/admin/faults", json.dumps(faults).encode())).close()
 
     def requests(self) -> list[str]:

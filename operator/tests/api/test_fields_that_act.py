@@ -83,7 +83,7 @@ def core(kind: str, name: str, **fields: Any) -> dict[str, Any]:
 
 @functools.cache
 def reads() -> FieldReads:
-    """What the controllers of all kinds read: fleets read the prices of the sets that they call."""
+    """Fields that the controllers of all kinds read: fleets read the prices of the sets that they call."""
     with recorded() as found:
         for kind, controller in CONTROLLERS.items():
             for manifest in objects_of(kind):

@@ -1,4 +1,4 @@
-"""What README.md prints to be applied is whole: valid, and it refers to nothing that it does not make."""
+"""Manifests that README.md prints are whole: valid, and they refer to nothing that they do not make."""
 
 import re
 from pathlib import Path

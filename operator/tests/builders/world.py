@@ -1,4 +1,4 @@
-"""What `observe` may look at: the manifests of a cluster, secrets by name, the operator's configuration."""
+"""World for `observe`: the manifests of a cluster, secrets by name, the operator's configuration."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

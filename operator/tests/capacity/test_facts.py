@@ -1,4 +1,4 @@
-"""What engine pods report of a model is all that the arithmetic reads of its config.json."""
+"""Engine pods report all of a model's config.json that the arithmetic reads."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What counts as drift, in rows; and that what the server merely writes its own way does not."""
+"""Rows of drift, and of changes that the server merely writes its own way, which are none."""
 
 from typing import Any
 

@@ -58,7 +58,7 @@ def workload(
 def applied(
     release: int, live: Manifest | None, *, parts: Iterable[str] = (), refresh: str = "", **fields: Any
 ) -> Manifest:
-    """What a release with these parts applies."""
+    """Manifest that a release with these parts applies."""
     known = sorted(parts)
 
     def with_only(names: frozenset[str]) -> Manifest:
@@ -73,7 +73,7 @@ def applied(
 
 
 def running(manifest: Manifest, *, ready: int = 1) -> Manifest:
-    """What the cluster holds after `manifest` was applied, with what the server adds."""
+    """Object in the cluster after `manifest` was applied, with what the server adds."""
     live = deepcopy(manifest)
     live["spec"]["template"]["spec"]["dnsPolicy"] = "ClusterFirst"
     live["status"] = {"readyReplicas": ready} if ready else {}

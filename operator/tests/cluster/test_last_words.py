@@ -1,4 +1,4 @@
-"""What the caches hold of containers' last words, where kinds are restricted."""
+"""Containers' last words in the caches, where kinds are restricted."""
 
 from typing import Any
 

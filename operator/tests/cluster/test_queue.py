@@ -218,7 +218,7 @@ async def test_waits_and_runs_are_measured() -> None:
 
 
 def taken_at_once(queue: KeyedQueue) -> Key:
-    """What a queue that holds something gives without waiting."""
+    """Item that a queue gives without waiting."""
     taking = queue.take()
     try:
         taking.send(None)

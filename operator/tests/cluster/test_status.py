@@ -1,4 +1,4 @@
-"""Which changes of a status are written at once. That the others wait their turn: test_writer."""
+"""Changes of a status that are written at once. That the others wait their turn: test_writer."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What the caches keep of objects, ours and strangers'."""
+"""Parts of objects that the caches keep, ours and strangers'."""
 
 import json
 from typing import Any

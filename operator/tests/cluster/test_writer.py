@@ -241,7 +241,7 @@ async def test_drift_in_the_live_object_is_corrected_though_the_hash_is_unchange
 
 
 def cap_replicas_at_five(manifest: Manifest) -> None:
-    """What an admission webhook of the cluster may do."""
+    """Changes that an admission webhook of the cluster may make."""
     manifest["spec"]["replicas"] = min(manifest["spec"]["replicas"], 5)
 
 

@@ -1,4 +1,4 @@
-"""What the controllers' tests on a real API server share in a test process."""
+"""Fixtures that the controllers' tests on a real API server share in a test process."""
 
 from collections.abc import Iterator
 

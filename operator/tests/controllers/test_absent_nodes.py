@@ -17,7 +17,7 @@ from tests.support.fake_api import FakeApi
 
 @dataclass
 class Bench:
-    """What knows the absent nodes, beside an API server and a clock that a test sets."""
+    """Memory of the absent nodes, beside an API server and a clock that a test sets."""
 
     api: FakeApi
     caches: Caches

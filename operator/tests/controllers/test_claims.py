@@ -1,4 +1,4 @@
-"""What happens to a claim with data when its deletion policy is what it is: a row for each reason."""
+"""Fate of a claim with data by its deletion policy: a row for each reason."""
 
 from typing import Any
 

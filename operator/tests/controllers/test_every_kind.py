@@ -1,4 +1,4 @@
-"""What every kind owes: a settled object is written no more, an object of somebody else's is left alone and
+"""Duties of every kind: a settled object is written no more, an object of somebody else's is left alone and
 named, a paused object and one that is being deleted are left as they are, a newer release's field is named.
 
 Here with the real controllers, and a cluster or an API server made of dictionaries. What only a real API

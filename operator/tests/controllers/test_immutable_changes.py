@@ -85,7 +85,7 @@ def volumes(running_control_plane: ControlPlane, running_namespace: str) -> Iter
 
 @dataclass(frozen=True, kw_only=True)
 class Said:
-    """What Ready says of a change that cannot be done; `mended` takes the change back."""
+    """Words of Ready on a change that cannot be done; `mended` takes the change back."""
 
     reason: str
     words: tuple[str, ...]

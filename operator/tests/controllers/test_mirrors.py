@@ -1,4 +1,4 @@
-"""Which watches there are with a list of namespaces, and what the metrics say of them."""
+"""Watches with a list of namespaces, and what the metrics say of them."""
 
 import asyncio
 

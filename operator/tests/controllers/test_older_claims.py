@@ -1,4 +1,4 @@
-"""Which claims lose the label by which Argo CD may track; in scenes/test_claims.py an operator does it."""
+"""Claims that lose the label by which Argo CD may track; in scenes/test_claims.py an operator does it."""
 
 import pytest
 

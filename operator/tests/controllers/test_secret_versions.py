@@ -48,7 +48,7 @@ def test_another_caller_in_a_shared_secret_restarts_no_retriever() -> None:
 
 
 async def versions(**entries: str) -> Mapping[str, str]:
-    """What a fleet knows of the secret that holds the callers of its model."""
+    """Knowledge of a fleet about the secret that holds the callers of its model."""
     stage = fleets.Stage(served_model(router={"authSecretRef": {"name": "keys"}}), keys=entries)
     observed, _ = await stage.look(agent_fleet())
     return observed.wiring.secret_versions

@@ -1,4 +1,4 @@
-"""What pods report → when an object is woken, and which decision its next reconcile reads."""
+"""Reports of pods → when an object is woken, and which decision its next reconcile reads."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -87,7 +87,7 @@ class Bench:
         self.loop.follow(KEY, ByTen(uid=uid, taken=taken))
 
     async def take(self) -> None:
-        """What was woken begins to run, and ends at once."""
+        """Begin to run each object that was woken, and end at once."""
         self.queue.done(await self.queue.take())
 
     @property

@@ -1,4 +1,4 @@
-"""Who is woken by what: owners, grandparents by label, referrers, and whoever a controller adds."""
+"""Objects that an event wakes: owners, grandparents by label, referrers, and whoever a controller adds."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-ROOTS = ("runtime", "cli")
+ROOTS = ("runtime", "cli", "operator", "e2e", "benchmarks")
 BEGINS_BADLY = re.compile(r"\s*(What|Which|Who|Whose|The ones?)\b")
 DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -1,4 +1,4 @@
-"""What pages quote is what the code says: messages, metrics, and the fields of the search API.
+"""Quotes on pages are what the code says: messages, metrics, and the fields of the search API.
 
 A page shows a message for the example that it describes; the same example is computed here. The metrics of
 routers are in operator/tests/workloads/test_router_docs.py, those of retrievers in

@@ -1,4 +1,4 @@
-"""What the pages print to be run is right, as far as that can be known without a cloud.
+"""Commands that the pages print are right, as far as that can be known without a cloud.
 
 Commands of helm set values of the chart, files that commands name exist, and objects are valid. The pages of
 docs/start/ say at their top what was never tried.

@@ -53,7 +53,7 @@ def pages_without_a_section(text: str) -> list[str]:
 
 
 def faults_of(cell: str) -> list[str]:
-    """What is wrong with the cell that says what holds a promise."""
+    """Faults of the cell that says what holds a promise."""
     if UNTESTED.fullmatch(cell):
         return []
     tests = list(TEST.finditer(cell))

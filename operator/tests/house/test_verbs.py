@@ -53,7 +53,7 @@ def modules(kind: str) -> list[Module]:
 
 
 def types_only(tree: ast.AST) -> set[ast.AST]:
-    """What only names a type: annotations, the types of `isinstance`, and the classes of patterns."""
+    """Names that only name a type: annotations, the types of `isinstance`, and the classes of patterns."""
     places: list[ast.AST | None] = []
     for node in ast.walk(tree):
         match node:

@@ -1,4 +1,4 @@
-"""Who may use a Secret or a claim, by its annotation."""
+"""Users that a Secret or a claim allows, by its annotation."""
 
 import pytest
 from hypothesis import given

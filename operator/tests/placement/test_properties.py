@@ -1,4 +1,4 @@
-"""What holds of any cluster and any queue.
+"""Properties of placement for any cluster and any queue.
 
 No GPU twice, a group whole or not at all, what must be packed or spread is, input order changes nothing, and
 when the plan ends no group fits that was refused, unless room is kept for an older one. Groups of several

@@ -1,4 +1,4 @@
-"""Which moves of standing groups are proposed: those that raise the score, each with what it costs."""
+"""Proposed moves of standing groups: those that raise the score, each with what it costs."""
 
 import pytest
 

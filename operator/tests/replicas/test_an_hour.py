@@ -111,7 +111,7 @@ class Hour:
             yield from (held for member in one.members.values() if (held := member.claim) is not None)
 
     def _live(self, step: int, now: datetime) -> None:
-        """What scheduler, kubelet, callers and bad luck do in a step."""
+        """Play scheduler, kubelet, callers and bad luck in one step."""
         for one in self.sets:
             one.members = {name: member for name, member in one.members.items() if not member.leaves}
             for name, member in one.members.items():

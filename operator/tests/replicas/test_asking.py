@@ -1,4 +1,4 @@
-"""What is asked of a node autoscaler for replicas that have no room; its slots: test_provisioning."""
+"""Requests to a node autoscaler for replicas that have no room; its slots: test_provisioning."""
 
 from dataclasses import replace
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""What is in force for a set, and why."""
+"""The revision in force for a set, and the reason."""
 
 from dataclasses import replace
 from typing import Any

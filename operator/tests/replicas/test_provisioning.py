@@ -1,4 +1,4 @@
-"""Which placeholders come and go: the decision alone. What a set makes of it: test_placeholders; with a real
+"""Placeholders that come and go: the decision alone. What a set makes of it: test_placeholders; with a real
 autoscaler: test_node_provisioning.
 """
 

@@ -54,7 +54,7 @@ def first_round(there: Surroundings | None = None, others: Asked = THEIRS) -> Ro
 
 
 def answer_for_b(last: Round, there: Surroundings, asks: Asks, mine: Asked = THEIRS) -> str:
-    """What b is told: a node, a refusal or nothing."""
+    """Answer to b: a node, a refusal or nothing."""
     found = last.answer("ns/b", mine, asks, there, NOW)
     if found is None:
         return "nothing"

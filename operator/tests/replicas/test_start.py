@@ -1,4 +1,4 @@
-"""Which of the groups that wait get their pods now, under which server ids."""
+"""Groups among those that wait that get their pods now, and their server ids."""
 
 from datetime import timedelta
 

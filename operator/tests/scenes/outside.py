@@ -1,4 +1,4 @@
-"""What an operator in a scene has outside its process.
+"""World of an operator in a scene outside its process.
 
 That is the fake API server, asked without a socket, the pods that it scrapes, and the event loop's clock. A
 request takes a few virtual milliseconds each way and a change reaches each watch after a time of its own. So

@@ -56,7 +56,7 @@ LATE_SECONDS = 30.0
 
 @dataclass(slots=True, kw_only=True)
 class Outcome:
-    """What went wrong in one schedule, in words; nothing should."""
+    """Faults found in one schedule, in words; there should be none."""
 
     seed: int
     doubled: list[str] = field(default_factory=list)
@@ -245,7 +245,7 @@ class Schedule:
 
 
 class RequestFaults:
-    """What happens to the operators' requests while it is `on`."""
+    """Trouble of the operators' requests while it is `on`."""
 
     def __init__(self, scene: Scene, draws: random.Random) -> None:
         self.on = False

@@ -1,4 +1,4 @@
-"""What is lost: a node, a pod, the operator itself."""
+"""Losses: a node, a pod, the operator itself."""
 
 import pytest
 

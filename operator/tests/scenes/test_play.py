@@ -9,7 +9,7 @@ pytestmark = pytest.mark.scenes
 
 
 async def story(seed: int) -> list[tuple[float, str, str]]:
-    """What an operator asked for in a scene, and when the last request came."""
+    """Requests of an operator in a scene, and when the last one came."""
     async with Scene(seed=seed).playing() as scene:
         scene.node("a")
         scene.create()

@@ -1,4 +1,4 @@
-"""What is settled, or waits, costs next to nothing; room that becomes free wakes those who get it."""
+"""Settled and waiting objects cost next to nothing; room that becomes free wakes those who get it."""
 
 from collections.abc import Callable
 

@@ -74,7 +74,7 @@ def keys(scene: Scene) -> Manifest:
 
 
 def make_older(scene: Scene) -> None:
-    """What the release before keys would have made of the same objects, while no operator runs."""
+    """Make what the release before keys would have made of the same objects, while no operator runs."""
     _without(scene, RETRIEVER, volume="keys", setting=("caller_keys_directory",))
     revision = scene.the(AGENT_FLEETS, "support")["status"]["revision"]
     worker = f"{WORKER}-{revision}"

@@ -55,7 +55,7 @@ class Hands(Protocol):
 
 
 class Words:
-    """What a test says and asks. How a node is made and how time passes depends on the cluster."""
+    """Words and questions of a test. How a node is made and how time passes depends on the cluster."""
 
     def __init__(self, hands: Hands, namespace: str = NAMESPACE) -> None:
         self.hands = hands

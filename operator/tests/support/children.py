@@ -1,4 +1,4 @@
-"""What an API server has of an object's children, by label."""
+"""Children of an object that an API server has, by label."""
 
 from collections.abc import Iterable
 

@@ -35,7 +35,7 @@ GROUPS = {
 
 
 class Counted:
-    """What is bound and reserved, and what follows from it."""
+    """Bound and reserved resources, and what follows from them."""
 
     def __init__(self, others: list[Claim], standing: list[tuple[str, str]]) -> None:
         self.others = others

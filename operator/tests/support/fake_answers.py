@@ -208,7 +208,7 @@ class Answers(Objects, Faults):
         return self.put(resource, self._as_stored(resource, manifest))
 
     def _as_if_stored(self, resource: Resource, manifest: Manifest) -> Manifest:
-        """What a dry run answers: the object as it would be, without a version."""
+        """Answer of a dry run: the object as it would be, without a version."""
         stored = self._as_stored(resource, manifest)
         metadata = stored["metadata"]
         metadata["uid"] = f"uid-of-a-dry-run-{metadata['name']}"

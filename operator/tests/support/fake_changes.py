@@ -63,7 +63,7 @@ def in_the_way(held: Mapping[str, Any], before: Mapping[str, Any], now: Mapping[
 
 
 def only(part: str, body: Manifest) -> Manifest:
-    """What of an applied object counts."""
+    """Fields of an applied object that count."""
     if part == "status":
         return {**body, "metadata": {k: v for k, v in body["metadata"].items() if k in ("name", "namespace")}}
     return {key: value for key, value in body.items() if part == "all" or key != "status"}

@@ -1,4 +1,4 @@
-"""What the fake API server holds: the objects of each resource, their history, and the watches on it.
+"""Store of the fake API server: the objects of each resource, their history, and the watches on it.
 
 Tests, and the parts of a cluster that scenes play, change the objects here; clients change them by requests.
 """
@@ -190,7 +190,7 @@ def event_text(event: str, manifest: Manifest) -> str:
 
 
 def status_document(status: int, reason: str, message: str, causes: Iterable[str] = ()) -> Manifest:
-    """What the API server answers when it refuses."""
+    """Answer of the API server when it refuses."""
     return {
         "kind": "Status",
         "apiVersion": "v1",
@@ -210,14 +210,14 @@ def as_item(resource: Resource, manifest: Manifest) -> Manifest:
 
 
 def deleted(resource: Resource, manifest: Manifest) -> Manifest:
-    """What the API server answers when an object is gone at once."""
+    """Answer of the API server when an object is gone at once."""
     metadata = manifest["metadata"]
     details = {"name": metadata["name"], "kind": resource.plural, "uid": metadata["uid"]}
     return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
 
 
 def _specified(resource: Resource, manifest: Manifest) -> dict[str, Any]:
-    """What makes a generation: all but metadata and status, and the annotations of a Deployment."""
+    """Parts that make a generation: all but metadata and status, and the annotations of a Deployment."""
     found = {key: value for key, value in manifest.items() if key not in ("metadata", "status")}
     return {**found, "": manifest["metadata"].get("annotations")} if resource == DEPLOYMENTS else found
 

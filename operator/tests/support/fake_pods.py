@@ -1,4 +1,4 @@
-"""What the API server itself does to pods: defaults, what may not change, and a deletion's grace."""
+"""The API server's own rules for pods: defaults, what may not change, and a deletion's grace."""
 
 import copy
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ def with_defaults(pod: Manifest) -> Manifest:
 
 
 def forbidden_change(held: Manifest, changed: Manifest) -> str:
-    """What a change of a pod's spec does that no change may do; empty when it may."""
+    """Fault of a change of a pod's spec; empty when it may be made."""
     before, after = held.get("spec") or {}, changed.get("spec") or {}
     gates = _names(before.get("schedulingGates"))
     if not _names(after.get("schedulingGates")) <= gates:

@@ -12,7 +12,7 @@ from tests.support.fake_objects import BY_PATH, WITH_STATUS, status_document
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request(client.Request):
-    """What a client asked for; the query holds texts, as in a URL."""
+    """A client's request; the query holds texts, as in a URL."""
 
     @property
     def is_watch(self) -> bool:
@@ -21,7 +21,7 @@ class Request(client.Request):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What the server answers."""
+    """The server's answer."""
 
     status: int
     document: Manifest
@@ -30,7 +30,7 @@ class Reply:
 
 @dataclass
 class Fault:
-    """What happens to the next `times` requests that `matches` accepts."""
+    """Trouble of the next `times` requests that `matches` accepts."""
 
     matches: Callable[[Request], bool]
     answer: Callable[[], Reply | Awaitable[Reply]]
@@ -39,7 +39,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """What a path names."""
+    """Resource and object that a path names."""
 
     resource: Resource
     namespace: str
@@ -114,7 +114,7 @@ class Faults:
 
 
 def located(path: str) -> Target | None:
-    """What a path names; None for a discovery document and a resource that is not served."""
+    """Resource and object that a path names; None for a discovery document or a resource not served."""
     parts = path.strip("/").split("/")
     group, version, rest = (
         ("", parts[1:2], parts[2:]) if parts[0] == "api" else (parts[1:2], parts[2:3], parts[3:])

@@ -25,7 +25,7 @@ ROOTS: dict[type[ApiModel], str] = {
 
 
 class FieldReads:
-    """What was read so far: kind and path."""
+    """Fields that were read so far: kind and path."""
 
     def __init__(self) -> None:
         self.reads: set[tuple[str, str]] = set()

@@ -23,7 +23,7 @@ from leaks.pytest_plugin import told as search
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a reconcile does and tells."""
+    """Acts and words of a reconcile."""
 
     writes: Sequence[Write] = ()
     status: Mapping[str, Any] | None = None
@@ -44,7 +44,7 @@ class Plan:
 
 
 def plan_by(controller: Controller[Any, Any], facts: Any, now: datetime) -> Plan:
-    """What this controller makes of these facts."""
+    """Plan of this controller for these facts."""
     decision = controller.decide(facts, now)
     return _together(controller.act(facts, decision, now), controller.tell(facts, decision, [], now))
 
@@ -56,7 +56,7 @@ def plan_of_set(observed: SetSeen, now: datetime) -> Plan:
 
 
 def told_of_set(observed: SetSeen, refusals: Sequence[RefusedWrite], now: datetime) -> Told:
-    """What is told of a set when these writes of its plan are refused."""
+    """Words on a set when these writes of its plan are refused."""
     return tell(decide(observed, now), refusals, observed.manifest, now)
 
 

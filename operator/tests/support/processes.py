@@ -38,7 +38,7 @@ class OperatorProcess:
     start: Callable[[], "subprocess.Popen[str]"]
 
     def kill_and_start_again(self) -> None:
-        """What a kubelet does after the worst; whoever wants no wait for the lease deletes it."""
+        """Act as a kubelet after the worst; whoever wants no wait for the lease deletes it."""
         self.process.kill()
         self.process.wait()
         self.process = self.start()

@@ -6,7 +6,7 @@ ANSWER = "Paris"
 
 
 def ask(url: str, model: str, *, timeout_seconds: float) -> str:
-    """What the model says to it, at a server of OpenAI's API."""
+    """Answer of the model to it, at a server of OpenAI's API."""
     question = {"role": "user", "content": "What is the capital of France?"}
     body = {"model": model, "messages": [question], "max_tokens": 12, "temperature": 0}
     response = httpx2.post(f"{url}/v1/chat/completions", json=body, timeout=timeout_seconds)

@@ -1,4 +1,4 @@
-"""What a router's agent answers, for tests without routers.
+"""Answers of a router's agent, for tests without routers.
 
 Which pods are servers is decided by the router's own code. Drains are acknowledged as they stand on the pods;
 load and answers are what the test says.
@@ -14,7 +14,7 @@ from flotilla_runtime.router.pods import Replica, replicas_of
 
 @dataclass(kw_only=True)
 class RouterWords:
-    """What the routers of a set say: `busy` when every replica has a request in flight, `answers` with the
+    """Answers of the routers of a set: `busy` when every replica has a request in flight, `answers` with the
     number of answers and of 5xx among them by revision, `held` for requests that wait for a first replica.
     """
 
@@ -52,7 +52,7 @@ class RouterWords:
 
 
 def server_of(replica: Replica, answered: tuple[int, int], *, busy: bool) -> contract.RouterServer:
-    """What a router says of a replica; `answered` are its answers and the 5xx among them."""
+    """A router's words on a replica; `answered` are its answers and the 5xx among them."""
     count, failed = answered
     return contract.RouterServer(
         name=replica.name,

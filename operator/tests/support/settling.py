@@ -83,7 +83,7 @@ class SettlingCluster:
             await self._round(controller, Key(kind, "default", name), now + turn * ROUND)
 
     async def plan(self, controller: Controller[Any, Any], key: Key, now: datetime) -> Plan:
-        """What the controller makes of the object as it is."""
+        """Plan of the controller for the object as it is."""
         current = self.objects[key.kind, key.name]
         world = World(
             caches=Caches.of(*self.objects.values()),
@@ -122,7 +122,7 @@ class SettlingCluster:
 
 
 def _come_to_life(manifest: Manifest) -> Mapping[str, Any]:
-    """What controllers and kubelet make of an object."""
+    """Act on an object as controllers and kubelet do."""
     true = {"status": "True", "lastTransitionTime": "2026-05-01T11:30:00Z"}
     match manifest["kind"]:
         case "Deployment" | "StatefulSet":

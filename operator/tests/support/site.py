@@ -81,7 +81,7 @@ class Site:
         )
 
     def asked(self, since: int = 0) -> list[Manifest]:
-        """What the operator asked the API server in this namespace, or of the whole cluster."""
+        """Requests of the operator to the API server in this namespace, or about the whole cluster."""
         events = list(self.plane.audit_events(user=USER))[since:]
         return [event for event in events if event["stage"] == "ResponseComplete"]
 
@@ -117,7 +117,7 @@ SCHEDULED_AT_MOST = 5
 
 
 def unscheduled(events: list[Manifest]) -> list[str]:
-    """What of a minute is neither a lease renewal nor a watch nor as rare as a sweep."""
+    """Requests of a minute that are neither a lease renewal nor a watch nor as rare as a sweep."""
     asked = [what_is_asked(event) for event in events]
     rare = {
         question

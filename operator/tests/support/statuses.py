@@ -26,5 +26,5 @@ def status_text(manifest: Mapping[str, Any], status: Mapping[str, Any]) -> str:
 
 
 def status_difference(text: str, *, file: str, whole: str) -> str:
-    """What differs from the whole text, which is in this file."""
+    """Differences from the whole text, which is in this file."""
     return difference(Whole(file=file, parts=objects_of(whole)), objects_of(text))

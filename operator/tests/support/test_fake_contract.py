@@ -163,7 +163,7 @@ async def watched(connection: Connection, namespace: str) -> list[tuple[str, str
 
 
 async def events_since(talk: Talk, version: str) -> list[Manifest]:
-    """What comes within a second."""
+    """Events that come within a second."""
     query = {"watch": "1", "resourceVersion": version, "timeoutSeconds": 1}
     asked = Request(method="GET", path=CONFIG_MAPS.path(talk.namespace), query=query)
     found = [event async for event in talk.connection.stream(asked, 30)]

@@ -1,4 +1,4 @@
-"""What the tests of a settled operator call unscheduled."""
+"""Requests that the tests of a settled operator call unscheduled."""
 
 from typing import Any
 

@@ -105,7 +105,7 @@ class _Jumping(selectors.BaseSelector):
         self._inner.close()
 
     def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
-        """What is registered."""
+        """Files that are registered."""
         return self._inner.get_map()
 
 

@@ -87,7 +87,7 @@ def configuration(folder: Path, port: int) -> Path:
 
 
 def ask(port: int, password: str, *command: str) -> str:
-    """What the probe's own client says, as soon as it says anything."""
+    """Answer to the probe's own client, as soon as there is one."""
     end = time.monotonic() + 10
     while True:
         told = subprocess.run(
@@ -253,7 +253,7 @@ def test_an_executor_reaches_the_keys_of_its_queue_alone(port: int, command: str
     "Executors have no key of a model, an index or a bucket, and reach the keys of their queue alone",
 )
 async def test_the_executors_queue_works_with_these_users(port: int, tmp_path: Path) -> None:
-    """What workers, executors and gateways ask of the queue: a request, its claim, its reply, figures."""
+    """Commands of workers, executors and gateways to the queue: a request, its claim, its reply, figures."""
     gateway, worker = (store_of(user, port, tmp_path).tool_requests for user in ("gateway", "worker"))
     executor = executors_queue(port, tmp_path)
     request = ToolRequest(id="k", name="t", call="c", key="k", arguments={}, effect=contract.Effect.UNSAFE)
@@ -295,7 +295,7 @@ def test_each_user_has_its_own_password_and_the_one_of_before_still_opens(port: 
     "Gateways and workers have a user of Redis each, and Redis has only the hashes of their passwords",
 )
 async def test_the_task_store_works_with_these_users(port: int, tmp_path: Path) -> None:
-    """What gateways and workers ask of the store: submission, claim, journal, end, figures, events."""
+    """Commands of gateways and workers to the store: submission, claim, journal, end, figures, events."""
     gateway, worker = (store_of(user, port, tmp_path) for user in ("gateway", "worker"))
     link = connect(queue_of("worker", port, tmp_path))
     texts = TextStore(link, FLEET)
@@ -381,7 +381,7 @@ def executors_queue(port: int, folder: Path) -> ToolRequests:
 
 
 def alive(port: int, password: str, patience_seconds: float = 50) -> bool:
-    """What the probe of the pod finds."""
+    """Result of the pod's probe."""
     command = alive_command(patience_seconds).replace("redis-cli", f"redis-cli -p {port}")
     found = subprocess.run(
         ["sh", "-c", command], env={**os.environ, "REDISCLI_AUTH": password}, capture_output=True, check=False

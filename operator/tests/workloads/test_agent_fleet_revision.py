@@ -1,4 +1,4 @@
-"""What makes a new revision of a fleet's agent, and what replaces workers within their revision."""
+"""Changes that make a new revision of an agent, and those that replace workers within a revision."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What is read of worker pods: why none becomes ready, and which ones are to go first."""
+"""Facts read from worker pods: why none becomes ready, and which ones are to go first."""
 
 from datetime import timedelta
 from typing import Any

@@ -76,7 +76,7 @@ def _as_in_the_pod(value: Any, root: Path) -> Any:
 
 
 def expected(spec: ModelReplicaSetSpec) -> dict[str, Any]:
-    """What vLLM is to have read, said without the code that renders it."""
+    """Settings that vLLM must have read, said without the code that renders them."""
     engine, embeds = spec.engine, spec.model.task == "Embed"
     values: dict[str, Any] = {
         "model": "/claims/m/minilm" if embeds else "/claims/m/llama",
@@ -175,7 +175,7 @@ def test_names_of_folders_may_hold_what_separates_arguments(ask: Ask) -> None:
     "capacity.md", "0.92 of the memory is used, or what `--gpu-memory-utilization` says; it is vLLM's default"
 )
 def test_the_share_of_memory_is_the_engines_default(ask: Ask) -> None:
-    """What the capacity's arithmetic goes by, since no argument of ours says it."""
+    """Value that the capacity's arithmetic goes by, since no argument of ours says it."""
     assert ask(spec_of(model=MODEL))["gpu_memory_utilization"] == UTILIZATION
 
 

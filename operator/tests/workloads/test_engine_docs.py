@@ -80,7 +80,7 @@ def values_of(annotation: Any) -> list[str]:
 
 
 def wrong_rows(page: str) -> list[str]:
-    """What the page lacks, and what it says of nothing."""
+    """Fields that the page lacks, and those that it invents."""
     there, told = set(fields_of(Engine)), {field for row in rows(page) for field in row.fields}
     holders = {field.rpartition(".")[0].removesuffix("[]") for field in there}
     lacking = [f"{field} has no row" for field in sorted(there - told)]

@@ -144,7 +144,7 @@ def answer(
 
 
 def models(engine: RunningEngine) -> dict[str, dict[str, Any]]:
-    """What the engine lists, by name."""
+    """Models that the engine lists, by name."""
     with urlopen(f"{engine.url}/v1/models", timeout=30) as response:
         return {model["id"]: model for model in json.load(response)["data"]}
 

@@ -1,4 +1,4 @@
-"""Which edits a real API server allows of a pod behind our gate, and of one whose gate was lifted.
+"""Edits that a real API server allows of a pod behind our gate, and of one whose gate was lifted.
 
 Placement rests on this (docs/decisions/0004-pinning-and-gates.md): what a gated pod asks of its node may only
 be narrowed, so a group that must go elsewhere gets new pods. The pods here are those that the operator makes.
@@ -91,7 +91,7 @@ def pods(control_plane: ControlPlane, namespace: str) -> Pods:
 
 
 def as_made(spec: dict[str, Any]) -> None:
-    """What the operator makes."""
+    """Pod as the operator makes it."""
 
 
 def without_a_pin(spec: dict[str, Any]) -> None:

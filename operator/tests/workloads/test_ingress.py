@@ -1,4 +1,4 @@
-"""Who may connect to which pods: every pod has a policy, and what is open to everybody is listed here."""
+"""Connections that pods allow: every pod has a policy, and what is open to everybody is listed here."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What is heard of a model from the pods that serve it."""
+"""Facts of a model that the pods that serve it report."""
 
 from typing import Any
 

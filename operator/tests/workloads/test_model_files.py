@@ -21,7 +21,7 @@ def pod_of(**spec: Any) -> dict[str, Any]:
 
 
 def volumes(pod: dict[str, Any]) -> dict[str, str]:
-    """What each volume of files is."""
+    """Source of each volume of files."""
     own = {"home", "tmp", "shm", "engine-guard"}
     found = [volume for volume in pod["volumes"] if volume["name"] not in own]
     return {

@@ -342,7 +342,7 @@ NEW = "registry.example/new@sha256:11"
 
 
 def router_template(spec: ModelReplicaSetSpec, images: Images = IMAGES) -> dict[str, Any]:
-    """What Kubernetes rolls the routers by: the template of their pods."""
+    """The template of the routers' pods, by which Kubernetes rolls them."""
     objects = router_objects(OWNER, spec, images, several_stages=False)
     (deployment,) = [m for m in objects if m["kind"] == "Deployment"]
     template: dict[str, Any] = deployment["spec"]["template"]

@@ -1,4 +1,4 @@
-"""What holds of every container of every pod that is rendered: restricted pod security, and requests that a
+"""Rules for every container of every pod that is rendered: restricted pod security, and requests that a
 quota counts. Each row names its containers, so that none is left out.
 """
 

@@ -1,4 +1,4 @@
-"""Which containers get the chart's proxies, for which addresses, and what the clients in them make of it."""
+"""Containers that get the chart's proxies, for which addresses, and what the clients in them make of it."""
 
 import threading
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Which taints the pods of a set tolerate."""
+"""Taints that the pods of a set tolerate."""
 
 from dataclasses import replace
 from typing import Any

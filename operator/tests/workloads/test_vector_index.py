@@ -99,7 +99,7 @@ def rendered(
 
 
 def ids_of(manifest: dict[str, Any], seen: EmbedderSeen) -> list[str]:
-    """What names and labels of an index are made of, besides its own name."""
+    """Parts of an index's names and labels, besides its own name."""
     spec = VectorIndex.model_validate(manifest).spec
     build = wanted(spec, seen.model)
     generation = build.generation.replace("-", "_")

@@ -149,7 +149,7 @@ def memory_bytes(spec: RedisSpec) -> int:
 
 
 def clients_bytes(spec: RedisSpec) -> int:
-    """Bytes that the buffers of all clients may take. Beyond them, Redis cuts off the client with the most."""
+    """Bytes that all clients' buffers may take. Beyond them, Redis cuts off the client with the most."""
     return max(LEAST_CLIENTS_BYTES, memory_bytes(spec) * CLIENTS_PERCENT_OF_MEMORY // 100)
 
 

@@ -1,4 +1,4 @@
-"""Which ClusterRoleBinding is a fleet's, by its name and labels; how they come and go is a scene."""
+"""A fleet's ClusterRoleBinding, known by its name and labels; how they come and go is a scene."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""What gateways are told of the room that a fleet's models have."""
+"""Room of a fleet's models, as gateways are told."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a fleet's controller makes of what it sees: conditions, writes, figures; no server.
+"""Plans of a fleet's controller from observed values: conditions, writes, figures; no server.
 
 The real loop against a real API server is in test_apiserver.py; objects in workloads/test_agent_fleet.py.
 """
@@ -368,7 +368,7 @@ async def test_the_rights_of_redis_users_come_from_the_secrets_and_never_from_it
 
 
 def rolled(plan: Plan) -> dict[str, str | None]:
-    """What the pods of each part say of their password."""
+    """Passwords in the pods of each part."""
     return {
         write.manifest["metadata"]["name"]: write.manifest["spec"]["template"]["metadata"]["annotations"].get(
             "flotilla.dev/password-made"
@@ -820,7 +820,7 @@ async def test_an_index_with_the_users_keys_needs_an_entry_for_the_fleet() -> No
 async def test_the_status_of_an_index_gives_away_no_secret(
     keys: dict[str, Any], expected: str | None
 ) -> None:
-    """Who may write the status, and nothing else, gets no secret mounted, and none sent elsewhere."""
+    """A user who may write the status, and nothing else, gets no secret mounted, and none sent elsewhere."""
     index = served_index(keys={**keys, "required": True}, url="http://evil.example.com/v1/retrieve")
     observed, _ = await Stage(served_model(), index, admins={"password": planted("s3cret")}).look(SEARCHING)
     assert [key.name for key in observed.wiring.index_keys] == ([expected] if expected else [])

@@ -1,4 +1,4 @@
-"""What a fleet's models cost: who says it, and that unknown is never 0."""
+"""Prices of a fleet's models: where they come from, and that unknown is never 0."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a fleet reads of its own status: statuses as releases wrote them, and ones that are not valid."""
+"""A fleet reads its own status: statuses as releases wrote them, and ones that are not valid."""
 
 from datetime import timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""What becomes of older revisions: a row for each reason, and what the revision in force adopts."""
+"""Fate of older revisions: a row for each reason, and what the revision in force adopts."""
 
 from datetime import timedelta
 from typing import Any

@@ -17,7 +17,7 @@ from tests.support.waiting import eventually
 
 
 class AnsweringRouters:
-    """What the routers of one set say: `busy` when every replica has a request in flight, `answers` with the
+    """Answers of a set's routers: `busy` when every replica has a request in flight, `answers` with the
     number of answers and of 5xx among them by revision.
     """
 
@@ -38,7 +38,7 @@ class AnsweringRouters:
                 self._serve(name)
 
     def status(self, router: str) -> contract.RouterStatus:
-        """What one of them answers."""
+        """Answer of one of them."""
         self.asked += 1
         leaders = f"{self._selector}engine,{contract.LABEL_STAGE}=0"
         pods = self.stage.client.get(f"{self._pods}?{leaders}")["items"]

@@ -128,7 +128,7 @@ class Stage:
         return found
 
     def report(self, pod: dict[str, Any], **of_engine: Any) -> None:
-        """What a kubelet would report of an engine that does not serve.
+        """Report that a kubelet would give of an engine that does not serve.
 
         Once KWOK has reported what a kubelet does of one that serves, or that would come last and count.
         """
@@ -142,7 +142,7 @@ class Stage:
         self.client.merge(f"{path}/status", {"status": status})
 
     def end(self, pod: dict[str, Any]) -> None:
-        """What a kubelet does once a deleted pod's containers have stopped; until then they hold GPUs."""
+        """Act as a kubelet once a deleted pod's containers have stopped; until then they hold GPUs."""
         path = f"/api/v1/namespaces/{self.namespace}/pods/{pod['metadata']['name']}"
         assert "deletionTimestamp" in self.client.get(path)["metadata"]
         self.client.delete(f"{path}?gracePeriodSeconds=0")

@@ -138,7 +138,7 @@ def test_a_settled_set_is_not_written_any_more(stage: Stage, operator: OperatorP
 
 
 def report_facts(stage: Stage, pod: dict[str, Any], facts: contract.ModelFacts) -> None:
-    """What the kubelet would report of a container that ended with these facts."""
+    """Report that the kubelet would give of a container that ended with these facts."""
     ended = {"exitCode": 0, "message": facts.model_dump_json(exclude_none=True)}
     status = {
         "name": contract.MODEL_FACTS_CONTAINER,

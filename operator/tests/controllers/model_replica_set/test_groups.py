@@ -92,7 +92,7 @@ def test_the_score_is_told_with_its_parts() -> None:
 
 
 def needed(done: Plan, pod: dict[str, Any]) -> frozenset[ObjectRef]:
-    """What has to be there before this pod is created."""
+    """Objects that have to be there before this pod is created."""
     (write,) = (write for write in done.writes if isinstance(write, Create) and write.manifest is pod)
     return write.needs
 

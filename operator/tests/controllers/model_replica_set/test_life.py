@@ -1,4 +1,4 @@
-"""What pods say about their group: the phase, what troubles it, and what ends it. What is done about it:
+"""Life of a group by its pods: the phase, what troubles it, and what ends it. What is done about it:
 test_plan.
 """
 

@@ -1,4 +1,4 @@
-"""Which folders of nodes a set may keep models in, also where it goes back to an older revision."""
+"""Folders of nodes in which a set may keep models, also where it goes back to an older revision."""
 
 from typing import Any
 

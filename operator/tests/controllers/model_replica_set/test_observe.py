@@ -1,4 +1,4 @@
-"""What is read from the caches: priorities, rivals, loads, and the two memories. What the spec names:
+"""Values read from the caches: priorities, rivals, loads, and the two memories. What the spec names:
 test_references.
 """
 

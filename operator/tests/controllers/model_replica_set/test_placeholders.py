@@ -1,4 +1,4 @@
-"""What a set that asks for nodes plans: its writes, its condition and what its status remembers. The decision
+"""Plans of a set that asks for nodes: its writes, its condition and what its status remembers. The decision
 alone: test_provisioning; with a real autoscaler: test_node_provisioning.
 """
 

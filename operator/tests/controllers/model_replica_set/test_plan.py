@@ -67,7 +67,7 @@ def seen_set(manifest: dict[str, Any], pods: Sequence[dict[str, Any]] = (), **fi
 
 
 def decided_on(me: SetFacts, load: RouterLoad) -> ZeroDecision | None:
-    """What the steering loop decides on this load."""
+    """Decision of the steering loop on this load."""
     policy = policy_of(me.newest.spec)
     signals = zero_signals(load, all_ready_since(me.groups), NOW)
     return None if policy is None else decide(signals, policy, current=me.memory.wanted)
@@ -633,7 +633,7 @@ class TestANodeThatLeaves:
         ],
     )
     def test_gets_a_replacement_elsewhere_first(self, shape: dict[str, Any], leaves: bool) -> None:
-        """What the pod tolerates counts, not what pods of today would: the chart's tolerations may change."""
+        """The pod's own tolerations count, not those of pods of today: the chart's tolerations may change."""
         manifest = gpu_set(replicas=1)
         pod = member(manifest, "llama-x", pin="a", node="a", ready=True)
         pod["spec"]["tolerations"] = [{"key": "known", "operator": "Exists"}]

@@ -1,4 +1,4 @@
-"""What flotilla.dev/rebalance shows and does, step by step, from what is seen; the moves that are worth it
+"""Steps of flotilla.dev/rebalance, each from what is seen; the moves that are worth it
 are in placement's tests, the real loop in test_rebalancing_apiserver.
 """
 

@@ -164,7 +164,7 @@ def one_leaves_when_another_serves(stage: Stage) -> None:
 
 
 def kubectl_flotilla(stage: Stage, *arguments: str) -> "subprocess.Popen[str]":
-    """What a user types: kubectl finds the installed plugin on the PATH and hands over to it."""
+    """Run what a user types: kubectl finds the installed plugin on the PATH and hands over to it."""
     programs = [binary("kubectl").parent, Path(sys.executable).parent]
     variables = {
         **os.environ,

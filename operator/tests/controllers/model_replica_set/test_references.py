@@ -1,4 +1,4 @@
-"""What the spec names and the cluster lacks: seen by `observe`, and what the plan says and does about it."""
+"""References that the cluster lacks: seen by `observe`, and what the plan says and does about it."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a set remembers survives being written and read, and a part that is not valid is forgotten alone."""
+"""A set's memory survives being written and read, and a part that is not valid is forgotten alone."""
 
 from datetime import timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""What keeps an update's clock from running, and what is said of one that has failed; the judgement itself:
+"""Events that stop an update's clock, and words on an update that has failed; the judgement itself:
 test_rollout.
 """
 

@@ -1,4 +1,4 @@
-"""What routers' agents say → the rates and the KV usage of the set. The other sums: test_observe."""
+"""Reports of routers' agents → the rates and the KV usage of the set. The other sums: test_observe."""
 
 from datetime import timedelta
 

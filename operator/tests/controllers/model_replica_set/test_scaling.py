@@ -1,4 +1,4 @@
-"""What of pods and routers the decision about zero rests on."""
+"""Facts of pods and routers on which the decision about zero rests."""
 
 from dataclasses import replace
 from datetime import timedelta

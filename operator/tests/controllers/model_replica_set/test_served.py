@@ -1,4 +1,4 @@
-"""What the routers are told while replicas of two revisions serve: what callers find at all of them."""
+"""Instructions to routers while two revisions serve: the models that callers find at all of them."""
 
 import json
 from typing import Any
@@ -31,7 +31,7 @@ def on_record(manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 async def told(now: dict[str, Any], *cluster: dict[str, Any]) -> contract.RouterConfig:
-    """What a router of this set is told beside these pods and records."""
+    """Instructions to a router of this set beside these pods and records."""
     key = Secrets({"llama-engine-key": {"key": "k", "madeAnew": ""}}, controller_uid=OWNER.uid)
     done = plan(await observe(now, world(*cluster, secrets=key), Memory(), NOW), NOW)
     (config,) = (

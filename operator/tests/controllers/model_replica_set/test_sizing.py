@@ -1,4 +1,4 @@
-"""What a set says of its replicas' memory: facts of pods in, status and condition out, word by word.
+"""Words of a set on its replicas' memory: facts of pods in, status and condition out, word by word.
 
 The arithmetic itself: tests/capacity. A model that does not fit: test_verdicts. The real loop with an init
 container's message: test_apiserver.

@@ -1,4 +1,4 @@
-"""What others do to the operator of a set, on a real API server: false routers, folders of the node.
+"""Attacks on the operator of a set, on a real API server: false routers, folders of the node.
 
 KWOK says that the pods run. A test gives them addresses at which servers of its own answer.
 """

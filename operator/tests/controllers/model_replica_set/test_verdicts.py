@@ -1,4 +1,4 @@
-"""What is done about a model that does not fit: what the set says, which replicas give back what they hold,
+"""Verdicts on a model that does not fit: what the set says, which replicas give back what they hold,
 and what proves the verdict wrong. The sizes it rests on: test_sizing.
 """
 

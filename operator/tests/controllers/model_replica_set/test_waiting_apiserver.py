@@ -1,4 +1,4 @@
-"""What a set waits for on a real API server: room, a secret, a claim, a quota. Each is said in a
+"""A set waits on a real API server: for room, a secret, a claim, a quota. Each is said in a
 condition, and the set goes on when it is there.
 """
 

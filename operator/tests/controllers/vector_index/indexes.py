@@ -46,7 +46,7 @@ def claim(name: str, *, used_by: str | None = None, **labels: str) -> Manifest:
 
 
 class Stage:
-    """What the cluster holds; `settle` carries plans out as the writer would."""
+    """Objects of the cluster; `settle` carries plans out as the writer would."""
 
     def __init__(self, index: Manifest | None = None, *others: Manifest, **secrets: Entries) -> None:
         self.index = index or vector_index()
@@ -170,7 +170,7 @@ class Stage:
         self.step()
 
     def measure(self, document: Mapping[str, Any]) -> None:
-        """What the retriever's pod says of itself."""
+        """Answer of the retriever's pod about itself."""
         selector = self.objects["Deployment", "handbook-retriever"]["spec"]["selector"]["matchLabels"]
         pod = {
             "apiVersion": "v1",
@@ -215,7 +215,7 @@ def being_emptied(stage: Stage, state: CleanupState) -> Leaving:
 
 
 def planned(shards: int = 2) -> StepReport:
-    """What the plan step of ten documents reports."""
+    """Report of the plan step of ten documents."""
     return StepReport(
         step=BuildStep.PLAN,
         documents=DocumentCounts(discovered=10, dead_lettered=1),
@@ -225,7 +225,7 @@ def planned(shards: int = 2) -> StepReport:
 
 
 def promoted() -> StepReport:
-    """What the promotion of ten documents reports."""
+    """Report of the promotion of ten documents."""
     return StepReport(
         step=BuildStep.PROMOTE,
         documents=DocumentCounts(discovered=10, indexed=9, dead_lettered=1),

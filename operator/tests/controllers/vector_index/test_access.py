@@ -1,4 +1,4 @@
-"""Who may search an index: the decision as a table, and what follows from it."""
+"""Access to an index's searches: the decision as a table, and what follows from it."""
 
 from collections.abc import Callable
 from typing import Any

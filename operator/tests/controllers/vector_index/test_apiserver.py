@@ -162,7 +162,7 @@ class Stage:
         self.ready("retriever")
 
     def everything(self, name: str = "handbook") -> list[str]:
-        """What carries the index's label."""
+        """Objects with the index's label."""
         return names(self.client, self.namespace, CHILDREN, f"flotilla.dev/owner={name}")
 
 

@@ -75,7 +75,7 @@ def milvus(tmp_path: Path) -> Iterator[SecuredMilvus]:
 
 
 def removed(uri: str, **environment: str) -> str:
-    """What the removal says."""
+    """Words of the removal."""
     source = f"{REPOSITORY}/operator:{REPOSITORY}/runtime"
     process = subprocess.run(
         [sys.executable, "-c", PROGRAM, uri, TOKEN, PREFIX],

@@ -29,7 +29,7 @@ def decided(stage: Stage) -> Decision:
 
 
 def ready(stage: Stage | None = None) -> Stage:
-    """What a build needs is there, and no step has started."""
+    """Observed state in which a build has all that it needs, and no step has started."""
     stage = stage or Stage()
     stage.step()
     stage.ready()

@@ -1,4 +1,4 @@
-"""What the plan's pod is told of its Job rests on a label that the API server gives every pod of a Job."""
+"""The plan's pod learns of its Job by a label that the API server gives every pod of a Job."""
 
 import pytest
 

@@ -300,7 +300,7 @@ def test_a_failed_build_is_shown_where_it_belongs(
 
 
 def leaving(state: CleanupState) -> list[str]:
-    """What is told of an index that is being deleted while its Milvus is being emptied."""
+    """Words on an index that is being deleted while its Milvus is being emptied."""
     stage = Stage()
     return [event.reason for event in plan_by(stage.controller, being_emptied(stage, state), NOW).events]
 

@@ -1,4 +1,4 @@
-"""What an index reads of its own status: statuses as releases wrote them, and ones that are not valid."""
+"""An index reads its own status: statuses as releases wrote them, and ones that are not valid."""
 
 from typing import Any
 

@@ -25,7 +25,7 @@ class PlayedTasks:
         )
 
     def status(self, fleet: str) -> contract.FleetStatus:
-        """What a gateway answers."""
+        """Answer of a gateway."""
         found = self.revisions.values()
         return contract.FleetStatus(
             fleet=fleet,

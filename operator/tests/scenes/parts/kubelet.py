@@ -46,7 +46,7 @@ class Kubelets(Part):
             task.add_done_callback(lambda ended: self._ended(ended, place))
 
     def _ended(self, task: "asyncio.Task[bool]", place: tuple[str, str]) -> None:
-        """What could not be done, because the node was silent, is begun anew later."""
+        """Begin anew later what could not be done because the node was silent."""
         self._tasks.discard(task)
         if not task.cancelled() and not task.result():
             self._begun.discard(place)

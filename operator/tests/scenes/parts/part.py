@@ -20,7 +20,7 @@ NEVER_READ = frozenset({"events", "leases"})
 
 
 class Cluster:
-    """What all parts share: the objects, random draws, and the verbs by which they change objects."""
+    """Base of all parts: the objects, random draws, and the verbs by which they change objects."""
 
     def __init__(self, api: Answers, draw: Callable[[float, float], float]) -> None:
         self.api = api

@@ -17,7 +17,7 @@ class Routers:
         self.silent: Callable[[Manifest], bool] = lambda _pod: False
 
     def of(self, name: str) -> RouterWords:
-        """What the routers of this set say."""
+        """Answers of the routers of this set."""
         return self._words.setdefault(name, RouterWords())
 
     def answer(self, router: Manifest) -> bytes:

@@ -84,7 +84,7 @@ def _waits(pod: Manifest) -> bool:
 
 
 def _used(pods: Iterable[Manifest]) -> dict[str, Counter[str]]:
-    """What bound pods take of their nodes, those too that are being deleted."""
+    """Resources that bound pods take of their nodes, those too that are being deleted."""
     used: dict[str, Counter[str]] = {}
     for pod in pods:
         node = pod["spec"].get("nodeName")
