@@ -20,7 +20,7 @@ from tests.support.fleet_tasks import fleet_token
 from tests.support.stand_ins import doubles
 from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900, func_only=True)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(2400, func_only=True)]
 
 KEY = planted("a-key-of-mine")
 MEBIBYTE = 2**20

@@ -27,7 +27,7 @@ from tests.support.waiting import eventually
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.xdist_group("demo"),
-    pytest.mark.timeout(1800, func_only=True),
+    pytest.mark.timeout(2400, func_only=True),
 ]
 TEN_MEGABYTES = 10_000_000
 

@@ -19,7 +19,7 @@ from tests.support.asked import asked
 from tests.support.killed import kill
 from tests.support.stand_ins import SMALL, configured, doubles, mounted
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900, func_only=True)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(2400, func_only=True)]
 
 NO_SUCH_IMAGE = "localhost:1/none:1"  # nobody listens there
 NO_SUCH_OPTION = "--no-such-option"

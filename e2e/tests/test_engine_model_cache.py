@@ -26,7 +26,7 @@ from tests.support.asked import asked
 from tests.support.hub import Hub
 from tests.support.stand_ins import doubles, start_hub
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900, func_only=True)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(2400, func_only=True)]
 
 SOURCE = "acme/tiny"
 FOLDER = "acme--tiny"
@@ -157,8 +157,8 @@ class CacheSite:
             },
         }
         self.site.apply(pod)
-        ready = ("wait", "--for=condition=Ready", f"pod/{reader}", "--timeout=120s")
-        self.site.kubectl.run(*ready, timeout_seconds=130)
+        ready = ("wait", "--for=condition=Ready", f"pod/{reader}", "--timeout=600s")
+        self.site.kubectl.run(*ready, timeout_seconds=610)
         return reader
 
 

@@ -16,7 +16,7 @@ from tests.support.applied import REPLICA_SET, Site
 from tests.support.asked import asked
 from tests.support.stand_ins import doubles
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600, func_only=True)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(2400, func_only=True)]
 
 NAME = "evicted"
 TOKENS = 1800

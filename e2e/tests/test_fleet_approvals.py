@@ -19,7 +19,7 @@ from tests.support.fleet_tasks import ended_calls, fleet_token, gateway_of, subm
 from tests.support.servers import server
 from tests.support.stand_ins import doubles
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900, func_only=True)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(2400, func_only=True)]
 
 NAME = "clerk"
 ROOMS = "rooms"

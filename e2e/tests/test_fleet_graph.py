@@ -23,7 +23,7 @@ from tests.support.fleet_tasks import gateway_of, submitted
 from tests.support.servers import PORT, server
 from tests.support.stand_ins import doubles
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900, func_only=True)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(2400, func_only=True)]
 
 NAME = "shopper"
 KEY = planted("a-key-of-mine")

@@ -19,7 +19,7 @@ from tests.support.desk import TOOL, Desk, desk
 from tests.support.fleet_tasks import found, gateway_of, pods_of, submitted, succeeded, workers_of
 from tests.support.stand_ins import doubles
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900, func_only=True)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(2400, func_only=True)]
 
 NAME = "travel"
 KEY = planted("a-key-of-mine")

@@ -13,7 +13,7 @@ from local_cluster import images
 from local_cluster.access import Access
 from local_cluster.api_client import Manifest
 
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("images"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("images"), pytest.mark.timeout(2400)]
 
 STAND_INS = ("haproxy", "redis", "milvus")
 HAPROXY = """\

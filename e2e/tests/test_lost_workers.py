@@ -25,7 +25,7 @@ from tests.support.fleet_tasks import (
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.xdist_group("demo"),
-    pytest.mark.timeout(900, func_only=True),
+    pytest.mark.timeout(2400, func_only=True),
 ]
 
 TASKS = 20

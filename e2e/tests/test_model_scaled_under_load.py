@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.cluster,
     pytest.mark.rare,  # a second real engine takes all cores for minutes, and other tests of the demo wait
     pytest.mark.xdist_group("demo"),
-    pytest.mark.timeout(1500, func_only=True),
+    pytest.mark.timeout(2400, func_only=True),
 ]
 
 NAME = "smollm2"

@@ -10,7 +10,7 @@ from tests.support.objects import Objects
 from tests.support.questions import ANSWER, ask
 from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.cluster, pytest.mark.rare, pytest.mark.timeout(1500, func_only=True)]
+pytestmark = [pytest.mark.cluster, pytest.mark.rare, pytest.mark.timeout(2400, func_only=True)]
 
 NAME = "two-stages"
 READY_SECONDS = 600

@@ -17,7 +17,7 @@ from tests.support.applied import Site
 from tests.support.fleet_tasks import SHORTEST, found, gateway_of, submitted, succeeded
 from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.cluster, pytest.mark.ends_release, pytest.mark.timeout(900, func_only=True)]
+pytestmark = [pytest.mark.cluster, pytest.mark.ends_release, pytest.mark.timeout(2400, func_only=True)]
 
 WAIT_SECONDS = 240.0
 FREED_SECONDS = 60.0  # for an object without a finalizer

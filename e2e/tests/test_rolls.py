@@ -13,7 +13,7 @@ from tests.support.waiting import eventually
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.xdist_group("demo"),
-    pytest.mark.timeout(900, func_only=True),
+    pytest.mark.timeout(2400, func_only=True),
 ]
 
 INDEX = "manual"

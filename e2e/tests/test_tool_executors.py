@@ -15,7 +15,7 @@ from tests.support.applied import Site, example
 from tests.support.fleet_tasks import found, gateway_of, pods_of, submitted, succeeded
 from tests.support.stand_ins import doubles
 
-pytestmark = [pytest.mark.cluster, pytest.mark.waits_long, pytest.mark.timeout(900, func_only=True)]
+pytestmark = [pytest.mark.cluster, pytest.mark.waits_long, pytest.mark.timeout(2400, func_only=True)]
 
 NAME = "hands"
 KEY = planted("a-key-of-mine")

@@ -15,7 +15,7 @@ from local_cluster.api_client import Manifest
 from tests.support.objects import Objects
 from tests.support.waiting import eventually
 
-WAIT_SECONDS = 300.0
+WAIT_SECONDS = 900.0
 GONE_SECONDS = 200.0
 REPLICA_SET = "ModelReplicaSet"
 # Tests share a node of two processors with the demo, and pods that only wait need none of them.

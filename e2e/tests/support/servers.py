@@ -32,7 +32,7 @@ def server(site: Site, image: str, name: str, program: str) -> Iterator[httpx2.C
     )
     ports = {"selector": labels, "ports": [{"port": PORT}]}
     site.apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": ports})
-    site.kubectl.run("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=120s", timeout_seconds=130)
+    site.kubectl.run("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=600s", timeout_seconds=610)
     with (
         site.kubectl.port_forward(f"service/{name}", PORT) as port,
         httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,

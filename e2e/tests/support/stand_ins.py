@@ -102,4 +102,4 @@ def _start_pod(site: Environment, image: str) -> None:
         "spec": {"selector": labels, "ports": [{"port": 80, "targetPort": HUB_PORT}]},
     }
     site.kubectl.apply([pod, service])
-    site.kubectl.run("wait", "--for=condition=Ready", f"pod/{HUB}", "--timeout=120s", timeout_seconds=130)
+    site.kubectl.run("wait", "--for=condition=Ready", f"pod/{HUB}", "--timeout=600s", timeout_seconds=610)
