@@ -26,7 +26,7 @@ from flotilla_runtime.direct import DIRECT
 from flotilla_runtime.gateway.auth import KUBERNETES, Identity, Verb, bearer_token_of, unauthorized
 from flotilla_runtime.gateway.known_tokens import Answer, KnownTokens, digest_of
 from flotilla_runtime.gateway.problems import ProblemError, unavailable
-from flotilla_runtime.gateway.tokens import claims_of
+from flotilla_runtime.gateway.tokens import Claims, claims_of
 from flotilla_runtime.secret_files import secret_in
 
 KEPT_SECONDS: Final = 60.0
@@ -203,7 +203,7 @@ class KubernetesReviews:
         at = self._clocks.monotonic_seconds()
         user = await self._user(token)
         if user is None:
-            why = self._why_refused(token)
+            why = self._why_refused(claims_of(token))
             answer = Answer(at=at, until=at + REFUSAL_KEPT_SECONDS, refusal=why)
         else:
             rights = await self._rights(user)
@@ -267,10 +267,9 @@ class KubernetesReviews:
         now = self._clocks.wall_seconds()
         ended = claims.expires_at is not None and claims.expires_at + CLOCKS_APART_SECONDS <= now
         for_others = self._fleet.audience not in (claims.audiences or ()) and not self._accepts_cluster_tokens
-        return self._why_refused(token) if ended or for_others else None
+        return self._why_refused(claims) if ended or for_others else None
 
-    def _why_refused(self, token: str) -> str:
-        claims = claims_of(token)
+    def _why_refused(self, claims: Claims | None) -> str:
         if claims is None:
             return f"Kubernetes does not accept this token; {self._advice}"
         if claims.expires_at is not None and claims.expires_at <= self._clocks.wall_seconds():
